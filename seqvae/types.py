@@ -1,0 +1,122 @@
+"""The vocabulary: the values that travel between the stages of the library, on one screen.
+
+Axes: ``sample trial(batch) time neuron latent factor input``. The sample axis leads and is always
+there. Entries that are missing, padded, held out or hidden by dropout are all told by two masks:
+``observed_mask`` (what inference may see) and ``weight`` (what the likelihood scores).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.distributions import Distribution
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Facts about the data that a model must know to be built.
+
+    Attributes:
+        heldin: indices (into neuron) of the neurons that inference may see.
+        num_neurons: all neurons, held-in and held-out.
+        num_inputs: external inputs per time bin, 0 if there are none.
+        num_time_bins: bins of the longest trial, forecast bins included.
+        num_encoded_bins: bins that inference may see; the rest is forecast.
+        bin_width: seconds per bin; None for data without time (images).
+    """
+
+    heldin: tuple[int, ...]
+    num_neurons: int
+    num_inputs: int
+    num_time_bins: int
+    num_encoded_bins: int
+    bin_width: float | None
+
+    @property
+    def num_heldin(self) -> int:
+        """Number of neurons that inference may see."""
+        return len(self.heldin)
+
+    @property
+    def heldout(self) -> tuple[int, ...]:
+        """Indices of the neurons that only the likelihood scores."""
+        seen = set(self.heldin)
+        return tuple(n for n in range(self.num_neurons) if n not in seen)
+
+    @property
+    def num_forecast_bins(self) -> int:
+        """Bins at the end of each trial that inference never sees."""
+        return self.num_time_bins - self.num_encoded_bins
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some trials, padded to one length.
+
+    Attributes:
+        observed: all that inference may see; missing entries are 0.
+        observed_mask: True where ``observed`` holds a real, shown value.
+        target: what the likelihood scores, for all neurons and bins; missing entries are 0.
+        weight: 0 = not scored, 1 = scored, 1 / P(scored) under dropout.
+        inputs: external inputs; the last axis has size 0 if there are none.
+        lengths: bins of each trial, padding excluded, forecast bins included.
+        trial: index of each trial in its recording.
+    """
+
+    observed: Float[Tensor, "batch encoded_time heldin"]
+    observed_mask: Bool[Tensor, "batch encoded_time heldin"]
+    target: Float[Tensor, "batch time neuron"]
+    weight: Float[Tensor, "batch time neuron"]
+    inputs: Float[Tensor, "batch time input"]
+    lengths: Int[Tensor, " batch"]
+    trial: Int[Tensor, " batch"]
+
+    def __len__(self) -> int:
+        return self.target.shape[0]
+
+    def to(self, *args: object, **kwargs: object) -> Batch:
+        """Move every tensor to a device; a dtype applies to the real-valued ones only."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[attr-defined]
+        for name, tensor in moved.items():
+            kind = dtype if tensor.is_floating_point() else None
+            moved[name] = tensor.to(device=device, dtype=kind, non_blocking=non_blocking)
+        return replace(self, **moved)
+
+    def __getitem__(self, index: Tensor | slice | list[int]) -> Batch:
+        """Select trials."""
+        return Batch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    @property
+    def time_mask(self) -> Bool[Tensor, "batch time"]:
+        """True at the bins that belong to the trial, False at padding."""
+        steps = torch.arange(self.target.shape[1], device=self.lengths.device)
+        return steps < self.lengths[:, None]
+
+
+class Latent(NamedTuple):
+    """A latent variable: posterior, prior and the very sample the decoder consumed.
+
+    ``mask`` (batch, time) is True at the steps whose KL counts; None: all steps (or no time axis).
+    """
+
+    posterior: Distribution
+    prior: Distribution
+    sample: Float[Tensor, "sample batch ..."]
+    mask: Bool[Tensor, "batch time"] | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What every model answers: latents, factors and the unreduced distribution of the data.
+
+    ``emission`` has batch shape (sample, batch, time, neuron) and an empty event shape.
+    """
+
+    latents: dict[str, Latent]
+    factors: Float[Tensor, "sample batch time factor"]
+    emission: Distribution
