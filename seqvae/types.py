@@ -81,7 +81,7 @@ class Batch:
     def to(self, *args: object, **kwargs: object) -> Batch:
         """Move every tensor to a device; a dtype applies to the real-valued ones only."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[attr-defined]
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[call-overload]
         for name, tensor in moved.items():
             kind = dtype if tensor.is_floating_point() else None
             moved[name] = tensor.to(device=device, dtype=kind, non_blocking=non_blocking)

@@ -27,7 +27,5 @@ class Observation(nn.Module, ABC):
         """Return the distribution with batch shape (*leading, neuron) and empty event shape."""
 
     @abstractmethod
-    def initialize(
-        self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]
-    ) -> None:
+    def initialize(self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]) -> None:
         """Start at the data: at factors = 0 the distribution has the training mean (and std)."""

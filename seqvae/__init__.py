@@ -1,0 +1,63 @@
+"""Sequential variational autoencoders for neural time series.
+
+The names below are imported when they are first used, so that ``import seqvae`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seqvae.data import NeuralData as NeuralData
+    from seqvae.data import Recording as Recording
+    from seqvae.errors import InputError as InputError
+    from seqvae.learning import GradientLearner as GradientLearner
+    from seqvae.models import VAE as VAE
+    from seqvae.models import SequentialVAE as SequentialVAE
+    from seqvae.run import Run as Run
+    from seqvae.workflow import check as check
+    from seqvae.workflow import evaluate as evaluate
+    from seqvae.workflow import fit as fit
+    from seqvae.workflow import infer as infer
+
+_HOMES = {
+    "GradientLearner": "seqvae.learning",
+    "InputError": "seqvae.errors",
+    "NeuralData": "seqvae.data",
+    "Recording": "seqvae.data",
+    "Run": "seqvae.run",
+    "SequentialVAE": "seqvae.models",
+    "VAE": "seqvae.models",
+    "check": "seqvae.workflow",
+    "evaluate": "seqvae.workflow",
+    "fit": "seqvae.workflow",
+    "infer": "seqvae.workflow",
+}
+
+__all__ = [
+    "VAE",
+    "GradientLearner",
+    "InputError",
+    "NeuralData",
+    "Recording",
+    "Run",
+    "SequentialVAE",
+    "check",
+    "evaluate",
+    "fit",
+    "infer",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'seqvae' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

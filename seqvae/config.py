@@ -1,0 +1,322 @@
+"""Live objects <-> plain config trees, so that a notebook and a YAML file say the same thing.
+
+A tree is what YAML holds: scalars, lists, mappings. An object stands in it as Lightning writes it,
+
+    {class_path: seqvae.models.VAE, init_args: {latent_dim: 3}}
+
+and reads back as whatever the annotation asks for: ``Callable[[DataSpec], Model]`` gives a factory
+(the class, or ``functools.partial`` of it), ``NeuralData`` an instance. Three short forms are read,
+too: a class name alone, a bare name for a member of the family asked for (``Poisson``), and the
+arguments alone where the annotation leaves no class to choose. Written trees are complete: defaults
+stand in them, so that they stay true when a default changes later.
+
+The tree is walked here so that each mistake is told in one sentence with its full key and the
+nearest valid name, and so that no class is imported that may not be.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+import weakref
+from collections.abc import Callable, Hashable, Mapping
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from seqvae.classpaths import check_trusted as check_trusted
+from seqvae.classpaths import class_path, find_class, nearest_class
+from seqvae.errors import InputError, nearest
+from seqvae.signatures import (
+    REQUIRED,
+    Parameter,
+    Part,
+    describe,
+    item_annotation,
+    parameters,
+    parts,
+    read_leaf,
+    takes_any_name,
+)
+
+# Arguments of objects built here whose class does not keep them (Lightning's loggers and
+# callbacks), so that they can be written again.
+_arguments_of: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def to_config(value: Any, *, key: str = "config") -> Any:
+    """Write a live object as a plain tree, defaults included.
+
+    A source of arrays in memory is written as null: a config holds no data.
+
+    Args:
+        value: scalars, paths, lists, mappings, classes, partials of classes, and instances that
+            keep each constructor argument under its own name.
+        key: the dotted name of the value, for the error.
+
+    Raises:
+        InputError: for a lambda or any other thing that no config can name.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path | timedelta):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(name): to_config(item, key=f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_config(item, key=f"{key}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, type):
+        return _write(value, {}, key)
+    if isinstance(value, functools.partial):
+        if isinstance(value.func, type) and not value.args:
+            return _write(value.func, value.keywords, key)
+        raise InputError(f"{key}: use a class or functools.partial of a class, got {value!r}")
+    if inspect.isroutine(value):
+        raise InputError(
+            f"{key}: use a class or functools.partial of a class, got {value.__qualname__}"
+        )
+    if hasattr(value, "__array__"):
+        if value.ndim:
+            raise InputError(f"{key}: an array cannot stand in a config, give its values as a list")
+        return value.item()
+    return _write_instance(value, key)
+
+
+def _write(cls: type, arguments: Mapping[str, Any], key: str) -> dict[str, Any]:
+    if "<locals>" in cls.__qualname__:
+        raise InputError(f"{key}: {cls.__name__} must be defined at the top level of a module")
+    values = {name: parameter.default for name, parameter in parameters(cls).items()}
+    values.update(arguments)
+    # To torch and Lightning None means "as you think best", and their signatures grow.
+    is_foreign = cls.__module__.split(".")[0] in ("torch", "pytorch_lightning")
+    init_args = {
+        name: to_config(value, key=f"{key}.{name}")
+        for name, value in values.items()
+        if value is not REQUIRED and not (is_foreign and repr(value) in ("None", "'deprecated'"))
+    }
+    return {"class_path": class_path(cls)} | ({"init_args": init_args} if init_args else {})
+
+
+def _write_instance(value: Any, key: str) -> dict[str, Any] | None:
+    cls = type(value)
+    if class_path(cls) == "seqvae.data.sources.Arrays":
+        return None
+    names = list(parameters(cls))
+    attributes = vars(value) if hasattr(value, "__dict__") else {}
+    if not set(names) <= set(attributes) and isinstance(value, Hashable) and value in _arguments_of:
+        return _write(cls, _arguments_of[value], key)
+    kept = {name: attributes[f"_{name}"] for name in names if f"_{name}" in attributes}
+    kept.update({name: attributes[name] for name in names if name in attributes})
+    lost = [name for name in names if name not in kept]
+    if any(parameters(cls)[name].default is REQUIRED for name in lost):
+        raise InputError(
+            f"{key}: a {cls.__name__} cannot be written to a config, because it does not keep its "
+            f"argument {lost[0]!r} as an attribute"
+        )
+    if lost:
+        warnings.warn(
+            f"{key}: {cls.__name__} does not keep {', '.join(lost)}; the config shows the default",
+            stacklevel=2,
+        )
+    return _write(cls, kept, key)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def from_config(tree: Any, annotation: Any, *, key: str = "config", trust: bool = False) -> Any:
+    """Build what ``annotation`` asks for from a plain tree; all names and types are checked.
+
+    Args:
+        tree: a config tree.
+        annotation: the type to build.
+        key: the dotted name of the tree, for the errors.
+        trust: allow classes from anywhere, not only from ``TRUSTED``.
+
+    Raises:
+        InputError: naming key, value and nearest valid name.
+    """
+    items = item_annotation(annotation) if isinstance(tree, list) else None
+    if items is not None:
+        return [
+            from_config(item, items, key=f"{key}[{i}]", trust=trust) for i, item in enumerate(tree)
+        ]
+    if not (isinstance(tree, Mapping) and parts(annotation)):
+        accepted, value = read_leaf(tree, annotation)
+        if accepted:
+            return value
+    part, cls, tree_arguments = _open(tree, annotation, key, trust)
+    arguments = read_arguments(cls, tree_arguments, key=key, trust=trust, num_facts=part.num_facts)
+    if part.is_factory:
+        return functools.partial(cls, **arguments) if arguments else cls
+    try:
+        value = cls(**arguments)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{key}: {error}") from error
+    if not set(parameters(cls)) <= set(getattr(value, "__dict__", ())):
+        _arguments_of[value] = arguments
+    return value
+
+
+def read_arguments(
+    function: Callable[..., Any],
+    tree: Mapping[str, Any],
+    *,
+    key: str = "",
+    trust: bool = False,
+    num_facts: int = 0,
+) -> dict[str, Any]:
+    """Build the keyword arguments of a verb or class from a mapping of name to tree.
+
+    Args:
+        function: the verb or class.
+        tree: the arguments that are given.
+        key: the dotted name of the mapping, for the errors.
+        trust: allow classes from anywhere.
+        num_facts: leading arguments that somebody else supplies.
+
+    Raises:
+        InputError: for a name that is not an argument, a wrong value, a missing argument.
+    """
+    arguments = {}
+    for name, value in tree.items():
+        parameter = _parameter(function, name, key, num_facts)
+        # Foreign signatures say ``x: int = None``; a default is right by definition.
+        if not (value is None and parameter.default is None):
+            value = from_config(value, parameter.annotation, key=_join(key, name), trust=trust)
+        arguments[name] = value
+    for name, parameter in _settable(function, num_facts).items():
+        if parameter.default is REQUIRED and name not in arguments:
+            raise InputError(
+                f"{_join(key, name)} is required: give {describe(parameter.annotation)}"
+            )
+    return arguments
+
+
+def open_parameters(
+    tree: Any, annotation: Any, *, key: str = "config", trust: bool = False
+) -> tuple[type, dict[str, Parameter]] | None:
+    """Return the class that a tree names, or the only one possible, and its own arguments."""
+    try:
+        part, cls, _ = _open({} if tree is None else tree, annotation, key, trust)
+    except InputError:
+        return None
+    return cls, _settable(cls, part.num_facts)
+
+
+def override(
+    function: Callable[..., Any],
+    tree: Mapping[str, Any],
+    assignment: tuple[str, Any],
+    *,
+    key: str = "",
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Return the arguments' tree with one dotted key set, e.g. ``("model.latent_dim", 3)``.
+
+    ``init_args`` may be left out of the dotted key. Defaults become explicit on the way. A new
+    class keeps those of the former class's arguments that it knows.
+
+    Raises:
+        InputError: for a key that is not there.
+    """
+    dotted, value = assignment
+    name, _, rest = dotted.partition(".")
+    parameter = _parameter(function, name, key)
+    annotation, key = parameter.annotation, _join(key, name)
+    default = None if parameter.default is REQUIRED else parameter.default
+    former = tree[name] if name in tree else to_config(default, key=key)
+    if rest == "class_path" or rest.startswith("init_args."):
+        rest = rest.partition(".")[2]
+    if rest:
+        new = _override_inside(former, annotation, (rest, value), key, trust)
+    elif parts(annotation) and isinstance(value, str) and not read_leaf(value, annotation)[0]:
+        new = _change_class(former, annotation, value, key, trust)
+    else:
+        new = value
+    return {**tree, name: new}
+
+
+def _override_inside(
+    former: Any, annotation: Any, assignment: tuple[str, Any], key: str, trust: bool
+) -> dict[str, Any]:
+    if parts(annotation):
+        _, cls, arguments = _open({} if former is None else former, annotation, key, trust)
+        arguments = override(cls, arguments, assignment, key=key, trust=trust)
+        return {"class_path": class_path(cls), "init_args": arguments}
+    if read_leaf({}, annotation)[0] and isinstance(former, Mapping | None):
+        return {**(former or {}), assignment[0]: assignment[1]}
+    raise InputError(f"{key}.{assignment[0]} does not exist: {key} is {describe(annotation)}")
+
+
+def _change_class(former: Any, annotation: Any, name: str, key: str, trust: bool) -> dict[str, Any]:
+    part, cls, _ = _open(name, annotation, key, trust)
+    kept = {}
+    if isinstance(former, Mapping):
+        _, former_class, arguments = _open(former, annotation, key, trust)
+        known = {name: p.annotation for name, p in parameters(former_class).items()}
+        kept = {
+            argument: arguments[argument]
+            for argument, parameter in _settable(cls, part.num_facts).items()
+            if argument in arguments and known.get(argument) == parameter.annotation
+        }
+    return {"class_path": class_path(cls), "init_args": kept}
+
+
+def _open(tree: Any, annotation: Any, key: str, trust: bool) -> tuple[Part, type, dict[str, Any]]:
+    """Find the class that a node names, what it is asked for, and its arguments."""
+    asked = parts(annotation)
+    if isinstance(tree, str):
+        tree = {"class_path": tree}
+    if not asked or not isinstance(tree, Mapping):
+        got = tree["class_path"] if isinstance(tree, Mapping) and len(tree) == 1 else tree
+        raise InputError(f"{key} must be {describe(annotation)}, got {got!r}")
+    if "class_path" in tree:
+        for name in tree:
+            if name not in ("class_path", "init_args"):
+                raise InputError(f"{key}.{name} must stand under {key}.init_args")
+        name = tree["class_path"]
+        cls = find_class(name, asked, key, trust)
+        for part in asked:
+            if issubclass(cls, part.base):
+                return part, cls, _arguments(tree, key)
+        raise InputError(
+            f"{key} must be {describe(annotation)}, got {name!r}{nearest_class(name, asked)}"
+        )
+    if len(asked) == 1 and not inspect.isabstract(asked[0].base):
+        return asked[0], asked[0].base, dict(tree)
+    raise InputError(f"{key} has no class: name one as {key}{nearest_class('', asked)}")
+
+
+def _arguments(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
+    arguments = tree.get("init_args", {}) if "class_path" in tree else tree
+    if not isinstance(arguments, Mapping | None):
+        raise InputError(f"{key}.init_args must be a mapping, got {arguments!r}")
+    return dict(arguments or {})
+
+
+def _settable(function: Callable[..., Any], num_facts: int = 0) -> dict[str, Parameter]:
+    """Return the arguments without the leading facts that somebody else supplies."""
+    return dict(list(parameters(function).items())[num_facts:])
+
+
+def _parameter(function: Callable[..., Any], name: str, key: str, num_facts: int = 0) -> Parameter:
+    valid = _settable(function, num_facts)
+    if name in valid:
+        return valid[name]
+    if takes_any_name(function):
+        return Parameter(Any, REQUIRED)
+    raise InputError(f"{_join(key, name)} does not exist{nearest(name, valid)}")
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name

@@ -1,0 +1,5 @@
+"""Data: recordings, where they come from, and the batches made of them."""
+
+from seqvae.data.masking import CoordinatedDropout as CoordinatedDropout
+from seqvae.data.neural_data import NeuralData as NeuralData
+from seqvae.data.recording import Recording as Recording

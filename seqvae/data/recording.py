@@ -1,0 +1,206 @@
+"""One session in memory, validated once at the door."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int, Shaped
+
+from seqvae.data.validation import (
+    as_bin_width,
+    as_encoded_bins,
+    as_labels,
+    as_series,
+    as_split,
+    check_activity,
+    check_neurons,
+    check_series,
+    first_index,
+    pad_trials,
+    trial_lengths,
+    warn_of_odd_neurons,
+)
+from seqvae.errors import InputError
+
+_SERIES = ("inputs", "behavior", "rates")
+_PER_TRIAL = ("activity", "inputs", "behavior", "condition", "rates", "trial_ids", "split")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Activity of neurons (or any channels) in trials, and what was recorded beside it.
+
+    Every array is copied, converted and made read-only. Counts of any numeric type become float32.
+    Trailing bins in which all neurons are NaN are padding.
+
+    Attributes:
+        activity: counts or real values per bin; NaN = missing.
+        bin_width: seconds per bin; None for data without time (images).
+        inputs: external inputs, known in every bin of a trial.
+        behavior: what the subject did, on the same time axis; NaN = missing.
+        condition: one value (number or text) per trial.
+        rates: the true rates in Hz, where the data are simulated.
+        neuron_ids: names of the neurons, by default 0, 1, ...
+        trial_ids: names of the trials, by default 0, 1, ...
+        split: "train", "val" or "test" per trial, where the file says so.
+        heldin: indices of the neurons that inference may see, where the file says so.
+        num_encoded_bins: bins that inference may see, where the file says so.
+
+    Raises:
+        InputError: in one sentence with field, first offending index or value, and cure.
+    """
+
+    activity: Float32[np.ndarray, "trial time neuron"]
+    bin_width: float | None = None
+    inputs: Float32[np.ndarray, "trial time input"] | None = None
+    behavior: Float32[np.ndarray, "trial time dimension"] | None = None
+    condition: Shaped[np.ndarray, " trial"] | None = None
+    rates: Float32[np.ndarray, "trial time neuron"] | None = None
+    neuron_ids: Shaped[np.ndarray, " neuron"] | None = None
+    trial_ids: Shaped[np.ndarray, " trial"] | None = None
+    split: Shaped[np.ndarray, " trial"] | None = None
+    heldin: Int[np.ndarray, " heldin"] | None = None
+    num_encoded_bins: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("activity", *_SERIES):
+            self._keep(name, as_series(name, getattr(self, name)))
+        check_activity(self.activity)
+        num_trials, num_time_bins, num_neurons = self.activity.shape
+        self._keep("bin_width", as_bin_width(self.bin_width, num_time_bins))
+        for name in _SERIES:
+            check_series(name, getattr(self, name), self.activity)
+        self._keep("condition", as_labels("condition", self.condition, num_trials))
+        ids = np.arange(num_neurons) if self.neuron_ids is None else self.neuron_ids
+        self._keep("neuron_ids", as_labels("neuron_ids", ids, num_neurons))
+        ids = np.arange(num_trials) if self.trial_ids is None else self.trial_ids
+        self._keep("trial_ids", as_labels("trial_ids", ids, num_trials))
+        self._keep("split", as_split(self.split, num_trials))
+        if self.heldin is not None:
+            self._keep("heldin", check_neurons("heldin", self.heldin, num_neurons))
+        self._keep("num_encoded_bins", as_encoded_bins(self.num_encoded_bins, num_time_bins))
+        if self.bin_width is not None or num_time_bins > 1:  # in images dark pixels are usual
+            warn_of_odd_neurons(self.activity)
+
+    @classmethod
+    def from_trials(
+        cls,
+        activity: Sequence[np.ndarray],
+        bin_width: float | None = None,
+        *,
+        inputs: Sequence[np.ndarray] | None = None,
+        behavior: Sequence[np.ndarray] | None = None,
+        rates: Sequence[np.ndarray] | None = None,
+        condition: np.ndarray | None = None,
+        neuron_ids: np.ndarray | None = None,
+        trial_ids: np.ndarray | None = None,
+        split: np.ndarray | None = None,
+        heldin: np.ndarray | None = None,
+        num_encoded_bins: int | None = None,
+    ) -> Recording:
+        """Make a recording of trials of unequal length, padded with NaN to the longest.
+
+        ``activity``, ``inputs``, ``behavior`` and ``rates`` are lists with one (time_i, channel)
+        array per trial.
+        """
+        lengths = [len(trial) for trial in activity]
+        return cls(
+            pad_trials("activity", activity, lengths),
+            bin_width,
+            inputs=None if inputs is None else pad_trials("inputs", inputs, lengths),
+            behavior=None if behavior is None else pad_trials("behavior", behavior, lengths),
+            rates=None if rates is None else pad_trials("rates", rates, lengths),
+            condition=condition,
+            neuron_ids=neuron_ids,
+            trial_ids=trial_ids,
+            split=split,
+            heldin=heldin,
+            num_encoded_bins=num_encoded_bins,
+        )
+
+    @property
+    def num_trials(self) -> int:
+        """Number of trials."""
+        return self.activity.shape[0]
+
+    @property
+    def num_time_bins(self) -> int:
+        """Bins of the longest trial."""
+        return self.activity.shape[1]
+
+    @property
+    def num_neurons(self) -> int:
+        """Number of neurons, held-in and held-out."""
+        return self.activity.shape[2]
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of external inputs, 0 if there are none."""
+        return 0 if self.inputs is None else self.inputs.shape[2]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " trial"]:
+        """Bins of each trial up to the last one in which anything was observed."""
+        return trial_lengths(self.activity)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 (hexadecimal) over every field."""
+        digest = hashlib.sha256()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                digest.update(f"{field.name} {value.dtype.str} {value.shape}".encode())
+                digest.update(value.tobytes())
+            else:
+                digest.update(f"{field.name} {value!r}".encode())
+        return digest.hexdigest()
+
+    def require(self, kind: Literal["counts", "real", "binary"]) -> None:
+        """Check that the activity is what an observation model needs.
+
+        Args:
+            kind: "counts" (0, 1, 2, ...), "binary" (values in [0, 1]) or "real" (anything finite).
+
+        Raises:
+            InputError: naming the first offending [trial, time, neuron].
+        """
+        x = self.activity
+        if kind == "counts":
+            wrong, need = (x < 0) | (np.floor(x) != x) & ~np.isnan(x), "counts 0, 1, 2, ..."
+            cure = "use a Gaussian observation model or give the counts per bin"
+        elif kind == "binary":
+            wrong, need = (x < 0) | (x > 1), "values in [0, 1]"
+            cure = "rescale the data or use a Gaussian observation model"
+        else:
+            return
+        if wrong.any():
+            index = first_index(wrong)
+            raise InputError(
+                f"activity[trial, time, neuron] = activity{index} is {x[tuple(index)]:g}, but the "
+                f"observation model needs {need}; {cure}"
+            )
+
+    def select(self, trials: Int[np.ndarray, " chosen"] | list[int]) -> Recording:
+        """Return the recording of some trials, in the given order."""
+        index = np.asarray(trials, dtype=np.int64)
+        outside = (index < 0) | (index >= self.num_trials)
+        if index.size == 0 or outside.any():
+            what = f"{index[outside][0]}" if index.size else "an empty list"
+            raise InputError(f"trials: got {what}; give indices from 0 to {self.num_trials - 1}")
+        chosen = copy.copy(self)
+        for name in _PER_TRIAL:
+            value = getattr(self, name)
+            if value is not None:
+                chosen._keep(name, value[index])
+        return chosen
+
+    def _keep(self, name: str, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+        object.__setattr__(self, name, value)

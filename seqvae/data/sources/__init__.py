@@ -1,0 +1,11 @@
+"""Where recordings come from: one file per format."""
+
+from seqvae.data.sources.arrays import Arrays as Arrays
+from seqvae.data.sources.base import RecordingSource as RecordingSource
+from seqvae.data.sources.digits import Digits as Digits
+from seqvae.data.sources.hdf5 import HDF5 as HDF5
+from seqvae.data.sources.hdf5 import write_hdf5 as write_hdf5
+from seqvae.data.sources.lorenz import Lorenz as Lorenz
+from seqvae.data.sources.npz import Npz as Npz
+from seqvae.data.sources.npz import write_npz as write_npz
+from seqvae.data.sources.paths import from_path as from_path

@@ -1,0 +1,78 @@
+"""HDF5 files, read and written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqvae.data.recording import Recording
+from seqvae.data.sources.base import RecordingSource
+from seqvae.data.sources.layout import existing_file, read_recording, recording_fields
+from seqvae.errors import InputError
+from seqvae.files import atomic_path
+
+
+@dataclass(frozen=True)
+class HDF5(RecordingSource):
+    """An HDF5 file in one of two layouts, told apart by what it holds.
+
+    Split layout: datasets ``train_encod_data`` (what inference may see) and ``train_recon_data``
+    (the same, then held-out neurons and forecast bins at the end), likewise ``valid_`` and
+    ``test_`` (where the second may be lacking); optional ``*_ext_input``, ``*_behavior``,
+    ``*_condition``, ``*_inds`` (trial ids) and ``*_truth`` (expected counts per bin, after
+    multiplication by ``conversion_factor`` where that is given); attribute ``bin_width_s``.
+
+    Flat layout, as ``write_hdf5`` writes it: datasets and attributes named like the fields of
+    ``Recording``.
+
+    Attributes:
+        path: the file.
+        keys: entries with other names, by field: the fields of ``Recording`` and, in the split
+            layout, ``encoded`` and ``conversion_factor``. ``{split}`` in a name stands for train,
+            valid and test: ``{"condition": "{split}_label"}``.
+        bin_width: seconds per bin, where the file does not say it.
+    """
+
+    path: str | Path
+    keys: dict[str, str] | None = None
+    bin_width: float | None = None
+
+    def load(self) -> Recording:
+        """Read the file."""
+        import h5py
+
+        file = existing_file(self.path)
+        if not h5py.is_hdf5(file):
+            raise InputError(f"source.path: {str(file)!r} is not an HDF5 file; check the path")
+        try:
+            with h5py.File(file, "r") as h:
+                entries = dict(h.attrs) | _datasets(h)
+                return read_recording(entries, self.keys, self.bin_width)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"source.path: {str(file)!r} is truncated or damaged; copy or write it again"
+            ) from error
+
+
+def write_hdf5(recording: Recording, path: str | Path) -> None:
+    """Write a recording that ``HDF5(path)`` reads back equal; the file appears whole or not."""
+    import h5py
+
+    with atomic_path(path) as draft, h5py.File(draft, "w") as h:
+        for name, array in recording_fields(recording).items():
+            if array.ndim == 0:
+                h.attrs[name] = array
+            else:
+                h.create_dataset(name, data=array, compression="gzip", shuffle=True)
+
+
+def _datasets(group: Any) -> dict[str, Any]:
+    """Return the datasets of a group and its subgroups by path, hard links included."""
+    found: dict[str, Any] = {}
+    for name, item in group.items():
+        if hasattr(item, "items"):
+            found |= {f"{name}/{path}": dataset for path, dataset in _datasets(item).items()}
+        else:
+            found[name] = item
+    return found

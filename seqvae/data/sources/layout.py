@@ -1,0 +1,204 @@
+"""How the fields of a recording are named in a file, shared by the formats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqvae.data.recording import Recording
+from seqvae.errors import InputError, nearest
+
+# One entry per field, by the field's own name: what the writers write.
+FLAT = {field.name: field.name for field in fields(Recording)}
+
+# The common layout, one set of entries per split; recon = encod + held-out neurons at the end +
+# forecast bins at the end. Counts per bin = truth x conversion factor.
+COMMON = {
+    "encoded": "{split}_encod_data",
+    "activity": "{split}_recon_data",
+    "inputs": "{split}_ext_input",
+    "behavior": "{split}_behavior",
+    "condition": "{split}_condition",
+    "rates": "{split}_truth",
+    "trial_ids": "{split}_inds",
+    "neuron_ids": "channel_index",
+    "bin_width": "bin_width_s",
+    "conversion_factor": "conversion_factor",
+}
+_FILE_SPLITS = {"train": "train", "valid": "val", "test": "test"}
+_PER_TRIAL = ("inputs", "behavior", "condition", "rates", "trial_ids")
+_MAY_LACK = ("behavior", "rates")  # a split without them has NaN
+
+
+def read_recording(
+    entries: Mapping[str, Any], keys: dict[str, str] | None, bin_width: float | None
+) -> Recording:
+    """Assemble a recording from the named entries of a file.
+
+    Args:
+        entries: arrays and scalars by name, read when asked for.
+        keys: names of entries that differ from the default layout, by field; ``{split}`` in a
+            name stands for train, valid and test.
+        bin_width: seconds per bin, where the file does not say it.
+    """
+    keys = dict(keys or {})
+    activity = keys.get("activity", COMMON["activity"] if "encoded" in keys else "activity")
+    flat = "{split}" not in activity and ("activity" in keys or activity in entries)
+    layout = FLAT if flat else COMMON
+    for field, name in keys.items():
+        if field not in layout:
+            raise InputError(f"keys names {field!r}, which is no field{nearest(field, layout)}")
+        if "{split}" not in name:
+            _take(entries, name)
+    names = {**layout, **keys}
+    if bin_width is None:
+        stated = (names["bin_width"], "bin_width_s", "bin_width")
+        bin_width = next((_scalar(entries, name) for name in stated if name in entries), None)
+    if flat:
+        found = {
+            field: _take(entries, name)
+            for field, name in names.items()
+            if name in entries or field == "activity"
+        }
+        if "num_encoded_bins" in found:
+            found["num_encoded_bins"] = int(_scalar(entries, names["num_encoded_bins"]))
+    else:
+        found = _read_splits(entries, names, given=set(keys))
+        if "rates" in found:
+            factor = names["conversion_factor"]
+            scale = _scalar(entries, factor) if factor in entries else 1.0
+            found["rates"] = found["rates"] * scale / (bin_width or 1.0)
+    return Recording(**{**found, "bin_width": bin_width})
+
+
+def recording_fields(recording: Recording) -> dict[str, np.ndarray]:
+    """Return the fields that are there as arrays by name; text as UTF-8 bytes."""
+    values = {name: getattr(recording, name) for name in FLAT}
+    arrays = {name: np.asarray(v) for name, v in values.items() if v is not None}
+    return {
+        name: np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+        for name, array in arrays.items()
+    }
+
+
+def existing_file(path: str | Path) -> Path:
+    """Return the path of a file that is there."""
+    file = Path(path)
+    if not file.is_file():
+        what = "is a folder, not a file" if file.is_dir() else "does not exist"
+        raise InputError(f"source.path: {str(file)!r} {what}; check the path")
+    return file
+
+
+def _take(entries: Mapping[str, Any], name: str) -> Any:
+    if name not in entries:
+        raise InputError(f"the file has no entry {name!r}{nearest(name, entries)}")
+    return _decoded(np.asarray(entries[name]))
+
+
+def _scalar(entries: Mapping[str, Any], name: str) -> float:
+    value = _take(entries, name)
+    if value.size != 1 or value.dtype.kind not in "iuf":
+        raise InputError(f"{name!r} must be one number, got {value.tolist()!r}")
+    return float(value.item())
+
+
+def _decoded(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "O":
+        text = [v.decode() if isinstance(v, bytes) else str(v) for v in array.ravel()]
+        return np.array(text).reshape(array.shape)
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+
+
+def _read_splits(
+    entries: Mapping[str, Any], names: dict[str, str], *, given: set[str]
+) -> dict[str, Any]:
+    core: tuple[str, ...] = ("encoded", "activity")
+    if "activity" in given and "encoded" not in given:
+        core = core[1:]
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for split in _FILE_SPLITS:
+        named = {field: names[field].format(split=split) for field in (*core, *_PER_TRIAL)}
+        if any(named[field] in entries for field in core):
+            needed = given | set(core[:1] if split == "test" else core)
+            parts[split] = {
+                field: _take(entries, name)
+                for field, name in named.items()
+                if field in needed or name in entries
+            }
+    if not parts:
+        _take(entries, names[core[0]].format(split="train"))
+    found = _activity(names, parts)
+    for field in _PER_TRIAL:
+        holders = {split: part[field] for split, part in parts.items() if field in part}
+        if not holders:
+            continue
+        shape = next(iter(holders.values())).shape[1:]
+        for split, part in parts.items():
+            if field not in part and field in _MAY_LACK:
+                holders[split] = np.full((len(part[core[0]]), *shape), np.nan, dtype=np.float32)
+        lacking = [split for split in parts if split not in holders]
+        if lacking:
+            pair = next(iter(holders)), lacking[0]
+            there, absent = (names[field].format(split=split) for split in pair)
+            raise InputError(
+                f"the file has {there!r} but no {absent!r}; give it for every split or for none"
+            )
+        found[field] = _joined(names[field], {split: holders[split] for split in parts})
+    counts = [len(part[core[0]]) for part in parts.values()]
+    found["split"] = np.repeat([_FILE_SPLITS[split] for split in parts], counts)
+    if names["neuron_ids"] in entries:
+        found["neuron_ids"] = _take(entries, names["neuron_ids"])
+    return found
+
+
+def _activity(names: dict[str, str], parts: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Join the splits; what was encoded must be the leading block of what is reconstructed."""
+    whole = {split: part["activity"] for split, part in parts.items() if "activity" in part}
+    encoded = {split: part["encoded"] for split, part in parts.items() if "encoded" in part}
+    if not encoded:
+        return {"activity": _joined(names["activity"], whole)}
+    shape = _joined(names["encoded"], encoded).shape[1:]
+    full = _joined(names["activity"], whole).shape[1:] if whole else shape
+    for split, block in encoded.items():
+        if split not in whole:
+            whole[split] = np.full((len(block), *full), np.nan, dtype=np.float32)
+            if all(a <= b for a, b in zip(shape, full, strict=True)):
+                whole[split][:, : shape[0], : shape[1]] = block
+        lead = whole[split][:, : shape[0], : shape[1]] if len(full) == 2 else whole[split]
+        pair = " and ".join(repr(names[f].format(split=split)) for f in ("encoded", "activity"))
+        if lead.shape != block.shape:
+            raise InputError(
+                f"{pair} have shapes {block.shape} and {whole[split].shape}; the second must hold "
+                "the first plus held-out neurons and forecast bins at the end"
+            )
+        differ = (lead != block) & ~(np.isnan(lead) & np.isnan(block))
+        if differ.any():
+            index = [int(i[0]) for i in np.nonzero(differ)]
+            raise InputError(
+                f"{pair} differ at {index}; the second must begin with the values of the first"
+            )
+    found: dict[str, Any] = {
+        "activity": _joined(names["activity"], {split: whole[split] for split in parts})
+    }
+    if shape[1] < full[1]:
+        found["heldin"] = np.arange(shape[1])
+    if shape[0] < full[0]:
+        found["num_encoded_bins"] = shape[0]
+    return found
+
+
+def _joined(template: str, parts: dict[str, np.ndarray]) -> np.ndarray:
+    first, *rest = parts
+    for split in rest:
+        if parts[split].shape[1:] != parts[first].shape[1:]:
+            one, other = (template.format(split=s) for s in (first, split))
+            raise InputError(
+                f"{one!r} and {other!r} have shapes {parts[first].shape} and "
+                f"{parts[split].shape}; all axes but the first must agree"
+            )
+    return np.concatenate(list(parts.values()))

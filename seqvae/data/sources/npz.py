@@ -1,0 +1,60 @@
+"""NumPy archives, read (without pickle) and written."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seqvae.data.recording import Recording
+from seqvae.data.sources.base import RecordingSource
+from seqvae.data.sources.layout import existing_file, read_recording, recording_fields
+from seqvae.errors import InputError
+from seqvae.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Npz(RecordingSource):
+    """An ``.npz`` archive in either layout of ``HDF5``; scalars such as ``bin_width`` are entries.
+
+    Attributes:
+        path: the file.
+        keys: entries with other names, by field, as in ``HDF5``.
+        bin_width: seconds per bin, where the file does not say it.
+    """
+
+    path: str | Path
+    keys: dict[str, str] | None = None
+    bin_width: float | None = None
+
+    def load(self) -> Recording:
+        """Read the file."""
+        file = existing_file(self.path)
+        if not zipfile.is_zipfile(file):
+            raise InputError(
+                f"source.path: {str(file)!r} is no whole npz archive; check the path or write it "
+                "again"
+            )
+        try:
+            with np.load(file, allow_pickle=False) as entries:
+                return read_recording(entries, self.keys, self.bin_width)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(
+                f"source.path: {str(file)!r} holds Python objects, which are not read for safety; "
+                "save plain arrays of numbers or text"
+            ) from error
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"source.path: {str(file)!r} is truncated or damaged; copy or write it again"
+            ) from error
+
+
+def write_npz(recording: Recording, path: str | Path) -> None:
+    """Write a recording that ``Npz(path)`` reads back equal; the file appears whole or not."""
+    with atomic_path(path) as draft, draft.open("wb") as file:
+        np.savez_compressed(file, **recording_fields(recording))  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""Which trials teach, choose and test the model, and which neurons inference may see."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Shaped
+
+from seqvae.data.recording import Recording
+from seqvae.data.validation import check_neurons
+from seqvae.errors import InputError
+
+
+def split_trials(
+    recording: Recording, *, val_fraction: float, test_fraction: float, seed: int
+) -> Shaped[np.ndarray, " trial"]:
+    """Return "train", "val" or "test" for each trial.
+
+    A split that the file gives wins. Else the trials are drawn at random, every condition in
+    proportion: the r-th of the m shuffled trials of a condition gets the key (r + u) / m with one
+    u ~ Uniform(0, 1) per condition; the smallest keys test, the next ones validate.
+
+    Raises:
+        InputError: if the fractions leave no training trial.
+    """
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= fraction < 1:
+            raise InputError(f"{name} must be at least 0 and below 1, got {fraction:g}")
+    if recording.split is not None:
+        return recording.split
+    num_trials = recording.num_trials
+    num_test, num_val = (
+        max(round(fraction * num_trials), 1) if fraction > 0 else 0
+        for fraction in (test_fraction, val_fraction)
+    )
+    if num_test + num_val >= num_trials:
+        raise InputError(
+            f"val_fraction {val_fraction:g} and test_fraction {test_fraction:g} leave none of the "
+            f"{num_trials} trials to learn from; lower them"
+        )
+    generator = np.random.default_rng(seed)
+    condition = np.zeros(num_trials) if recording.condition is None else recording.condition
+    key = np.empty(num_trials)
+    _, stratum = np.unique(condition, return_inverse=True)
+    for value in range(stratum.max() + 1):
+        members = generator.permutation(np.flatnonzero(stratum == value))
+        key[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    order = np.argsort(key, kind="stable")
+    split = np.full(num_trials, "train")
+    split[order[:num_test]] = "test"
+    split[order[num_test : num_test + num_val]] = "val"
+    return split
+
+
+def choose_heldin(
+    recording: Recording, heldout: float | list[int] | None, *, seed: int
+) -> tuple[int, ...]:
+    """Return the indices of the neurons that inference may see.
+
+    Args:
+        recording: the recording, which may itself say which neurons are held in.
+        heldout: fraction of the neurons to hold out at random, or their indices; None: as the
+            file says, else no neuron is held out.
+        seed: of the random choice.
+
+    Raises:
+        InputError: if an index or the fraction is out of range or no neuron is held in.
+    """
+    num_neurons = recording.num_neurons
+    if heldout is None:
+        heldin = np.arange(num_neurons) if recording.heldin is None else recording.heldin
+        return tuple(heldin.tolist())
+    if isinstance(heldout, (int, float)):
+        if not 0 <= heldout < 1:
+            raise InputError(
+                f"heldout must be a fraction from 0 to below 1 or a list of indices, got {heldout}"
+            )
+        count = max(round(heldout * num_neurons), 1) if heldout > 0 else 0
+        hidden = np.random.default_rng(seed).permutation(num_neurons)[:count]
+    else:
+        hidden = check_neurons("heldout", heldout, num_neurons) if heldout else np.arange(0)
+    if len(hidden) == num_neurons:
+        raise InputError(
+            f"heldout holds out all {num_neurons} neurons; leave at least one for inference"
+        )
+    return tuple(np.setdiff1d(np.arange(num_neurons), hidden).tolist())

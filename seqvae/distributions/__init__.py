@@ -1,0 +1,13 @@
+"""Distributions that torch lacks, and the one home of divergences."""
+
+from seqvae.distributions.delta import Delta as Delta
+from seqvae.distributions.divergence import gaussian_kl as gaussian_kl
+from seqvae.distributions.divergence import kl as kl
+from seqvae.distributions.divergence import kl_terms as kl_terms
+from seqvae.distributions.divergence import log_ratio as log_ratio
+from seqvae.distributions.gaussian_ar1 import GaussianAR1 as GaussianAR1
+from seqvae.distributions.negative_binomial import (
+    NegativeBinomialLogMean as NegativeBinomialLogMean,
+)
+from seqvae.distributions.path_gaussian import PathGaussian as PathGaussian
+from seqvae.distributions.poisson import PoissonLogRate as PoissonLogRate

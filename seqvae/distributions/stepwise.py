@@ -1,0 +1,33 @@
+"""One step of a prior over paths, for decoders that draw their latents as they go."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from seqvae.distributions.gaussian_ar1 import GaussianAR1
+
+
+def prior_conditional(
+    prior: Distribution, step: int, previous: Float[Tensor, "*leading latent"] | None
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of p(u_t | u_{t-1}).
+
+    Args:
+        prior: p(u) with event or batch shape (time, latent).
+        step: t, counted from 0.
+        previous: u_{t-1}; None at the first step.
+
+    Raises:
+        TypeError: if the prior has no Gaussian conditionals.
+    """
+    if isinstance(prior, Independent):
+        prior = prior.base_dist
+    if isinstance(prior, GaussianAR1):
+        if previous is None:
+            return prior.mean[0], prior.stationary_std
+        return prior.conditional(previous)
+    if isinstance(prior, Normal):
+        return prior.mean[step], prior.stddev[step]
+    raise TypeError(f"{type(prior).__name__} has no Gaussian conditionals p(u_t | u_(t-1))")

@@ -1,0 +1,9 @@
+"""Encoders: x -> q(z | x)."""
+
+from seqvae.encoders.base import Encoder as Encoder
+from seqvae.encoders.gru import BinGRU as BinGRU
+from seqvae.encoders.gru import TrialGRU as TrialGRU
+from seqvae.encoders.heads import DeltaHead as DeltaHead
+from seqvae.encoders.heads import Head as Head
+from seqvae.encoders.heads import NormalHead as NormalHead
+from seqvae.encoders.mlp import MLP as MLP

@@ -1,0 +1,50 @@
+"""The per-bin encoder of the static VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.distributions import Distribution
+
+from seqvae.encoders.base import Encoder
+from seqvae.encoders.heads import Head, NormalHead
+from seqvae.nn import mlp
+
+
+class MLP(Encoder):
+    """q(z_t | x_t) by a feed-forward network; each bin on its own.
+
+    Args:
+        input_dim: held-in neurons.
+        latent_dim: size of the latent.
+        hidden_dims: hidden layers.
+        dropout: probability with which a hidden unit is dropped in training.
+        head: kind of posterior.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        latent_dim: int,
+        *,
+        hidden_dims: Sequence[int] = (128,),
+        dropout: float = 0.0,
+        head: Callable[[int, int], Head] = NormalHead,
+    ) -> None:
+        super().__init__()
+        *before, last = hidden_dims
+        self.layers = mlp(
+            input_dim, last, hidden_dims=before, dropout=dropout, activate_output=True
+        )
+        self.head = head(last, latent_dim)
+
+    def forward(
+        self,
+        observed: Float[Tensor, "batch time heldin"],
+        observed_mask: Bool[Tensor, "batch time heldin"],
+        lengths: Int[Tensor, " batch"],
+    ) -> Distribution:
+        """Return q(z | x) with shape (batch, time, latent)."""
+        return self.head(self.layers(observed))

@@ -1,0 +1,157 @@
+"""From a trained model and data to posterior means, chunk by chunk in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seqvae.data import NeuralData
+from seqvae.distributions import Delta
+from seqvae.models import LatentVariableModel
+from seqvae.objectives import bound
+from seqvae.types import Batch, DataSpec, Latent, Output
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MAX_ENTRIES = 20_000_000
+"""Numbers of one tensor (samples x trials x bins x neurons) that a chunk may hold."""
+
+
+def posterior_dataset(
+    model: LatentVariableModel,
+    data: NeuralData,
+    trials: np.ndarray,
+    *,
+    num_samples: int,
+    path: str | None = None,
+    attributes: Mapping[str, str | int | float] | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Infer the latents of some trials and average over posterior samples.
+
+    Each trial is encoded once and all its samples are decoded as one batch.
+
+    Args:
+        model: a trained model.
+        data: data that answer to the model's spec.
+        trials: indices of the trials.
+        num_samples: posterior samples for each trial.
+        path: netCDF file to stream to; None gathers in memory.
+        attributes: facts about the run, kept in the result.
+        seed: of the posterior samples.
+
+    Returns:
+        The dataset described in ``seqvae.results``.
+    """
+    from seqvae.results import PosteriorWriter
+
+    recording, spec = data.recording, data.spec
+    heldin = np.zeros(spec.num_neurons, dtype=bool)
+    heldin[list(spec.heldin)] = True
+    coordinates = {"heldin": ("neuron", heldin), "split": ("trial", data.split[trials])}
+    if recording.condition is not None:
+        coordinates["condition"] = ("trial", recording.condition[trials])
+    neuron = recording.neuron_ids
+    if len(neuron) != spec.num_neurons:  # a file with the held-in neurons only
+        neuron = np.arange(spec.num_neurons)
+    writer = PosteriorWriter(
+        path,
+        trial=recording.trial_ids[trials],
+        neuron=neuron,
+        num_time_bins=spec.num_time_bins,
+        bin_width=spec.bin_width,
+        coordinates=coordinates,
+        attributes=attributes,
+    )
+    counts = model.observation.data_kind == "counts"
+    bin_width = spec.bin_width if counts else None
+    with writer, deterministic(model, seed):
+        for batch in data.batches(trials, trials_per_chunk(spec, num_samples)):
+            batch = batch.to(model.null_counts.device)
+            output = model(batch, num_samples)
+            values = summarize(output, batch, bin_width=bin_width)
+            writer.write(values, lengths=batch.lengths.cpu().numpy())
+    return writer.dataset()
+
+
+@contextmanager
+def deterministic(model: nn.Module, seed: int) -> Iterator[None]:
+    """Without gradients and dropout, with a seed of its own; leaves the caller's as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        model.train(training)
+
+
+def trials_per_chunk(spec: DataSpec, num_samples: int) -> int:
+    """Return how many trials fit into a chunk of bounded memory, at least one."""
+    per_trial = num_samples * spec.num_time_bins * max(spec.num_neurons, 256)
+    return max(1, MAX_ENTRIES // per_trial)
+
+
+def summarize(output: Output, batch: Batch, *, bin_width: float | None) -> dict[str, np.ndarray]:
+    """Reduce the sample axis to means and standard deviations.
+
+    Args:
+        output: what the model answered.
+        batch: what it was asked.
+        bin_width: seconds, to give ``rates`` in Hz; None gives ``mean`` in data units.
+    """
+    name, scale = ("mean", 1.0) if bin_width is None else ("rates", 1.0 / bin_width)
+    mean = output.emission.mean * scale
+    values = {
+        name: mean.mean(dim=0),
+        f"{name}_sd": mean.std(dim=0, correction=0),
+        "factors": output.factors.mean(dim=0),
+        "factors_sd": output.factors.std(dim=0, correction=0),
+    }
+    for latent_name, latent in output.latents.items():
+        moments = latent_moments(latent)
+        values[f"{latent_name}_mean"] = fill(moments.mean, latent, batch)
+        values[f"{latent_name}_sd"] = fill(moments.sd, latent, batch)
+    if has_elbo(output):
+        values["elbo"] = bound(output, batch).elbo()
+    return {key: value.float().cpu().numpy() for key, value in values.items()}
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of a latent under the posterior."""
+
+    mean: Float[Tensor, "batch ..."]
+    sd: Float[Tensor, "batch ..."]
+
+
+def latent_moments(latent: Latent) -> Moments:
+    """Return the posterior moments of a latent: exact where known, else from the samples.
+
+    A posterior whose steps depend on the sampled path has, by the law of total variance, the mean
+    of its conditional means and the mean of their variances plus the variance of the means.
+    """
+    posterior = latent.posterior
+    mean, variance = posterior.mean, posterior.variance
+    if mean.ndim < latent.sample.ndim:
+        return Moments(mean, variance.sqrt())
+    total = variance.mean(dim=0) + mean.var(dim=0, correction=0)
+    return Moments(mean.mean(dim=0), total.sqrt())
+
+
+def fill(value: Tensor, latent: Latent, batch: Batch) -> Tensor:
+    """Fill a latent that ends with the encoded bins up to the last bin with NaN."""
+    num_missing = batch.target.shape[1] - value.shape[1] if value.ndim == 3 else 0
+    return torch.nn.functional.pad(value, (0, 0, 0, num_missing), value=torch.nan)
+
+
+def has_elbo(output: Output) -> bool:
+    """Return whether every posterior has a density, so that there is a bound to report."""
+    return not any(isinstance(latent.posterior, Delta) for latent in output.latents.values())

@@ -1,0 +1,220 @@
+"""What happens around training: the files of the run folder, early stopping, figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import time
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from torch import Tensor
+
+from seqvae.errors import InputError
+from seqvae.files import RunFiles, atomic_path, write_text
+from seqvae.weights import save_weights
+
+
+class StopOnNonFinite(Callback):
+    """Stops training when a term of the loss is no longer a number, and says which and when.
+
+    The first bad step is kept on the device and looked at once an epoch, so that a GPU never waits.
+
+    Args:
+        run: where the last good weights lie.
+    """
+
+    def __init__(self, run: RunFiles) -> None:
+        self.run = run
+        self._first_bad: dict[str, Tensor] = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the first step at which each term was not finite."""
+        for name, value in outputs.items():
+            now = torch.where(torch.isfinite(value.detach()), math.inf, float(trainer.global_step))
+            before = self._first_bad.get(name)
+            self._first_bad[name] = now if before is None else torch.minimum(before, now)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look before the weights are scored."""
+        self._look()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look before the epoch is saved."""
+        self._look()
+        elbo = trainer.callback_metrics.get("val/elbo")
+        if elbo is not None and not bool(torch.isfinite(elbo)):
+            self._stop(trainer.global_step, "val/elbo")
+
+    def _look(self) -> None:
+        steps = {name: float(step) for name, step in self._first_bad.items() if name != "loss"}
+        if steps and min(steps.values()) < math.inf:
+            name = min(steps, key=lambda name: steps[name])
+            self._stop(int(steps[name]), name)
+
+    def _stop(self, step: int, term: str) -> None:
+        kept = (
+            f"the best weights so far are kept in {self.run.weights}"
+            if self.run.weights.exists()
+            else "no weights had been saved yet"
+        )
+        raise InputError(
+            f"training diverged: {term} was nan or inf at step {step}; {kept}; "
+            "lower the learning rate (model.optimizer.lr) or trainer.gradient_clip_val"
+        )
+
+
+class History(Callback):
+    """Writes one row of metrics per validated epoch to ``history.csv``.
+
+    Args:
+        run: the run folder.
+    """
+
+    def __init__(self, run: RunFiles) -> None:
+        self.run = run
+        self.rows: list[dict[str, float]] = []
+        self._columns: list[str] = []
+        self._validated = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the file hold the rows up to the checkpoint that training resumes from."""
+        if trainer.is_global_zero:
+            self._rewrite()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch has scores."""
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row of this epoch."""
+        if not self._validated and trainer.enable_validation:
+            return
+        self._validated = False
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        metrics = trainer.callback_metrics
+        row |= {name: float(metrics[name]) for name in sorted(metrics)}
+        self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
+        if list(row) != self._columns:
+            self._rewrite()
+        else:
+            with self.run.history.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the rows in the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows up to the checkpoint."""
+        self.rows = list(state_dict["rows"])
+
+    def _rewrite(self) -> None:
+        self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.run.history, text.getvalue())
+
+
+class KeepBest(Callback):
+    """Keeps the weights with the best validation score in ``weights.pt``.
+
+    Args:
+        run: the run folder.
+        monitor: the score; higher is better.
+    """
+
+    def __init__(self, run: RunFiles, *, monitor: str) -> None:
+        self.run = run
+        self.monitor = monitor
+        self.best = -math.inf
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the weights if they are the best so far."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
+            known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
+            raise InputError(f"select={self.monitor!r} is not a score of this run; scores: {known}")
+        score = float(metrics[self.monitor])
+        if score > self.best:
+            self.best = score
+            if trainer.is_global_zero:
+                save_weights(self.run.weights, pl_module, step=trainer.global_step, score=score)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Without a validation, the last weights are the best that are known."""
+        if self.best == -math.inf and trainer.is_global_zero:
+            save_weights(self.run.weights, pl_module, step=trainer.global_step, score=math.nan)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the best score in the checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score up to the checkpoint."""
+        self.best = state_dict["best"]
+
+
+class SaveLast(Checkpoint):
+    """Writes all that resuming needs to ``last.ckpt``, by rename, at the ends of epochs.
+
+    Args:
+        run: the run folder.
+        every_seconds: least time between two writings; the last epoch is always written.
+    """
+
+    def __init__(self, run: RunFiles, *, every_seconds: float = 20.0) -> None:
+        self.run = run
+        self.every_seconds = every_seconds
+        self._written = -math.inf
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write if it is time."""
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        last = last or trainer.global_step == trainer.max_steps
+        due = time.monotonic() - self._written >= self.every_seconds
+        due = trainer.strategy.broadcast(due)
+        if not (last or due):
+            return
+        temporary = self.run.folder / ".last.ckpt.tmp"
+        trainer.save_checkpoint(temporary, weights_only=False)
+        if trainer.is_global_zero:
+            os.replace(temporary, self.run.last_checkpoint)
+        self._written = time.monotonic()
+
+
+class EarlyStoppingAfterRamps(EarlyStopping):
+    """Early stopping that begins to count when every warm-up has ended.
+
+    Args:
+        monitor: the score; higher is better.
+        patience: validations without improvement.
+        ramp_end: step at which the warm-ups have ended.
+    """
+
+    def __init__(self, *, monitor: str, patience: int, ramp_end: int) -> None:
+        super().__init__(
+            monitor,
+            patience=patience,
+            mode="max",
+            check_finite=False,
+            check_on_train_epoch_end=False,
+        )
+        self.ramp_end = ramp_end
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count, if the warm-ups have ended."""
+        if trainer.global_step >= self.ramp_end:
+            super().on_validation_end(trainer, pl_module)

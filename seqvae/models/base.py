@@ -1,0 +1,195 @@
+"""What every gradient-trained model shares: the training step, validation, optimiser, scores."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import ClassVar
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from seqvae.data import NeuralData
+from seqvae.models.scores import Scores
+from seqvae.objectives import Objective, bound
+from seqvae.observations import Observation
+from seqvae.types import Batch, DataSpec, Output
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+ScheduleFactory = Callable[[Optimizer], LRScheduler]
+
+
+class LatentVariableModel(pl.LightningModule):
+    """A model trained on the evidence lower bound by gradients.
+
+    Subclasses set ``observation`` and fill in ``forward``, ``sample`` and ``recurrent_kernels``.
+    Given a ``NeuralData``, the readout starts at the training mean of each neuron.
+
+    Noise is a function of (``seed``, step) alone, so a resumed run equals an uninterrupted one.
+    Validation has beta = 1, no dropout, and the same noise each time.
+
+    Args:
+        spec: facts of the data.
+        objective: weights of the bound's terms and their warm-up.
+        optimizer: factory, parameters -> optimiser.
+        schedule: factory, optimiser -> learning-rate schedule, stepped once an epoch; a
+            ``ReduceLROnPlateau`` is stepped once a validation on -ELBO, after the warm-ups. None:
+            constant learning rate.
+        validation_samples: posterior samples for each trial in validation.
+    """
+
+    dimension_argument: ClassVar[str]
+    observation: Observation
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        objective: Objective = Objective(),  # noqa: B008 (frozen)
+        optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=1e-4),
+        schedule: ScheduleFactory | None = partial(
+            ReduceLROnPlateau, factor=0.5, patience=10, min_lr=1e-5
+        ),
+        validation_samples: int = 8,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.objective = objective
+        self.make_optimizer = optimizer
+        self.make_schedule = schedule
+        self.validation_samples = validation_samples
+        self.seed = 0
+        self.null_counts: Tensor
+        self.observed_scale: Tensor
+        self.register_buffer("null_counts", torch.full((spec.num_neurons,), torch.nan))
+        self.register_buffer("observed_scale", torch.ones(()))
+        self._scores: list[Scores] = []
+
+    @abstractmethod
+    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
+        """Infer the latents of a batch and return posterior samples, factors and emission."""
+
+    @abstractmethod
+    def sample(
+        self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
+    ) -> Output:
+        """Draw new trials from the prior: latents, factors and emission (one sample)."""
+
+    @property
+    def recurrent_kernels(self) -> list[Tensor]:
+        """State-to-state weights, for the optional L2 term."""
+        return []
+
+    def scaled(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
+        """Return what inference sees in units of its typical size (root mean square)."""
+        return batch.observed / self.observed_scale
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the training means are known."""
+        return not bool(torch.isnan(self.null_counts).any())
+
+    def initialize(self, data: NeuralData) -> None:
+        """Take the training means: null rates of the scores, start of the readout, input scale."""
+        data.recording.require(self.observation.data_kind)
+        mean, std = data.train_mean.to(self.null_counts), data.train_std.to(self.null_counts)
+        self.null_counts.copy_(mean)
+        self.observation.initialize(mean, std)
+        heldin = list(self.spec.heldin)
+        power = (mean[heldin].square() + std[heldin].square()).mean()
+        self.observed_scale.copy_(power.sqrt().clamp_min(1e-6))
+
+    # Lightning hooks
+
+    def setup(self, stage: str) -> None:
+        """Start at the data, once."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not self.initialized and isinstance(data, NeuralData):
+            self.initialize(data)
+
+    def configure_optimizers(self) -> object:
+        """Make the optimiser and its schedule."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_schedule is None:
+            return optimizer
+        schedule = self.make_schedule(optimizer)
+        # A plateau schedule is stepped in on_validation_epoch_end, before checkpoints are written.
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False},
+        }
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: object) -> None:
+        """Step a schedule that counts epochs."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make the noise of this step a function of (seed, step) alone."""
+        torch.manual_seed(step_seed(self.seed, self.trainer.fit_loop.total_batch_idx))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the loss and its terms by name, in nats per trial."""
+        beta = self.objective.beta_at(self.global_step)
+        recurrent_l2 = self.objective.recurrent_l2_at(self.global_step)
+        terms = bound(self(batch), batch)
+        loss = -terms.elbo(beta).mean()
+        parts = {"log_likelihood": terms.log_likelihood.mean()}
+        parts |= {f"kl/{name}": value.mean() for name, value in terms.kl.items()}
+        if recurrent_l2 > 0 and self.recurrent_kernels:
+            kernels = torch.cat([kernel.flatten() for kernel in self.recurrent_kernels])
+            parts["recurrent_l2"] = recurrent_l2 * kernels.square().mean()
+            loss = loss + parts["recurrent_l2"]
+        parts = {name: value.detach() for name, value in parts.items()}
+        logged = {f"train/{name}": value for name, value in parts.items()}
+        logged["train/elbo"] = terms.elbo().mean().detach()
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
+        return {"loss": loss, **parts}
+
+    def on_validation_epoch_start(self) -> None:
+        """Draw the same noise in every validation, and forget the last one's sums."""
+        torch.manual_seed(step_seed(self.seed, -1))
+        self._scores = []
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch at beta = 1; set 1, if there, scores speckled entries only."""
+        counts = self.observation.data_kind == "counts"
+        while len(self._scores) <= dataloader_idx:
+            self._scores.append(Scores(self.spec, self.null_counts, counts=counts))
+        self._scores[dataloader_idx].update(self(batch, self.validation_samples), batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores and step a plateau schedule."""
+        plain, *speckled = (scores.compute() for scores in self._scores)
+        logged = {f"val/{name}": value for name, value in plain.items()}
+        for scores in speckled:
+            for name, source in (("bps", "bits_per_spike"), ("log_likelihood", "log_likelihood")):
+                if source in scores:
+                    logged[f"val/speckled_{name}"] = scores[source]
+        self.log_dict({name: torch.tensor(value) for name, value in logged.items()})
+        if self.trainer.sanity_checking or self.trainer.state.fn != "fit":
+            return
+        step = self.global_step
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, ReduceLROnPlateau) and step >= self.objective.ramp_end:
+            schedule.step(-plain["elbo"])
+        self.log_dict(
+            {
+                "train/beta": self.objective.beta_at(step),
+                "train/learning_rate": self.optimizers().param_groups[0]["lr"],  # type: ignore[union-attr]
+            }
+        )
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Mix a seed and a step into one 63-bit seed (the finaliser of SplitMix64)."""
+    mask = (1 << 64) - 1
+    value = (seed * 0x9E3779B97F4A7C15 + (step + 2) * 0xD1B54A32D192ED03) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return (value ^ (value >> 31)) >> 1

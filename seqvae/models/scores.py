@@ -1,0 +1,106 @@
+"""The scores of a model on a set of trials, gathered batch by batch as sums."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+
+from seqvae.metrics import BitsPerSpike, LogLikelihood, MeanPerTrial
+from seqvae.objectives import bound, importance_weighted_bound
+from seqvae.types import Batch, DataSpec, Output
+
+
+class Scores:
+    """Gathers every score that needs no truth; exact whatever the sizes of the batches.
+
+    Regions: held-in neurons in encoded bins (``bits_per_spike``), held-out neurons in encoded bins
+    (``co_bps``), all neurons in forecast bins (``fp_bps``). Bits per spike compare the Poisson
+    log-likelihood at the posterior-sample-mean rate with that of ``null_counts``, and exist for
+    counts only. ``log_likelihood`` is log-mean-exp over samples, nats per scored entry, under the
+    model's own emission.
+
+    Args:
+        spec: facts of the data.
+        null_counts: mean count of each neuron over the training trials.
+        counts: whether the data are counts.
+    """
+
+    def __init__(
+        self, spec: DataSpec, null_counts: Float[Tensor, " neuron"], *, counts: bool
+    ) -> None:
+        self.spec = spec
+        self.trial_terms: dict[str, MeanPerTrial] = {}
+        self.null_counts = null_counts
+        names = ["bits_per_spike", "co_bps", "fp_bps"]
+        self.bits = {name: BitsPerSpike(null_counts) for name in names if counts}
+        self.log_likelihood = {
+            name: LogLikelihood() for name in ("log_likelihood", "heldout_log_likelihood")
+        }
+
+    def update(self, output: Output, batch: Batch) -> None:
+        """Add a batch that a model answered."""
+        terms = bound(output, batch)
+        self._add("elbo", terms.elbo())
+        self._add("iwae", importance_weighted_bound(output, batch))
+        for name, value in terms.kl.items():
+            self._add(f"kl/{name}", value)
+        log_probs = output.emission.log_prob(batch.target)
+        log_prob = torch.logsumexp(log_probs, dim=0) - math.log(log_probs.shape[0])
+        self.update_mean(output.emission.mean.mean(dim=0), log_prob, batch)
+
+    def update_mean(
+        self,
+        mean: Float[Tensor, "batch time neuron"],
+        log_prob: Float[Tensor, "batch time neuron"],
+        batch: Batch,
+    ) -> None:
+        """Add a batch that is known by its mean and its log-density only (the baselines)."""
+        heldout = self._heldout(batch)
+        encoded = self._encoded(batch)
+        self._to(self.log_likelihood, mean)["log_likelihood"].update(log_prob, batch.weight)
+        self.log_likelihood["heldout_log_likelihood"].update(log_prob, batch.weight * heldout)
+        if not self.bits:
+            return
+        bits = self._to(self.bits, mean)
+        bits["bits_per_spike"].update(mean, batch.target, batch.weight * encoded * ~heldout)
+        bits["co_bps"].update(mean, batch.target, batch.weight * encoded * heldout)
+        bits["fp_bps"].update(mean, batch.target, batch.weight * ~encoded)
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores by name; those whose region is empty are left out."""
+        metrics: dict[str, Metric] = {**self.trial_terms, **self.log_likelihood, **self.bits}
+        absent = {
+            "heldout_log_likelihood": not self.spec.heldout,
+            "co_bps": not self.spec.heldout,
+            "fp_bps": self.spec.num_forecast_bins == 0,
+        }
+        return {
+            name: float(metric.compute())
+            for name, metric in metrics.items()
+            if not absent.get(name, False)
+        }
+
+    def _add(self, name: str, values: Float[Tensor, " batch"]) -> None:
+        if name not in self.trial_terms:
+            self.trial_terms[name] = MeanPerTrial()
+        self._to(self.trial_terms, values)[name].update(values)
+
+    @staticmethod
+    def _to(metrics: dict, like: Tensor) -> dict:
+        for metric in metrics.values():
+            if metric.device != like.device:
+                metric.to(like.device)
+        return metrics
+
+    def _heldout(self, batch: Batch) -> Tensor:
+        mask = torch.ones(batch.target.shape[-1], dtype=torch.bool, device=batch.target.device)
+        mask[list(self.spec.heldin)] = False
+        return mask
+
+    def _encoded(self, batch: Batch) -> Tensor:
+        steps = torch.arange(batch.target.shape[1], device=batch.target.device)
+        return (steps < batch.observed.shape[1])[:, None]

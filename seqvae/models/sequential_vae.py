@@ -1,0 +1,228 @@
+"""The recurrent sequential variational autoencoder (LFADS)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from seqvae.distributions import PathGaussian
+from seqvae.distributions.stepwise import prior_conditional
+from seqvae.encoders import Encoder, TrialGRU
+from seqvae.errors import InputError
+from seqvae.generators import GRU, Generator
+from seqvae.models.base import LatentVariableModel, OptimizerFactory, ScheduleFactory
+from seqvae.nn import SequenceGRU
+from seqvae.nn.controlled_decoder import ControlledDecoder
+from seqvae.objectives import Objective
+from seqvae.observations import Observation, Poisson
+from seqvae.priors import AR1, LearnableNormal, Prior
+from seqvae.types import Batch, DataSpec, Latent, Output
+
+
+class SequentialVAE(LatentVariableModel):
+    """Sequential VAE: a generator network driven by inferred inputs (Sussillo et al. 2016).
+
+    Encoding: q(initial condition | x) from a bidirectional GRU; e_t from a second one.
+    g_0 = clamp(affine(initial condition)). Then for t = 1..T
+    c_t = GRU([e_t, f_{t-1}], c_{t-1});  u_t ~ q(u_t | c_t) Gaussian;
+    g_t = generator([u_t, external inputs_t], g_{t-1});  f_t = W g_t;  x_t ~ p(x | f_t).
+
+    In forecast bins, which no e_t reaches, u_t is drawn from its prior.
+
+    Args:
+        spec: facts of the data.
+        factor_dim: number of factors, the dimension of the model's account of the population.
+        generator_dim: size of the generator's state.
+        initial_condition_dim: size of the initial condition.
+        inferred_input_dim: size of u_t; 0 removes the controller (autonomous dynamics).
+        controller_dim: size of the controller's state.
+        controller_encoder_dim: units of each direction of the controller's encoder.
+        controller_lag: bins between the data a controller input has seen and its own bin: e_t holds
+            the forward state of t - lag and the backward state of t + lag.
+        causal: e_t holds the forward state only. Needs an encoder that reads only the first bins,
+            e.g. ``partial(TrialGRU, num_bins=10)``; then u_t depends on no bin after t - lag.
+        dropout: probability with which an entry of the encoders' input, of the controller's input,
+            or of the generator's output is dropped in training; never on a recurrent edge.
+        state_clip: bound of |g_0|, and so of every |g_t| of a GRU.
+        encoder: factory (input_dim, latent_dim) -> per-trial encoder of the initial condition.
+        generator: factory (input_dim, state_dim) -> generator.
+        initial_condition_prior: factory (latent_dim) -> prior of the initial condition.
+        inferred_input_prior: factory (latent_dim) -> prior of u.
+        observation: factory (factor_dim, num_neurons) -> observation model.
+        objective: weights of the bound's terms and their warm-up.
+        optimizer: factory, parameters -> optimiser.
+        schedule: factory, optimiser -> learning-rate schedule; None keeps the rate constant.
+        validation_samples: posterior samples for each trial in validation.
+    """
+
+    dimension_argument: ClassVar[str] = "factor_dim"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        factor_dim: int = 20,
+        generator_dim: int = 100,
+        initial_condition_dim: int = 64,
+        inferred_input_dim: int = 2,
+        controller_dim: int = 64,
+        controller_encoder_dim: int = 64,
+        controller_lag: int = 1,
+        causal: bool = False,
+        dropout: float = 0.3,
+        state_clip: float = 5.0,
+        encoder: Callable[[int, int], Encoder] = TrialGRU,
+        generator: Callable[[int, int], Generator] = GRU,
+        initial_condition_prior: Callable[[int], Prior] = LearnableNormal,
+        inferred_input_prior: Callable[[int], Prior] = AR1,
+        observation: Callable[[int, int], Observation] = Poisson,
+        objective: Objective = Objective(),  # noqa: B008 (frozen)
+        optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=1e-4),
+        schedule: ScheduleFactory | None = partial(
+            ReduceLROnPlateau, factor=0.5, patience=10, min_lr=1e-5
+        ),
+        validation_samples: int = 8,
+    ) -> None:
+        super().__init__(
+            spec,
+            objective=objective,
+            optimizer=optimizer,
+            schedule=schedule,
+            validation_samples=validation_samples,
+        )
+        for name, size in (("factor_dim", factor_dim), ("generator_dim", generator_dim),
+                           ("initial_condition_dim", initial_condition_dim)):  # fmt: skip
+            if size < 1:
+                raise InputError(f"{name} must be at least 1, got {size}")
+        for name, size in (("inferred_input_dim", inferred_input_dim),
+                           ("controller_lag", controller_lag)):  # fmt: skip
+            if size < 0:
+                raise InputError(f"{name} must be at least 0, got {size}")
+        self.initial_condition_dim = initial_condition_dim
+        self.inferred_input_dim = inferred_input_dim
+        self.controller_lag = controller_lag
+        self.state_clip = state_clip
+        self.dropout = nn.Dropout(dropout)
+        self.encoder = encoder(spec.num_heldin, initial_condition_dim)
+        if causal and getattr(self.encoder, "num_bins", None) is None:
+            raise InputError(
+                "causal=True needs an encoder of the initial condition that reads only the first "
+                "bins, e.g. encoder TrialGRU with num_bins 10"
+            )
+        self.initial_condition_prior = initial_condition_prior(initial_condition_dim)
+        self.initial_state = nn.Linear(initial_condition_dim, generator_dim)
+        self.inferred_input_prior: Prior | None = None
+        self.controller_encoder: SequenceGRU | None = None
+        encoding_dim = 0
+        if inferred_input_dim > 0:
+            self.inferred_input_prior = inferred_input_prior(inferred_input_dim)
+            self.controller_encoder = SequenceGRU(
+                spec.num_heldin, controller_encoder_dim, bidirectional=not causal
+            )
+            encoding_dim = self.controller_encoder.output_dim
+        self.generator = generator(inferred_input_dim + spec.num_inputs, generator_dim)
+        self.decoder = ControlledDecoder(
+            self.generator,
+            generator_dim=generator_dim,
+            factor_dim=factor_dim,
+            inferred_input_dim=inferred_input_dim,
+            encoding_dim=encoding_dim,
+            controller_dim=controller_dim,
+            dropout=dropout,
+        )
+        self.observation = observation(factor_dim, spec.num_neurons)
+
+    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
+        """Infer initial condition and inputs, draw samples and decode them; see the class."""
+        observed = self.dropout(self.scaled(batch))
+        posterior = self.encoder(observed, batch.observed_mask, batch.lengths)
+        if len(posterior.batch_shape + posterior.event_shape) != 2:
+            raise InputError(
+                f"encoder {type(self.encoder).__name__} answers with one latent a time bin, but a "
+                "SequentialVAE needs one a trial; use encoder TrialGRU"
+            )
+        prior = self.initial_condition_prior((self.initial_condition_dim,), self.spec.bin_width)
+        sample = posterior.rsample(torch.Size((num_samples,)))
+        latents = {"initial_condition": Latent(posterior, prior, sample)}
+        encoding = observed.new_zeros(len(batch), 0, 0)
+        if self.controller_encoder is not None:
+            states = self.controller_encoder(observed, batch.lengths).states
+            encoding = shift(states, self.controller_lag, self.controller_encoder.num_directions)
+        return self._decode(latents, sample, encoding, batch)
+
+    def sample(
+        self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
+    ) -> Output:
+        """Draw new trials from the prior.
+
+        Args:
+            num_trials: number of trials.
+            inputs: external inputs of each trial; needed if the data have any.
+        """
+        spec = self.spec
+        if inputs is None and spec.num_inputs > 0:
+            raise InputError(
+                f"inputs must be given to sample: the model has {spec.num_inputs} external inputs"
+            )
+        like = self.null_counts
+        if inputs is None:
+            inputs = like.new_zeros(num_trials, spec.num_time_bins, 0)
+        empty = like.new_zeros(num_trials, 0, spec.num_heldin)
+        target = like.new_zeros(num_trials, inputs.shape[1], spec.num_neurons)
+        trial = torch.arange(num_trials, device=like.device)
+        lengths = torch.full_like(trial, inputs.shape[1])
+        batch = Batch(empty, empty.bool(), target, target, inputs, lengths, trial)
+        prior = self.initial_condition_prior((self.initial_condition_dim,), spec.bin_width)
+        sample = prior.rsample(torch.Size((1, num_trials)))
+        latents = {"initial_condition": Latent(prior, prior, sample)}
+        return self._decode(latents, sample, empty[..., :0], batch)
+
+    def _decode(
+        self,
+        latents: dict[str, Latent],
+        initial_condition: Float[Tensor, "sample batch latent"],
+        encoding: Float[Tensor, "batch encoded_time encoding"],
+        batch: Batch,
+    ) -> Output:
+        """Run the decoder from the initial condition and gather the output."""
+        state = self.initial_state(initial_condition).clamp(-self.state_clip, self.state_clip)
+        num_bins, inferred_input_dim = batch.inputs.shape[1], self.inferred_input_dim
+        noise = state.new_empty(*state.shape[:2], num_bins, inferred_input_dim).normal_()
+        if self.inferred_input_prior is None:
+            path = self.decoder(state, encoding, batch.inputs, noise)
+        else:
+            prior = self.inferred_input_prior((num_bins, inferred_input_dim), self.spec.bin_width)
+            path = self.decoder(
+                state, encoding, batch.inputs, noise, prior_step=partial(prior_conditional, prior)
+            )
+            posterior = PathGaussian(path.input_mean, path.input_std, validate_args=False)
+            latents["inferred_inputs"] = Latent(
+                posterior, prior, path.inferred_inputs, batch.time_mask
+            )
+        return Output(latents, path.factors, self.observation(path.factors))
+
+    @property
+    def recurrent_kernels(self) -> list[Tensor]:
+        """State-to-state weights of generator and controller, for the optional L2 term."""
+        kernels = list(self.generator.recurrent_kernels)
+        return kernels + ([self.decoder.controller.weight_hh] if self.inferred_input_dim else [])
+
+
+def shift(
+    states: Float[Tensor, "batch time direction_hidden"], lag: int, num_directions: int
+) -> Float[Tensor, "batch time direction_hidden"]:
+    """Delay each direction by ``lag`` bins: forward state of t - lag, backward state of t + lag."""
+    if lag == 0:
+        return states
+    forward, *backward = states.chunk(num_directions, dim=-1)
+    shifted = [functional.pad(forward, (0, 0, lag, 0))[:, : states.shape[1]]]
+    shifted += [functional.pad(part, (0, 0, 0, lag))[:, lag:] for part in backward]
+    return torch.cat(shifted, dim=-1)

@@ -1,0 +1,35 @@
+"""Feed-forward blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+
+def mlp(
+    input_dim: int,
+    output_dim: int,
+    *,
+    hidden_dims: Sequence[int] = (),
+    dropout: float = 0.0,
+    activate_output: bool = False,
+) -> nn.Sequential:
+    """Stack linear layers with ReLU between them; acts on the last axis.
+
+    Args:
+        input_dim: size of the last axis of the input.
+        output_dim: size of the last axis of the output.
+        hidden_dims: sizes of the layers between.
+        dropout: probability with which a hidden unit is dropped in training.
+        activate_output: whether a ReLU follows the last layer too.
+    """
+    dims = [input_dim, *hidden_dims, output_dim]
+    layers: list[nn.Module] = []
+    for i, (before, after) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        layers.append(nn.Linear(before, after))
+        if i < len(hidden_dims) or activate_output:
+            layers.append(nn.ReLU())
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)

@@ -1,0 +1,36 @@
+"""Binary data and images."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch import distributions as torch_distributions
+
+from seqvae.observations.base import Observation
+
+
+class Bernoulli(Observation):
+    """Binary values: x_tn ~ Bernoulli(1 / (1 + exp(-(w_n . f_t + b_n)))).
+
+    A grey value between 0 and 1 is scored by the cross-entropy x log p + (1 - x) log(1 - p).
+
+    Args:
+        factor_dim: number of factors.
+        num_neurons: number of neurons or pixels.
+    """
+
+    data_kind = "binary"
+
+    def __init__(self, factor_dim: int, num_neurons: int) -> None:
+        super().__init__()
+        self.readout = nn.Linear(factor_dim, num_neurons)
+
+    def forward(self, factors: Float[Tensor, "*leading factor"]) -> torch_distributions.Bernoulli:
+        """Return the distribution of values, batch shape (*leading, neuron)."""
+        return torch_distributions.Bernoulli(logits=self.readout(factors), validate_args=False)
+
+    @torch.no_grad()
+    def initialize(self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]) -> None:
+        """Start at the mean, held between 1e-6 and 1 - 1e-6."""
+        self.readout.bias.copy_(torch.logit(mean, eps=1e-6))

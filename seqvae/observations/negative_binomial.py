@@ -1,0 +1,47 @@
+"""Overdispersed spike counts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seqvae.distributions import NegativeBinomialLogMean
+from seqvae.observations.base import Observation
+
+
+class NegativeBinomial(Observation):
+    """Overdispersed counts: mean m_tn = exp(w_n . f_t + b_n), variance m_tn + alpha_n m_tn^2.
+
+    The dispersion alpha of each neuron is learned; alpha -> 0 is the Poisson model.
+
+    Args:
+        factor_dim: number of factors.
+        num_neurons: number of neurons.
+    """
+
+    data_kind = "counts"
+
+    def __init__(self, factor_dim: int, num_neurons: int) -> None:
+        super().__init__()
+        self.readout = nn.Linear(factor_dim, num_neurons)
+        self.log_dispersion = nn.Parameter(torch.full((num_neurons,), math.log(0.1)))
+
+    def forward(self, factors: Float[Tensor, "*leading factor"]) -> NegativeBinomialLogMean:
+        """Return the distribution of counts, batch shape (*leading, neuron)."""
+        return NegativeBinomialLogMean(
+            self.readout(factors), self.log_dispersion, validate_args=False
+        )
+
+    @torch.no_grad()
+    def initialize(self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]) -> None:
+        """Start at the mean counts (floored at 1e-9) and the dispersion the variance asks for.
+
+        alpha = (std^2 - mean) / mean^2, held between 0.01 and 100.
+        """
+        mean = mean.clamp(min=1e-9)
+        self.readout.bias.copy_(mean.log())
+        dispersion = (std.square() - mean) / mean.square()
+        self.log_dispersion.copy_(dispersion.clamp(0.01, 100.0).log())

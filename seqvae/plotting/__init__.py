@@ -1,0 +1,14 @@
+"""Pictures of data and results: labelled arrays in, matplotlib figures out.
+
+Every function returns a ``matplotlib.figure.Figure`` that belongs to no window and no global state;
+``figure.savefig(path)`` writes it at 150 dots per inch.
+"""
+
+from seqvae.plotting.activity import rasters_and_rates as rasters_and_rates
+from seqvae.plotting.activity import rate_traces as rate_traces
+from seqvae.plotting.images import image_manifold as image_manifold
+from seqvae.plotting.images import reconstructions as reconstructions
+from seqvae.plotting.latents import inferred_inputs as inferred_inputs
+from seqvae.plotting.latents import latent_scatter as latent_scatter
+from seqvae.plotting.latents import latents_3d as latents_3d
+from seqvae.plotting.learning import learning_curves as learning_curves

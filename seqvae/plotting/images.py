@@ -1,0 +1,66 @@
+"""Pictures of models of images."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from seqvae.plotting.style import NORMAL, new_figure, tidy
+
+
+def image_manifold(
+    images: Float[np.ndarray, "row column height width"],
+    *,
+    first: Float[np.ndarray, " column"],
+    second: Float[np.ndarray, " row"],
+) -> Figure:
+    """Decoded images over a square of a two-dimensional latent space.
+
+    Args:
+        images: ``images[i, j]`` is decoded from latent (``first[j]``, ``second[i]``).
+        first: values of latent 1, rising to the right.
+        second: values of latent 2, rising upwards.
+    """
+    num_rows, num_columns, height, width = images.shape
+    mosaic = images[::-1].transpose(0, 2, 1, 3).reshape(num_rows * height, num_columns * width)
+    figure = new_figure(4.0, 0.25 + 3.75 * mosaic.shape[0] / mosaic.shape[1])
+    axes = figure.add_subplot()
+    axes.imshow(mosaic, cmap="gray", extent=(0, mosaic.shape[1], 0, mosaic.shape[0]))
+    tidy(axes, x="latent 1", y="latent 2")
+    for axis, values, size in ((axes.xaxis, first, width), (axes.yaxis, second, height)):
+        marked = np.unique(np.linspace(0, len(values) - 1, 5).round().astype(int))
+        axis.set_ticks((marked + 0.5) * size, [f"{values[i]:.1f}" for i in marked])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def reconstructions(
+    data: Float[np.ndarray, "image pixel"],
+    mean: Float[np.ndarray, "image pixel"],
+    *,
+    image_shape: tuple[int, int],
+    at_most: int = 12,
+) -> Figure:
+    """Images above the means that the model answers to them, on one grey scale.
+
+    Args:
+        data: pixels, row by row.
+        mean: expected pixels.
+        image_shape: height and width in pixels.
+        at_most: images to show.
+    """
+    num_images = min(at_most, len(data))
+    height, width = image_shape
+    low, high = np.nanmin(data[:num_images]), np.nanmax(data[:num_images])
+    figure = new_figure(0.4 + 0.55 * num_images, 0.15 + 2 * 0.55 * height / width)
+    grid = figure.subplots(2, num_images, squeeze=False)
+    for row, (label, pixels) in enumerate((("data", data), ("model", mean))):
+        for axes, image in zip(grid[row], pixels, strict=False):
+            axes.imshow(image.reshape(image_shape), cmap="gray", vmin=low, vmax=high)
+            axes.set(xticks=[], yticks=[])
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+        grid[row, 0].set_ylabel(label, fontsize=NORMAL)
+    return figure

@@ -1,0 +1,121 @@
+"""Learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from seqvae.plotting.style import BLACK, GREY, SERIES, SMALL, new_figure, tidy
+
+
+def learning_curves(history: Sequence[Mapping[str, float | str]]) -> Figure:
+    """Bound, divergences, scores and learning rate over the optimiser's steps.
+
+    The steps at which a warm-up holds beta below its final value are shaded.
+
+    Args:
+        history: rows as in ``history.csv``; a value that is missing or empty is left out. A panel
+            without a curve is left out too.
+    """
+    panels = {
+        "ELBO (nats per trial)": _named(history, ["train/elbo", "val/elbo"]),
+        "KL (nats per trial)": _named(history, _columns(history, "train/kl/", "val/kl/")),
+        "bits per spike": _named(
+            history,
+            ["val/bits_per_spike", "val/co_bps", "val/fp_bps", "val/speckled_bps"],
+        ),
+        "learning rate": _named(history, ["train/learning_rate"]),
+    }
+    panels = {label: curves for label, curves in panels.items() if curves}
+    step = _values(history, "step")
+    warming = _warming(_values(history, "train/beta"))
+
+    columns = 2 if len(panels) > 1 else 1
+    rows = max(1, -(-len(panels) // columns))
+    figure = new_figure(3.3 * columns, 0.3 + 2.0 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    for place, (axes, (label, curves)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+        for (name, values), look in zip(curves.items(), _looks(list(curves)), strict=True):
+            present = np.isfinite(values)
+            axes.plot(step[present], values[present], label=name, linewidth=1.2, **look)
+        _shade(axes, step, warming)
+        last_in_column = place + columns >= len(panels)
+        tidy(axes, x="step" if last_in_column else "", y=label)
+        axes.tick_params(labelbottom=last_in_column)
+        if label == "learning rate":
+            axes.set_yscale("log")
+        elif label.startswith("ELBO"):
+            _leave_out_the_first_fall(axes, list(curves.values()))
+        if label != "learning rate":
+            axes.legend(frameon=False, fontsize=SMALL, handlelength=1.5)
+    return figure
+
+
+def _columns(history: Sequence[Mapping[str, float | str]], *prefixes: str) -> list[str]:
+    """Columns that begin with one of the prefixes, in the order of their first row."""
+    names = dict.fromkeys(name for row in history for name in row)
+    return [name for prefix in prefixes for name in names if name.startswith(prefix)]
+
+
+def _values(history: Sequence[Mapping[str, float | str]], name: str) -> Float[np.ndarray, " row"]:
+    """One column; NaN where a row has none."""
+    entries = (row.get(name, "") for row in history)
+    return np.array([np.nan if entry == "" else float(entry) for entry in entries])
+
+
+def _named(
+    history: Sequence[Mapping[str, float | str]], names: list[str]
+) -> dict[str, Float[np.ndarray, " row"]]:
+    """The columns of these names that hold a finite value."""
+    columns = {name: _values(history, name) for name in names}
+    return {name: values for name, values in columns.items() if np.isfinite(values).any()}
+
+
+def _warming(beta: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
+    """Rows before beta reaches its final value."""
+    if not np.isfinite(beta).any():
+        return np.zeros(len(beta), dtype=bool)
+    return beta < beta[np.isfinite(beta)][-1]
+
+
+def _looks(names: list[str]) -> list[dict[str, object]]:
+    """Training dashed and validation solid, the same quantity in the same colour."""
+    quantities = list(dict.fromkeys(name.partition("/")[2] for name in names))
+    both = len(quantities) < len(names)
+    return [
+        {
+            "color": SERIES[quantities.index(name.partition("/")[2]) % len(SERIES)],
+            "linestyle": (0, (3, 1.5)) if both and name.startswith("train/") else "-",
+        }
+        for name in names
+    ]
+
+
+def _shade(axes: Axes, step: Float[np.ndarray, " row"], warming: Bool[np.ndarray, " row"]) -> None:
+    """Grey behind the warm-up, and its name."""
+    if not warming.any():
+        return
+    axes.axvspan(0.0, step[warming].max(), color=GREY, alpha=0.15, linewidth=0, zorder=0)
+    axes.text(
+        0.01 * step.max(),
+        0.02,
+        "warm-up",
+        transform=axes.get_xaxis_transform(),
+        color=BLACK,
+        fontsize=SMALL,
+        va="bottom",
+    )
+
+
+def _leave_out_the_first_fall(axes: Axes, curves: list[Float[np.ndarray, " row"]]) -> None:
+    """Scale the axis by all but the lowest tenth, so that the first rows do not flatten the rest."""
+    finite = np.concatenate([values[np.isfinite(values)] for values in curves])
+    low, high = np.percentile(finite, 10), finite.max()
+    if low > finite.min():
+        axes.set_ylim(low - 0.25 * (high - low), high + 0.08 * (high - low))

@@ -1,0 +1,95 @@
+"""The common look: colours that colour-blind readers tell apart, quiet axes, small print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int, Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#CC79A7",
+    "#56B4E9",
+)
+BLACK, GREY = "#222222", "#8A8A8A"
+SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
+CATEGORIES = (
+    "#332288",
+    "#CC6677",
+    "#117733",
+    "#DDCC77",
+    "#88CCEE",
+    "#882255",
+    "#44AA99",
+    "#999933",
+    "#AA4499",
+    "#777777",
+)
+SMALL, NORMAL = 7.0, 8.0
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches, laid out by constraints, saved at 150 dots per inch."""
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def tidy(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
+    """Label axes and leave only the lines that carry meaning."""
+    axes.set_xlabel(x, fontsize=NORMAL)
+    axes.set_ylabel(y, fontsize=NORMAL)
+    axes.set_title(title, fontsize=NORMAL)
+    axes.tick_params(labelsize=SMALL, length=2.5, width=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_linewidth(0.6)
+
+
+def category_colors(labels: Shaped[np.ndarray, " item"]) -> dict[object, object]:
+    """One colour for each distinct label, in sorted order; sampled from a map past ten."""
+    distinct = np.unique(labels).tolist()
+    if len(distinct) <= len(CATEGORIES):
+        return dict(zip(distinct, CATEGORIES, strict=False))
+    samples = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.95, len(distinct)))
+    return dict(zip(distinct, map(tuple, samples), strict=True))
+
+
+def are_categories(labels: Shaped[np.ndarray, " item"]) -> bool:
+    """Whether labels name classes (words, or few distinct numbers) and not a quantity."""
+    return labels.dtype.kind in "OUSb" or len(np.unique(labels)) <= 2 * len(CATEGORIES)
+
+
+def time_axis(results: xr.Dataset) -> tuple[Float[np.ndarray, " edge"], str]:
+    """Edges of the bins, and the label of the axis with its unit."""
+    start = results.time.values.astype(np.float64)
+    step = start[1] - start[0] if len(start) > 1 else results.attrs.get("bin_width", 1.0)
+    label = "time (s)" if results.time.attrs.get("units") == "s" else "time (bins)"
+    return np.append(start, start[-1] + step), label
+
+
+def expected_activity(results: xr.Dataset) -> tuple[str, str]:
+    """Name of the variable with the inferred activity, and its label with the unit."""
+    return ("rates", "rate (Hz)") if "rates" in results else ("mean", "activity (data units)")
+
+
+def some_trials(
+    results: xr.Dataset, trials: Sequence[int] | None, *, at_most: int
+) -> Int[np.ndarray, " shown"]:
+    """Positions of the trials to show: those asked for, or some evenly spread."""
+    if trials is not None:
+        return np.asarray(trials, dtype=np.int64)
+    num_trials = results.sizes["trial"]
+    return np.unique(np.linspace(0, num_trials - 1, min(at_most, num_trials)).astype(np.int64))
+
+
+def trial_title(results: xr.Dataset, trial: int) -> str:
+    """Name a trial by its id."""
+    return f"trial {results.trial.values[trial]}"

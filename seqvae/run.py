@@ -1,0 +1,254 @@
+"""A run: the folder in which one fitted model lives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from seqvae.config import check_trusted, from_config
+from seqvae.data import NeuralData
+from seqvae.errors import InputError
+from seqvae.files import RunFiles, write_text
+from seqvae.models import LatentVariableModel
+from seqvae.types import DataSpec
+from seqvae.weights import load_weights
+
+ModelFactory = Callable[[DataSpec], LatentVariableModel]
+PACKAGES = ("seqvae", "torch", "pytorch_lightning", "numpy", "xarray", "h5py")
+
+
+class Run:
+    """A fitted model in a folder: ``config.yaml``, ``weights.pt``, ``history.csv`` and so on.
+
+    Nothing that lies in the folder is executed: weights are read without pickle, and the config
+    may name classes of seqvae, torch.optim and pytorch_lightning only, unless ``trust`` is given.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        InputError: if the folder is not a run.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.files = RunFiles(Path(folder))
+        if not self.files.folder.is_dir():
+            raise InputError(f"run {str(folder)!r} does not exist; give the run_dir of a fit")
+        self.config: dict[str, Any] = _read_config(self.files)
+        self.provenance: dict[str, Any] = _read_provenance(self.files)
+        self._model: LatentVariableModel | None = None
+        self._data: NeuralData | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.files.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.files.folder
+
+    @property
+    def seed(self) -> int:
+        """The seed of the fit."""
+        return int(self.config["seed"])
+
+    @property
+    def spec(self) -> DataSpec:
+        """The facts of the data that the model was built for."""
+        facts = dict(self.provenance["data"]["spec"])
+        return DataSpec(**{**facts, "heldin": tuple(facts["heldin"])})
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of config, data and version: the same for runs that should be equal."""
+        text = json.dumps([self.config, self.provenance["data"]["checksum"],
+                           self.provenance["versions"]["seqvae"]], sort_keys=True)  # fmt: skip
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def remember(self, model: LatentVariableModel, data: NeuralData) -> Run:
+        """Keep model and data of a fit in memory, so that they need not be read again."""
+        self._model, self._data = model, data
+        return self
+
+    def model(self, *, trust: bool = False) -> LatentVariableModel:
+        """Return the model with its best weights, ready for inference.
+
+        Args:
+            trust: allow the config to name classes from anywhere; they will be imported.
+
+        Raises:
+            InputError: if weights or config cannot be read, or name what they may not.
+        """
+        if self._model is None:
+            factory = self._build("model", ModelFactory, trust)
+            model = factory(self.spec)
+            load_weights(self.files.weights, model)
+            model.seed = self.seed
+            self._model = model
+        return self._model.eval()
+
+    def data(self, *, trust: bool = False) -> NeuralData:
+        """Return the data that the run was trained on.
+
+        Raises:
+            InputError: if they are gone, changed, or were in memory only.
+        """
+        if self._data is None:
+            if self.config["data"]["init_args"].get("source") is None:
+                raise InputError(
+                    f"data: {self.folder} was trained on arrays in memory; give the data again"
+                )
+            data = self._build("data", NeuralData, trust)
+            data.setup()
+            if data.recording.checksum != self.provenance["data"]["checksum"]:
+                raise InputError(
+                    f"data: the source is not what {self.folder} was trained on (its checksum "
+                    "changed); give the data you mean explicitly, e.g. --data.source.path"
+                )
+            self._data = data
+        return self._data
+
+    def _build(self, section: str, annotation: Any, trust: bool) -> Any:
+        tree = self.config[section]
+        if not trust:
+            check_trusted(tree)
+        return from_config(tree, annotation, key=section, trust=trust)
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that would lose something, before any work is done.
+
+    Raises:
+        InputError: naming the folder and what may be done.
+    """
+    files = RunFiles(folder)
+    if resume and overwrite:
+        raise InputError("resume and overwrite exclude each other; give one of them")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run_dir {str(folder)!r} is a file; give a folder")
+    is_empty = not folder.exists() or not any(folder.iterdir())
+    if resume and is_empty:
+        raise InputError(f"run_dir {str(folder)!r} holds no run to resume; leave resume out")
+    if is_empty:
+        return
+    if not files.config.exists():
+        raise InputError(f"run_dir {str(folder)!r} is not empty and not a run; give a new folder")
+    if not (resume or overwrite):
+        raise InputError(
+            f"run_dir {str(folder)!r} already holds a run; give a new folder, --resume to go on, "
+            "or --overwrite to replace it"
+        )
+
+
+def create_run(
+    folder: Path, config: Mapping[str, Any], data: NeuralData, *, overwrite: bool
+) -> RunFiles:
+    """Make the folder of a new run, with its config and provenance.
+
+    Args:
+        folder: the run folder; must pass ``check_folder``.
+        config: the complete config tree.
+        data: the data, loaded.
+        overwrite: remove what is there.
+    """
+    files = RunFiles(folder)
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(files.provenance, json.dumps(provenance(config, data), indent=2) + "\n")
+        write_text(files.config, yaml.safe_dump(dict(config), sort_keys=False))
+    except OSError as error:
+        raise InputError(f"run_dir {str(folder)!r} cannot be written: {error.strerror}") from error
+    return files
+
+
+def check_resumable(run: Run, config: Mapping[str, Any], data: NeuralData) -> None:
+    """Refuse to resume with another model, other data or another seed; the learner may change.
+
+    Raises:
+        InputError: naming the first key that differs.
+    """
+    if data.recording.checksum != run.provenance["data"]["checksum"]:
+        raise InputError(f"data: not the recording that {run.folder} was trained on; cannot resume")
+    for section in ("seed", "data", "model"):
+        difference = first_difference(run.config[section], config[section], section)
+        if difference:
+            raise InputError(f"{difference}; cannot resume {run.folder} with another setting")
+
+
+def first_difference(old: Any, new: Any, key: str) -> str | None:
+    """Return a sentence about the first leaf in which two trees differ, or None."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in [*old, *(name for name in new if name not in old)]:
+            difference = first_difference(old.get(name), new.get(name), f"{key}.{name}")
+            if difference:
+                return difference
+        return None
+    return None if old == new else f"{key} was {old!r} and is now {new!r}"
+
+
+def provenance(config: Mapping[str, Any], data: NeuralData) -> dict[str, Any]:
+    """Gather what is needed to know, and to repeat, where a run came from."""
+    accelerated = torch.cuda.is_available()
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "seed": config["seed"],
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "device": torch.cuda.get_device_name() if accelerated else platform.processor() or "cpu",
+        "platform": platform.platform(),
+        "data": {
+            "checksum": data.recording.checksum,
+            "spec": asdict(data.spec),
+            "num_trials": {
+                word: int((data.split == word).sum()) for word in ("train", "val", "test")
+            },
+            "null_rates": [round(float(mean), 9) for mean in data.train_mean],
+        },
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _read_config(files: RunFiles) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(files.config.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{files.folder} is not a run: it has no config.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{files.config} is not valid YAML") from error
+    sections = ("seed", "data", "model", "learner")
+    for section in sections:
+        if not isinstance(config, dict) or section not in config:
+            raise InputError(f"{files.config} has no section {section!r}")
+    return config
+
+
+def _read_provenance(files: RunFiles) -> dict[str, Any]:
+    try:
+        content = json.loads(files.provenance.read_text(encoding="utf-8"))
+        content["data"]["spec"], content["data"]["checksum"], content["versions"]["seqvae"]
+    except FileNotFoundError as error:
+        raise InputError(f"{files.folder} is not a run: it has no provenance.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{files.provenance} is damaged; the run cannot be read") from error
+    return content

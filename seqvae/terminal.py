@@ -1,0 +1,109 @@
+"""What the command line prints: the arguments of a verb, a config, and what a verb answered."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqvae.config import open_parameters, to_config
+from seqvae.signatures import REQUIRED, Parameter, describe, parameters
+
+
+def config_text(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """Return every argument of a verb as YAML, defaults included."""
+    values = {name: parameter.default for name, parameter in parameters(function).items()}
+    values.update(arguments)
+    tree = {name: to_config(value, key=name) for name, value in values.items()}
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+def help_text(
+    verb: str, function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool = False
+) -> str:
+    """Return the arguments of a verb, with those of the classes that are chosen."""
+    lines = [f"usage: seqvae {verb} [--key value ...]", "", _summary(function), ""]
+    lines += _argument_lines(function, parameters(function), "")
+    for name, parameter in parameters(function).items():
+        chosen = open_parameters(tree.get(name), parameter.annotation, key=name, trust=trust)
+        if chosen is not None:
+            cls, own = chosen
+            lines += ["", f"{name}: {_summary(cls)}", *_argument_lines(cls, own, f"{name}.")]
+    if verb == "fit":
+        lines += ["", "Add --print_config to see every setting of a run, nested ones, too."]
+    return "\n".join(lines) + "\n"
+
+
+def _argument_lines(
+    function: Callable[..., Any], own: Mapping[str, Parameter], prefix: str
+) -> list[str]:
+    said = _argument_docs(function)
+    lines = []
+    for name, parameter in own.items():
+        default = "" if parameter.default is REQUIRED else f" [{_short(parameter.default)}]"
+        lines.append(f"  --{prefix}{name}  {describe(parameter.annotation)}{default}")
+        if name in said:
+            lines += textwrap.wrap(
+                said[name], 96, initial_indent=" " * 6, subsequent_indent=" " * 6
+            )
+    return lines
+
+
+def _short(default: Any) -> str:
+    cls = getattr(default, "func", default)
+    if isinstance(cls, type):
+        return cls.__name__
+    is_plain = default is None or isinstance(default, bool | int | float | str | list | tuple)
+    return json.dumps(default) if is_plain else type(default).__name__
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _argument_docs(function: Callable[..., Any]) -> dict[str, str]:
+    """Read the Args (or Attributes) of a docstring."""
+    text = inspect.getdoc(function) or ""
+    entries = re.findall(r"^    (\w+): (.+?)(?=^    \w|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(told.split()) for name, told in entries}
+
+
+def report(verb: str, arguments: Mapping[str, Any], result: Any) -> None:
+    """Print what a verb answered."""
+    if verb == "fit":
+        print(f"run folder: {result.folder}")
+        names = sorted(path.name for path in Path(result.folder).iterdir())
+        print("  " + "  ".join(name for name in names if not name.startswith(".")))
+    elif verb == "infer":
+        print(f"posterior: {arguments['out']}")
+        print("  " + ", ".join(f"{name} {size}" for name, size in result.sizes.items()))
+        print("  " + ", ".join(map(str, result.data_vars)))
+    elif verb == "evaluate":
+        print(table(result))
+        if arguments.get("out"):
+            print(f"metrics: {arguments['out']}")
+    else:
+        for name, value in result.items():
+            for item in value if name == "warnings" else [value]:
+                print(f"{name}: {item}")
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """Lay out the scores: a row for the model and for each baseline, a column for each score."""
+    baselines = metrics.get("baselines", {})
+    rows = {"model": {n: v for n, v in metrics.items() if n != "baselines"}, **baselines}
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    lines = [["", *columns]]
+    for label, row in rows.items():
+        lines.append([label, *(f"{row[name]:.4f}" if name in row else "-" for name in columns)])
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
+        for line in lines
+    )

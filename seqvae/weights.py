@@ -1,0 +1,58 @@
+"""Weights on disk: tensors and plain values, read without pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from seqvae.errors import InputError, nearest
+from seqvae.files import atomic_path
+
+FORMAT = "seqvae weights 1"
+
+
+def save_weights(path: Path, model: nn.Module, *, step: int, score: float) -> None:
+    """Write the weights of a model, by rename.
+
+    Args:
+        path: file to write.
+        model: its ``state_dict`` is written.
+        step: optimiser steps taken.
+        score: the validation score that selected them.
+    """
+    content = {"format": FORMAT, "step": step, "score": score, "state_dict": model.state_dict()}
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Put the weights of a file into a model.
+
+    Raises:
+        InputError: if the file is missing, truncated, of another format or of another model.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: the run has saved no weights yet")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises many kinds for a damaged file
+        raise InputError(
+            f"{path} cannot be read: it is truncated or not a weights file of seqvae"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} is not a weights file of seqvae (expected format {FORMAT!r})")
+    found, wanted = content["state_dict"], model.state_dict()
+    for name in wanted:
+        if name not in found:
+            raise InputError(f"{path} has no weight {name!r}{nearest(name, found)}")
+        if found[name].shape != wanted[name].shape:
+            raise InputError(
+                f"{path}: weight {name!r} has shape {tuple(found[name].shape)}, but the model "
+                f"needs {tuple(wanted[name].shape)}; the config and the weights do not belong together"
+            )
+    for name in found:
+        if name not in wanted:
+            raise InputError(f"{path} has a weight {name!r} that the model does not know")
+    model.load_state_dict(found)
