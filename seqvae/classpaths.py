@@ -7,13 +7,12 @@ class of its family. A config that somebody else wrote may name trusted packages
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from seqvae.errors import InputError, nearest
-from seqvae.signatures import Part
+from seqvae.signatures import Part, is_abstract
 
 TRUSTED = ("seqvae.", "torch.optim.", "pytorch_lightning.")
 
@@ -115,7 +114,7 @@ def _family(asked: list[Part]) -> list[type]:
         for name in filter(None, (part.base.__module__, package)):
             for cls in vars(importlib.import_module(name)).values():
                 is_member = isinstance(cls, type) and issubclass(cls, part.base)
-                if is_member and not inspect.isabstract(cls):
+                if is_member and not is_abstract(cls):
                     found[cls] = None
     return list(found)
 

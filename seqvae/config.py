@@ -34,6 +34,7 @@ from seqvae.signatures import (
     Parameter,
     Part,
     describe,
+    is_abstract,
     item_annotation,
     parameters,
     parts,
@@ -196,8 +197,10 @@ def read_arguments(
         arguments[name] = value
     for name, parameter in _settable(function, num_facts).items():
         if parameter.default is REQUIRED and name not in arguments:
+            asked = parts(parameter.annotation)
             raise InputError(
                 f"{_join(key, name)} is required: give {describe(parameter.annotation)}"
+                f"{nearest_class('', asked) if asked else ''}"
             )
     return arguments
 
@@ -290,11 +293,11 @@ def _open(tree: Any, annotation: Any, key: str, trust: bool) -> tuple[Part, type
             if issubclass(cls, part.base):
                 return part, cls, _arguments(tree, key)
         raise InputError(
-            f"{key} must be {describe(annotation)}, got {name!r}{nearest_class(name, asked)}"
+            f"{key} must be {describe(annotation)}, got {name!r}{nearest_class('', asked)}"
         )
-    if len(asked) == 1 and not inspect.isabstract(asked[0].base):
+    if len(asked) == 1 and not is_abstract(asked[0].base):
         return asked[0], asked[0].base, dict(tree)
-    raise InputError(f"{key} has no class: name one as {key}{nearest_class('', asked)}")
+    raise InputError(f"{key} has no class: name one (class_path){nearest_class('', asked)}")
 
 
 def _arguments(tree: Mapping[str, Any], key: str) -> dict[str, Any]:

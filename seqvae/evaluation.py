@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from seqvae.models.baselines import MeanRate, SmoothingGLM
 from seqvae.models.scores import Scores
 from seqvae.types import Batch
 
+DECODING_SAMPLES = 20
+
 
 def evaluate_model(
     model: LatentVariableModel, data: NeuralData, *, split: str, num_samples: int, seed: int
@@ -35,42 +38,68 @@ def evaluate_model(
         seed: of the posterior samples.
 
     Returns:
-        The scores of design: ``elbo``, ``iwae``, ``kl/<latent>`` (nats per trial),
-        ``log_likelihood`` (nats per entry), ``bits_per_spike``, ``co_bps``, ``fp_bps``,
-        ``rates_r2``, ``behavior_r2``; under ``baselines`` the same for each baseline.
+        ``elbo``, ``iwae``, ``kl/<latent>`` (nats per trial), ``log_likelihood`` (nats per entry),
+        ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2``, ``behavior_r2``, as far as the
+        data allow. Under ``baselines`` the same for the mean rate and smoothing + GLM, and, where
+        the truth is known, for the true rates. Under ``gain`` how much better than each baseline
+        the model predicts what it did not see, paired over trials: ``mean`` and ``standard_error``
+        in bits per spike (counts) or nats per entry.
     """
     trials = data.trials(split)
-    scores = _Evaluation(model, data)
+    row = _Row(model, data)
     with deterministic(model, seed):
         for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
             batch = batch.to(model.null_counts.device)
             output = model(batch, num_samples)
-            scores.scores.update(output, batch)
-            scores.add_rates(output.emission.mean.mean(dim=0), batch)
-    metrics: dict[str, Any] = {"split": split, "num_trials": len(trials)}
-    metrics |= scores.compute()
-    metrics |= _decoded(model, data, split=split, num_samples=num_samples, seed=seed)
-    metrics["baselines"] = _baselines(model, data, trials)
+            row.scores.update(output, batch)
+            row.add_mean(output.emission.mean.mean(dim=0), batch)
+    metrics: dict[str, Any] = {"split": split, "num_trials": len(trials)} | row.compute()
+
+    def factors(word: str) -> np.ndarray:
+        samples = min(num_samples, DECODING_SAMPLES)
+        found = posterior_dataset(model, data, data.trials(word), num_samples=samples, seed=seed)
+        return found["factors"].values
+
+    metrics |= _decoded(data, split, factors)
+    baselines = _baselines(model, data, split)
+    metrics["baselines"] = {name: found for name, (_, found) in baselines.items()}
+    gains = {name: row.gain_over(other) for name, (other, _) in baselines.items()}
+    metrics["gain"] = {name: gain._asdict() for name, gain in gains.items() if gain is not None}
     return metrics
 
 
-class _Evaluation:
-    """The scores of one row of the table."""
+class Gain(NamedTuple):
+    """A paired difference over trials: ratio of sums, and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+class _Row:
+    """The scores of one row of the table, and what it takes to pair rows over trials."""
 
     def __init__(self, model: LatentVariableModel, data: NeuralData) -> None:
-        counts = model.observation.data_kind == "counts"
-        self.scores = Scores(data.spec, model.null_counts, counts=counts)
+        self.counts = model.observation.data_kind == "counts"
+        self.scores = Scores(data.spec, model.null_counts, counts=self.counts)
+        self.spec = data.spec
         self.rates = data.recording.rates
         self.scale = 1.0 if data.spec.bin_width is None else 1.0 / data.spec.bin_width
         self.r2 = R2(data.spec.num_neurons)
+        self._unseen: list[tuple[Tensor, Tensor]] = []
 
-    def add_rates(self, mean: Float[Tensor, "batch time neuron"], batch: Batch) -> None:
-        """Compare rates with the truth, where it is known."""
-        if self.rates is None:
-            return
-        truth = torch.from_numpy(self.rates[batch.trial.cpu().numpy()])
-        mask = batch.time_mask[..., None].cpu() & torch.isfinite(truth)
-        self.r2.update(mean.cpu() * self.scale, truth.nan_to_num(), mask)
+    def add_mean(self, mean: Float[Tensor, "batch time neuron"], batch: Batch) -> None:
+        """Compare rates with the truth, where it is known, and keep the score of each trial."""
+        if self.counts:
+            mean = mean.clamp_min(1e-9)
+            gain = batch.target * mean.log() - mean
+            unseen = batch.weight.clone()  # held-out neurons and forecast bins
+            unseen[:, : batch.observed.shape[1], list(self.spec.heldin)] = 0
+            size = (unseen * batch.target).sum((1, 2)) * math.log(2)
+            self._unseen.append(((unseen * gain).sum((1, 2)).double().cpu(), size.double().cpu()))
+        if self.rates is not None:
+            truth = torch.from_numpy(self.rates[batch.trial.cpu().numpy()])
+            mask = batch.time_mask[..., None].cpu() & torch.isfinite(truth)
+            self.r2.update(mean.cpu() * self.scale, truth.nan_to_num(), mask)
 
     def compute(self) -> dict[str, float]:
         """Return the scores by name."""
@@ -79,61 +108,93 @@ class _Evaluation:
             found["rates_r2"] = float(self.r2.compute())
         return found
 
+    def gain_over(self, other: _Row) -> Gain | None:
+        """Return the bits per spike gained over another row on what inference did not see."""
+        if not self._unseen or not other._unseen:
+            return None
+        own, size = (torch.cat(part) for part in zip(*self._unseen, strict=True))
+        others, _ = (torch.cat(part) for part in zip(*other._unseen, strict=True))
+        num_trials, total = len(size), float(size.sum())
+        if num_trials < 2 or total == 0:
+            return None
+        mean = float((own - others).sum()) / total
+        residual = (own - others - mean * size).square().sum()
+        error = math.sqrt(float(residual) * num_trials / (num_trials - 1)) / total
+        return Gain(mean, error)
+
 
 def _decoded(
-    model: LatentVariableModel, data: NeuralData, *, split: str, num_samples: int, seed: int
-) -> dict[str, Any]:
-    """Return how well behaviour is read from factors by ridge regression, per dimension."""
+    data: NeuralData, split: str, features: Callable[[str], np.ndarray]
+) -> dict[str, list[float]]:
+    """Return how well ridge regression reads behaviour from features of a split's trials."""
     behavior = data.recording.behavior
     if behavior is None or split in ("train", "all") or "train" not in data.split:
         return {}
-    factors = {
-        word: posterior_dataset(
-            model, data, data.trials(word), num_samples=min(num_samples, 20), seed=seed
-        )["factors"].values
-        for word in ("train", split)
-    }
     r2 = behavior_r2(
-        factors["train"],
+        features("train"),
         behavior[data.trials("train")],
-        factors_test=factors[split],
+        factors_test=features(split),
         behavior_test=behavior[data.trials(split)],
     )
     return {"behavior_r2": [float(value) for value in r2]}
 
 
 def _baselines(
-    model: LatentVariableModel, data: NeuralData, trials: np.ndarray
-) -> dict[str, dict[str, float]]:
-    """Score the mean rate and smoothing + GLM, learned on the training trials of ``data``."""
-    if "train" not in data.split:
+    model: LatentVariableModel, data: NeuralData, split: str
+) -> dict[str, tuple[_Row, dict[str, Any]]]:
+    """Score the baselines, learned on the training trials of ``data``, and the true rates."""
+    activity, rates, spec = data.recording.activity, data.recording.rates, data.spec
+    if activity.shape[-1] != spec.num_neurons:  # held-in neurons only: nothing to learn from
         return {}
     kind = model.observation.data_kind
-    activity = data.recording.activity
-    if activity.shape[-1] != data.spec.num_neurons:
-        return {}
-    heldin = np.array(data.spec.heldin)
-    train = activity[data.trials("train")]
-    val = activity[data.trials("val" if "val" in data.split else "train")]
-    rows = {}
-    for name, baseline in (("mean_rate", MeanRate), ("smoothing_glm", SmoothingGLM)):
-        fitted = baseline.fit(
-            train,
-            val,
-            heldin=heldin,
-            num_encoded_bins=data.spec.num_encoded_bins,
-            data_kind=kind,
+    heldin = np.array(spec.heldin)
+    rows: dict[str, tuple[_Row, dict[str, Any]]] = {}
+    if "train" in data.split:
+        train = activity[data.trials("train")]
+        val = activity[data.trials("val" if "val" in data.split else "train")]
+        facts = {"heldin": heldin, "num_encoded_bins": spec.num_encoded_bins, "data_kind": kind}
+        mean_rate = MeanRate.fit(train, val, **facts)
+        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate.predict)
+        smoothing = SmoothingGLM.fit(train, val, **facts)
+        row, found = _baseline_row(model, data, split, smoothing.predict)
+        found |= _decoded(
+            data,
+            split,
+            lambda word: smoothing.predict(activity[data.trials(word)])[..., heldin],
         )
-        spread = torch.from_numpy(np.nanstd(train - fitted.predict(train), axis=(0, 1)))
-        row = _Evaluation(model, data)
-        for batch in data.batches(trials):
-            chosen = activity[batch.trial.numpy()]
-            mean = torch.from_numpy(fitted.predict(chosen)).float()
-            emission = baseline_emission(mean, spread.float(), kind)
-            row.scores.update_mean(mean, emission.log_prob(batch.target), batch)
-            row.add_rates(mean, batch)
-        rows[name] = row.compute()
+        rows["smoothing_glm"] = (row, found)
+    if rates is not None and kind == "counts" and spec.bin_width is not None:
+        row = _Row(model, data)
+        for batch in data.batches(split):
+            truth = np.nan_to_num(rates[batch.trial.numpy()] * spec.bin_width)
+            mean = torch.from_numpy(truth).float().clamp_min(1e-9)
+            log_prob = PoissonLogRate(mean.log(), validate_args=False).log_prob(batch.target)
+            row.scores.update_mean(mean, log_prob, batch)
+            row.add_mean(mean, batch)
+        rows["true_rates"] = (row, row.compute())
     return rows
+
+
+def _baseline_row(
+    model: LatentVariableModel,
+    data: NeuralData,
+    split: str,
+    predict: Callable[[np.ndarray], np.ndarray],
+) -> tuple[_Row, dict[str, Any]]:
+    """Score a function from activity to expected activity."""
+    activity = data.recording.activity
+    kind = model.observation.data_kind
+    train = activity[data.trials("train")]
+    residual = np.where(np.isfinite(train), train - predict(train), np.nan)
+    known = np.isfinite(residual).any(axis=(0, 1))
+    spread = np.where(known, np.nanstd(np.where(known, residual, 0.0), axis=(0, 1)), 1.0)
+    row = _Row(model, data)
+    for batch in data.batches(split):
+        mean = torch.from_numpy(predict(activity[batch.trial.numpy()])).float()
+        emission = baseline_emission(mean, torch.from_numpy(spread).float(), kind)
+        row.scores.update_mean(mean, emission.log_prob(batch.target), batch)
+        row.add_mean(mean, batch)
+    return row, row.compute()
 
 
 def baseline_emission(

@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqvae.data import NeuralData
-from seqvae.distributions import Delta
 from seqvae.models import LatentVariableModel
-from seqvae.objectives import bound
+from seqvae.objectives import bound, has_elbo
 from seqvae.types import Batch, DataSpec, Latent, Output
 
 if TYPE_CHECKING:
@@ -84,14 +83,15 @@ def posterior_dataset(
 @contextmanager
 def deterministic(model: nn.Module, seed: int) -> Iterator[None]:
     """Without gradients and dropout, with a seed of its own; leaves the caller's as it was."""
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(seed)
             yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def trials_per_chunk(spec: DataSpec, num_samples: int) -> int:
@@ -150,8 +150,3 @@ def fill(value: Tensor, latent: Latent, batch: Batch) -> Tensor:
     """Fill a latent that ends with the encoded bins up to the last bin with NaN."""
     num_missing = batch.target.shape[1] - value.shape[1] if value.ndim == 3 else 0
     return torch.nn.functional.pad(value, (0, 0, 0, num_missing), value=torch.nan)
-
-
-def has_elbo(output: Output) -> bool:
-    """Return whether every posterior has a density, so that there is a bound to report."""
-    return not any(isinstance(latent.posterior, Delta) for latent in output.latents.values())

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqvae.distributions import kl, log_ratio
+from seqvae.distributions import Delta, kl, log_ratio
 from seqvae.types import Batch, Output
 
 
@@ -102,6 +102,11 @@ def bound(output: Output, batch: Batch) -> Bound:
         log_likelihood(output, batch).mean(dim=0),
         {name: kl(latent).mean(dim=0) for name, latent in output.latents.items()},
     )
+
+
+def has_elbo(output: Output) -> bool:
+    """Return whether every posterior has a density, so that there is a bound to report."""
+    return not any(isinstance(latent.posterior, Delta) for latent in output.latents.values())
 
 
 def importance_weighted_bound(output: Output, batch: Batch) -> Float[Tensor, " batch"]:

@@ -70,10 +70,11 @@ class PosteriorWriter:
         self._path = None if path is None else Path(path)
         self._sizes = {"trial": len(trial), "time": num_time_bins, "neuron": len(neuron)}
         self._attributes = dict(attributes or {})
-        if bin_width is None:
-            time, units, long_name = np.arange(num_time_bins), "1", "time bin"
-        else:
-            time, units, long_name = np.arange(num_time_bins) * bin_width, "s", "start of the bin"
+        time: np.ndarray = np.arange(num_time_bins)
+        units, long_name = "1", "time bin"
+        if bin_width is not None:
+            time = time * bin_width
+            units, long_name = "s", "start of the bin"
             self._attributes["bin_width"] = bin_width
         self._coordinates: dict[str, tuple[str, np.ndarray, dict[str, str]]] = {
             "trial": ("trial", trial, {"long_name": "trial"}),

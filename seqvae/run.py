@@ -144,8 +144,13 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise InputError(f"run_dir {str(folder)!r} holds no run to resume; leave resume out")
     if is_empty:
         return
-    if not files.config.exists():
-        raise InputError(f"run_dir {str(folder)!r} is not empty and not a run; give a new folder")
+    try:
+        _read_config(files)
+        _read_provenance(files)
+    except InputError as error:
+        raise InputError(
+            f"run_dir {str(folder)!r} is not empty and not a run; give a new folder"
+        ) from error
     if not (resume or overwrite):
         raise InputError(
             f"run_dir {str(folder)!r} already holds a run; give a new folder, --resume to go on, "
@@ -154,26 +159,30 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def create_run(
-    folder: Path, config: Mapping[str, Any], data: NeuralData, *, overwrite: bool
-) -> RunFiles:
+    files: RunFiles, config: Mapping[str, Any], data: NeuralData, *, overwrite: bool
+) -> None:
     """Make the folder of a new run, with its config and provenance.
 
     Args:
-        folder: the run folder; must pass ``check_folder``.
+        files: the run folder; must pass ``check_folder``.
         config: the complete config tree.
         data: the data, loaded.
         overwrite: remove what is there.
     """
-    files = RunFiles(folder)
-    if overwrite and folder.exists():
-        shutil.rmtree(folder)
+    folder = files.folder
     try:
+        if overwrite and folder.exists():
+            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(files.provenance, json.dumps(provenance(config, data), indent=2) + "\n")
-        write_text(files.config, yaml.safe_dump(dict(config), sort_keys=False))
+        write_config(files, config)
     except OSError as error:
         raise InputError(f"run_dir {str(folder)!r} cannot be written: {error.strerror}") from error
-    return files
+
+
+def write_config(files: RunFiles, config: Mapping[str, Any]) -> None:
+    """Write the complete config; a resumed run may have another learner."""
+    write_text(files.config, yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def check_resumable(run: Run, config: Mapping[str, Any], data: NeuralData) -> None:

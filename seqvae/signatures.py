@@ -133,11 +133,21 @@ def parts(annotation: Any) -> list[Part]:
 
 def _is_part(annotation: Any) -> bool:
     is_class = isinstance(annotation, type) and typing.get_origin(annotation) is None
-    return is_class and annotation not in (object, type) and not _is_value(annotation)
+    is_array = hasattr(annotation, "__array__")
+    return is_class and annotation is not type and not _is_value(annotation) and not is_array
 
 
 def _is_value(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, (*_SCALARS, *_CONTAINERS))
+    return isinstance(annotation, type) and (
+        annotation is object or issubclass(annotation, (*_SCALARS, *_CONTAINERS))
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def is_abstract(cls: type) -> bool:
+    """Whether a class leaves methods open, declared abstract with or without ``ABC``."""
+    found = (inspect.getattr_static(cls, name) for name in dir(cls))
+    return any(getattr(attribute, "__isabstractmethod__", False) for attribute in found)
 
 
 def item_annotation(annotation: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from seqvae.config import open_parameters, to_config
-from seqvae.signatures import REQUIRED, Parameter, describe, parameters
+from seqvae.signatures import REQUIRED, Parameter, describe, parameters, read_leaf
 
 
 def config_text(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
@@ -31,6 +31,8 @@ def help_text(
     lines = [f"usage: seqvae {verb} [--key value ...]", "", _summary(function), ""]
     lines += _argument_lines(function, parameters(function), "")
     for name, parameter in parameters(function).items():
+        if read_leaf("a folder", parameter.annotation)[0]:
+            continue
         chosen = open_parameters(tree.get(name), parameter.annotation, key=name, trust=trust)
         if chosen is not None:
             cls, own = chosen
@@ -96,14 +98,16 @@ def report(verb: str, arguments: Mapping[str, Any], result: Any) -> None:
 
 def table(metrics: Mapping[str, Any]) -> str:
     """Lay out the scores: a row for the model and for each baseline, a column for each score."""
-    baselines = metrics.get("baselines", {})
-    rows = {"model": {n: v for n, v in metrics.items() if n != "baselines"}, **baselines}
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    told = {name: value for name, value in metrics.items() if isinstance(value, str | int)}
+    rows = {"model": metrics, **metrics.get("baselines", {})}
+    scores = {
+        label: {n: v for n, v in row.items() if isinstance(v, float)} for label, row in rows.items()
+    }
+    columns = list(dict.fromkeys(name for row in scores.values() for name in row))
     lines = [["", *columns]]
-    for label, row in rows.items():
+    for label, row in scores.items():
         lines.append([label, *(f"{row[name]:.4f}" if name in row else "-" for name in columns)])
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    )
+    laid = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
+    header = [f"{name}: {value}" for name, value in told.items()]
+    return "\n".join([*header, *("  ".join(line).rstrip() for line in laid)])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seqvae.errors import InputError, nearest
 from seqvae.files import atomic_path
@@ -43,16 +45,32 @@ def load_weights(path: Path, model: nn.Module) -> None:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a weights file of seqvae (expected format {FORMAT!r})")
-    found, wanted = content["state_dict"], model.state_dict()
+    check_weights(path, content.get("state_dict"), model)
+    model.load_state_dict(content["state_dict"])
+
+
+def check_weights(path: str | os.PathLike[str], found: Any, model: nn.Module) -> None:
+    """Refuse weights that do not belong to a model.
+
+    Args:
+        path: where they lie, for the error.
+        found: what is there, name -> tensor.
+        model: the model they shall go to.
+
+    Raises:
+        InputError: naming the first weight that does not fit.
+    """
+    if not isinstance(found, dict) or not all(isinstance(w, Tensor) for w in found.values()):
+        raise InputError(f"{path} holds no weights")
+    wanted = model.state_dict()
     for name in wanted:
         if name not in found:
             raise InputError(f"{path} has no weight {name!r}{nearest(name, found)}")
         if found[name].shape != wanted[name].shape:
             raise InputError(
                 f"{path}: weight {name!r} has shape {tuple(found[name].shape)}, but the model "
-                f"needs {tuple(wanted[name].shape)}; the config and the weights do not belong together"
+                f"needs {tuple(wanted[name].shape)}; they do not belong together"
             )
     for name in found:
         if name not in wanted:
             raise InputError(f"{path} has a weight {name!r} that the model does not know")
-    model.load_state_dict(found)

@@ -15,11 +15,18 @@ import torch
 from seqvae.config import to_config
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.files import write_text
+from seqvae.evaluation import evaluate_model
+from seqvae.files import RunFiles, write_text
 from seqvae.inference import posterior_dataset
 from seqvae.learning import GradientLearner
-from seqvae.evaluation import evaluate_model
-from seqvae.run import ModelFactory, Run, check_folder, check_resumable, create_run
+from seqvae.run import (
+    ModelFactory,
+    Run,
+    check_folder,
+    check_resumable,
+    create_run,
+    write_config,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,9 +60,13 @@ def fit(
         InputError: for anything the user can mend; nothing is written then.
     """
     learner = learner if learner is not None else GradientLearner()
-    name = model.func.__name__ if isinstance(model, partial) else model.__name__  # type: ignore[attr-defined]
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / f"{name.lower()}-{stamp}"
+    made = model.func if isinstance(model, partial) else model
+    if not isinstance(made, type):
+        name = getattr(made, "__qualname__", f"an instance of {type(made).__name__}")
+        raise InputError(f"model: use a class or functools.partial of a class, got {name}")
+    if run_dir is None:
+        run_dir = f"runs/{made.__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(run_dir)
     check_folder(folder, resume=resume, overwrite=overwrite)
     data.seed = seed
     data.setup()
@@ -66,14 +77,16 @@ def fit(
         module = model(data.spec)
         module.seed = seed
         module.initialize(data)
-        learner.check(data)
+        files, checkpoint = RunFiles(folder), None
         if resume:
-            run = Run(folder)
-            check_resumable(run, config, data)
-            files = run.files
+            check_resumable(Run(folder), config, data)
+            checkpoint = files.last_checkpoint if files.last_checkpoint.exists() else None
+        learner.check(module, data, checkpoint=checkpoint)
+        if resume:
+            write_config(files, config)
         else:
-            files = create_run(folder, config, data, overwrite=overwrite)
-        learner.learn(module, data, files, resume=resume, config=config)
+            create_run(files, config, data, overwrite=overwrite)
+        learner.learn(module, data, files, checkpoint=checkpoint, config=config)
     return Run(folder).remember(module, data)
 
 

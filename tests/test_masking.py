@@ -48,10 +48,7 @@ def test_mean_over_masks_is_the_undropped_log_likelihood(rate, pass_rate, option
     undropped = (batch.weight * log_prob).sum()
     dropout = CoordinatedDropout(rate, pass_rate)
     draws = torch.stack(
-        [
-            (dropout(batch, data.spec.heldin, generator).weight * log_prob).sum()
-            for _ in range(2000)
-        ]
+        [(dropout(batch, data.spec.heldin, generator).weight * log_prob).sum() for _ in range(2000)]
     )
     error = 4 * draws.std() / len(draws) ** 0.5 + 1e-9
     assert (draws.mean() - undropped).abs() < error
@@ -62,9 +59,7 @@ def test_a_scored_entry_weighs_one_over_its_probability(data, rate, pass_rate):
     batch = data.batch(data.trials("all"))
     dropout = CoordinatedDropout(rate, pass_rate)
     generator = torch.Generator().manual_seed(1)
-    weights = torch.stack(
-        [dropout(batch, data.spec.heldin, generator).weight for _ in range(3000)]
-    )
+    weights = torch.stack([dropout(batch, data.spec.heldin, generator).weight for _ in range(3000)])
     probability = rate + (1 - rate) * pass_rate
     given = given_to_encoder(data, batch)
     values = weights[:, given].unique()

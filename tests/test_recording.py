@@ -72,7 +72,7 @@ def test_selecting_keeps_trials_together_and_allows_a_silent_trial(toy_recording
 
 @pytest.mark.parametrize("trials", [[], [24], [-1]])
 def test_selecting_trials_that_are_not_there_is_refused(toy_recording, trials):
-    with pytest.raises(InputError, match="trials: got .* 0 to 23"):
+    with pytest.raises(InputError, match=r"trials: got .* 0 to 23"):
         toy_recording.select(trials)
 
 
@@ -93,7 +93,7 @@ def test_checksum_hangs_on_every_field(toy_recording):
 
 
 def test_heldin_is_kept_in_order_of_the_neurons():
-    assert Recording(counts(4, 5, 3), 0.01, heldin=[2, 0]).heldin.tolist() == [0, 2]
+    assert Recording(counts(4, 5, 3), 0.01, heldin=np.array([2, 0])).heldin.tolist() == [0, 2]
 
 
 BAD_FIELDS = {
@@ -107,8 +107,8 @@ BAD_FIELDS = {
         "activity": np.where(np.arange(4)[:, None, None] == 2, np.nan, counts(4, 5, 3))
     },
     "activity is 0 in all 4 trials": {"activity": np.zeros((4, 5, 3))},
-    "seconds, got 20; did you mean 0.02": {"bin_width": 20},
-    "seconds, got 5; did you mean 0.005": {"bin_width": 5},
+    "seconds, got 20; did you mean 0.02": {"bin_width": 20.0},
+    "seconds, got 5; did you mean 0.005": {"bin_width": 5.0},
     "positive number of seconds, got -1": {"bin_width": -1.0},
     "positive number of seconds, got nan": {"bin_width": float("nan")},
     "inputs has shape \\(4, 6, 1\\)": {"inputs": np.zeros((4, 6, 1))},
@@ -120,10 +120,12 @@ BAD_FIELDS = {
     "rates\\[0, 0, 0\\] is negative": {"rates": -np.ones((4, 5, 3))},
     "condition has shape \\(3,\\)": {"condition": np.arange(3)},
     "neuron_ids has shape \\(4,\\).*3 neurons": {"neuron_ids": np.arange(4)},
-    "trial_ids has shape \\(2,\\).*4 trials": {"trial_ids": ["a", "b"]},
-    "split\\[1\\] is 'valid'; did you mean 'val'": {"split": ["train", "valid", "val", "val"]},
-    "heldin names neuron 3, but the 3 neurons": {"heldin": [0, 3]},
-    "heldin names neuron 1 twice": {"heldin": [1, 1]},
+    "trial_ids has shape \\(2,\\).*4 trials": {"trial_ids": np.array(["a", "b"])},
+    "split\\[1\\] is 'valid'; did you mean 'val'": {
+        "split": np.array(["train", "valid", "val", "val"])
+    },
+    "heldin names neuron 3, but the 3 neurons": {"heldin": np.array([0, 3])},
+    "heldin names neuron 1 twice": {"heldin": np.array([1, 1])},
     "heldin must be a list of indices": {"heldin": np.array([], dtype=int)},
     "num_encoded_bins must be from 1 to 5, got 6": {"num_encoded_bins": 6},
 }
@@ -151,7 +153,7 @@ def test_trials_with_other_neurons_or_lengths_are_refused():
 def test_a_bin_of_one_second_is_fine_for_one_bin_and_doubtful_for_many():
     assert Recording(counts(9, 1, 3), 1.0).bin_width == 1.0
     with pytest.warns(UserWarning, match=r"bin_width is 2 s; if you meant 2 ms, write 0\.002"):
-        Recording(counts(9, 5, 3), 2)
+        Recording(counts(9, 5, 3), 2.0)
 
 
 def test_silent_and_duplicated_neurons_are_named():

@@ -21,6 +21,7 @@ from seqvae.data.sources.base import RecordingSource
 from seqvae.data.splits import choose_heldin, split_trials
 from seqvae.data.validation import SPLITS
 from seqvae.errors import InputError, nearest
+from seqvae.seeds import step_seed
 from seqvae.types import Batch, DataSpec
 
 
@@ -218,10 +219,13 @@ class NeuralData(pl.LightningDataModule):
         return self._loader("all", self.batch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Apply coordinated dropout while learning, with torch's own randomness."""
+        """Apply coordinated dropout while learning; the mask hangs on ``seed`` and step alone."""
         if self.coordinated_dropout is None or self.trainer is None or not self.trainer.training:
             return batch
-        return self.coordinated_dropout(batch, self.spec.heldin)
+        generator = torch.Generator(device=batch.observed.device)
+        step = self.trainer.fit_loop.total_batch_idx
+        generator.manual_seed(step_seed(self.seed, step, stream=1))
+        return self.coordinated_dropout(batch, self.spec.heldin, generator)
 
     def _get(self) -> _Loaded:
         self.setup()

@@ -9,11 +9,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int, Shaped
+from jaxtyping import Int
 
 from seqvae.data.validation import (
     as_bin_width,
     as_encoded_bins,
+    as_image_shape,
     as_labels,
     as_series,
     as_split,
@@ -39,33 +40,35 @@ class Recording:
     Trailing bins in which all neurons are NaN are padding.
 
     Attributes:
-        activity: counts or real values per bin; NaN = missing.
+        activity: (trial, time, neuron) counts or real values per bin; NaN = missing.
         bin_width: seconds per bin; None for data without time (images).
-        inputs: external inputs, known in every bin of a trial.
-        behavior: what the subject did, on the same time axis; NaN = missing.
-        condition: one value (number or text) per trial.
-        rates: the true rates in Hz, where the data are simulated.
-        neuron_ids: names of the neurons, by default 0, 1, ...
-        trial_ids: names of the trials, by default 0, 1, ...
-        split: "train", "val" or "test" per trial, where the file says so.
+        inputs: (trial, time, input) external inputs, known in every bin of a trial.
+        behavior: (trial, time, dimension) on the same time axis; NaN = missing.
+        condition: (trial,) numbers or texts.
+        rates: (trial, time, neuron) the true rates in Hz, where the data are simulated.
+        neuron_ids: (neuron,) names of the neurons, by default 0, 1, ...
+        trial_ids: (trial,) names of the trials, by default 0, 1, ...
+        split: (trial,) "train", "val" or "test", where the file says so.
         heldin: indices of the neurons that inference may see, where the file says so.
         num_encoded_bins: bins that inference may see, where the file says so.
+        image_shape: (height, width) where each bin is an image, its pixels row by row.
 
     Raises:
         InputError: in one sentence with field, first offending index or value, and cure.
     """
 
-    activity: Float32[np.ndarray, "trial time neuron"]
+    activity: np.ndarray
     bin_width: float | None = None
-    inputs: Float32[np.ndarray, "trial time input"] | None = None
-    behavior: Float32[np.ndarray, "trial time dimension"] | None = None
-    condition: Shaped[np.ndarray, " trial"] | None = None
-    rates: Float32[np.ndarray, "trial time neuron"] | None = None
-    neuron_ids: Shaped[np.ndarray, " neuron"] | None = None
-    trial_ids: Shaped[np.ndarray, " trial"] | None = None
-    split: Shaped[np.ndarray, " trial"] | None = None
-    heldin: Int[np.ndarray, " heldin"] | None = None
+    inputs: np.ndarray | None = None
+    behavior: np.ndarray | None = None
+    condition: np.ndarray | None = None
+    rates: np.ndarray | None = None
+    neuron_ids: np.ndarray | None = None
+    trial_ids: np.ndarray | None = None
+    split: np.ndarray | None = None
+    heldin: np.ndarray | None = None
     num_encoded_bins: int | None = None
+    image_shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("activity", *_SERIES):
@@ -84,6 +87,7 @@ class Recording:
         if self.heldin is not None:
             self._keep("heldin", check_neurons("heldin", self.heldin, num_neurons))
         self._keep("num_encoded_bins", as_encoded_bins(self.num_encoded_bins, num_time_bins))
+        self._keep("image_shape", as_image_shape(self.image_shape, num_neurons))
         if self.bin_width is not None or num_time_bins > 1:  # in images dark pixels are usual
             warn_of_odd_neurons(self.activity)
 

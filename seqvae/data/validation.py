@@ -166,6 +166,19 @@ def as_split(value: Any, num_trials: int) -> Shaped[np.ndarray, " trial"] | None
     return array.astype("U5")
 
 
+def as_image_shape(value: Any, num_neurons: int) -> tuple[int, int] | None:
+    """Return (height, width) whose product is the number of pixels."""
+    if value is None:
+        return None
+    height, width = (int(side) for side in np.ravel(value)) if np.size(value) == 2 else (0, 0)
+    if height < 1 or width < 1 or height * width != num_neurons:
+        raise InputError(
+            f"image_shape must be (height, width) with height x width = {num_neurons} pixels, "
+            f"got {value}"
+        )
+    return height, width
+
+
 def as_encoded_bins(value: Any, num_time_bins: int) -> int | None:
     """Return the number of bins that inference may see."""
     if value is None:

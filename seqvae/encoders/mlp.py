@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from seqvae.encoders.base import Encoder
@@ -19,7 +19,7 @@ class MLP(Encoder):
     Args:
         input_dim: held-in neurons.
         latent_dim: size of the latent.
-        hidden_dims: hidden layers.
+        hidden_dims: hidden layers; none makes the encoder linear.
         dropout: probability with which a hidden unit is dropped in training.
         head: kind of posterior.
     """
@@ -34,10 +34,12 @@ class MLP(Encoder):
         head: Callable[[int, int], Head] = NormalHead,
     ) -> None:
         super().__init__()
-        *before, last = hidden_dims
-        self.layers = mlp(
-            input_dim, last, hidden_dims=before, dropout=dropout, activate_output=True
-        )
+        *before, last = (input_dim, *hidden_dims)
+        self.layers = nn.Sequential()
+        if before:
+            self.layers = mlp(
+                input_dim, last, hidden_dims=before[1:], dropout=dropout, activate_output=True
+            )
         self.head = head(last, latent_dim)
 
     def forward(

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch import Tensor
 
 from seqvae.errors import InputError
-from seqvae.files import RunFiles, atomic_path, write_text
+from seqvae.files import RunFiles, write_text
 from seqvae.weights import save_weights
 
 
@@ -53,9 +53,9 @@ class StopOnNonFinite(Callback):
             self._stop(trainer.global_step, "val/elbo")
 
     def _look(self) -> None:
-        steps = {name: float(step) for name, step in self._first_bad.items() if name != "loss"}
+        steps = {name: float(step) for name, step in self._first_bad.items()}
         if steps and min(steps.values()) < math.inf:
-            name = min(steps, key=lambda name: steps[name])
+            name = min(steps, key=lambda name: (steps[name], name == "loss"))  # terms say more
             self._stop(int(steps[name]), name)
 
     def _stop(self, step: int, term: str) -> None:
@@ -66,7 +66,7 @@ class StopOnNonFinite(Callback):
         )
         raise InputError(
             f"training diverged: {term} was nan or inf at step {step}; {kept}; "
-            "lower the learning rate (model.optimizer.lr) or trainer.gradient_clip_val"
+            "lower model.optimizer.lr or learner.trainer.gradient_clip_val"
         )
 
 
@@ -90,7 +90,7 @@ class History(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that this epoch has scores."""
-        self._validated = True
+        self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the row of this epoch."""
@@ -213,6 +213,10 @@ class EarlyStoppingAfterRamps(EarlyStopping):
             check_on_train_epoch_end=False,
         )
         self.ramp_end = ramp_end
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stay stopped when a run is resumed that had stopped here."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count, if the warm-ups have ended."""

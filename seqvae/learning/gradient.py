@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ProgressBar
 
 from seqvae.data import NeuralData
-from seqvae.errors import InputError
+from seqvae.errors import InputError, nearest
 from seqvae.files import RunFiles
 from seqvae.learning.callbacks import (
     EarlyStoppingAfterRamps,
@@ -23,8 +26,11 @@ from seqvae.learning.callbacks import (
     SaveLast,
     StopOnNonFinite,
 )
+from seqvae.learning.figures import Figures
 from seqvae.learning.progress import Progress
+from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
+from seqvae.weights import check_weights, load_weights
 
 DEFAULT_TRAINER = partial(
     Trainer,
@@ -44,7 +50,7 @@ class GradientLearner:
     """Trains a model with Lightning's Trainer.
 
     Attributes:
-        trainer: factory of the Trainer; takes any of its arguments (devices, precision, logger ...).
+        trainer: factory of the Trainer; takes any of its arguments (devices, precision, logger).
         select: the validation score that picks the best weights and ends training: ``val/elbo``
             (beta = 1, no dropout), ``val/speckled_bps`` (held-in entries hidden from the encoder;
             needs ``speckled_fraction`` in the data), or, if you ask for it, ``val/co_bps``.
@@ -60,12 +66,21 @@ class GradientLearner:
     figures_every: int = 0
     progress: bool = True
 
-    def check(self, data: NeuralData) -> None:
-        """Refuse settings that do not fit the data, before anything is written."""
-        if not self.select.startswith("val/"):
-            raise InputError(
-                f"select must be a validation score such as 'val/elbo', got {self.select!r}"
-            )
+    def check(
+        self, model: LatentVariableModel, data: NeuralData, *, checkpoint: Path | None = None
+    ) -> None:
+        """Refuse settings that do not fit model and data, before anything is written.
+
+        Args:
+            model: the model to train.
+            data: the data to train it on.
+            checkpoint: file that training will go on from.
+
+        Raises:
+            InputError: naming the setting and what it needs.
+        """
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"patience must be at least 1 or null, got {self.patience}")
         if self.select.startswith("val/speckled") and data.speckled_fraction == 0:
             raise InputError(
                 f"select={self.select!r} needs hidden entries: set data.speckled_fraction, e.g. 0.1"
@@ -74,8 +89,17 @@ class GradientLearner:
             raise InputError(
                 "select='val/co_bps' needs held-out neurons: set data.heldout, e.g. 0.2"
             )
-        if self.patience is not None and self.patience < 1:
-            raise InputError(f"patience must be at least 1 or null, got {self.patience}")
+        if checkpoint is not None:
+            check_checkpoint(checkpoint, model)
+        scores = ["elbo", "iwae", "log_likelihood", "speckled_log_likelihood"]
+        scores += ["heldout_log_likelihood"] if data.spec.heldout else []
+        if model.observation.data_kind == "counts":
+            scores += ["bits_per_spike", "co_bps", "speckled_bps"]
+            scores += ["fp_bps"] if data.spec.num_forecast_bins else []
+        if self.select not in (names := [f"val/{score}" for score in scores]):
+            raise InputError(
+                f"select={self.select!r} is no validation score{nearest(self.select, names)}"
+            )
 
     def learn(
         self,
@@ -83,7 +107,7 @@ class GradientLearner:
         data: NeuralData,
         run: RunFiles,
         *,
-        resume: bool = False,
+        checkpoint: Path | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
         """Train ``model``; leaves it with the best weights, and the run folder filled.
@@ -92,36 +116,40 @@ class GradientLearner:
             model: the model; its ``seed`` governs the noise.
             data: the data; its ``seed`` governs the order of trials and the dropout of entries.
             run: where the files go.
-            resume: go on from ``last.ckpt`` if there is one.
+            checkpoint: the ``last.ckpt`` to go on from, which must pass ``check``.
             config: the resolved configuration, for loggers.
 
         Raises:
-            InputError: if the checkpoint cannot be read, or training diverges.
+            InputError: if training diverges.
+            KeyboardInterrupt: if interrupted; what was saved so far can be resumed.
         """
-        checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
-        if checkpoint is not None:
-            check_checkpoint(checkpoint)
-        with quiet(), wandb_offline_without_account(run):
+        with quiet(), interruptible():
             trainer = self._trainer(model, run)
-            if config is not None:
-                for logger in trainer.loggers:
-                    logger.log_hyperparams(dict(config))
-            trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
-            finish_wandb(trainer)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+            with wandb_run(trainer, run):
+                if config is not None:
+                    for logger in trainer.loggers:
+                        logger.log_hyperparams(dict(config))
+                trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+        if run.weights.exists():
+            load_weights(run.weights, model)
 
     def _trainer(self, model: LatentVariableModel, run: RunFiles) -> Trainer:
-        """Build the Trainer: the user's settings, then ours, then our callbacks after the user's."""
-        given = dict(self.trainer.keywords) if isinstance(self.trainer, partial) else {}
+        """Build the Trainer from the user's settings and ours, our callbacks after the user's."""
+        is_partial = isinstance(self.trainer, partial)
+        make = self.trainer.func if is_partial else self.trainer
+        given = dict(self.trainer.keywords) if is_partial else {}
         own = given.get("callbacks") or []
+        own = own if isinstance(own, list) else [own]
         progress = self.progress and given.get("enable_progress_bar", True)
+        has_own_bar = any(isinstance(callback, ProgressBar) for callback in own)
+        history = History(run)
         callbacks: list[Callback] = [
-            *(own if isinstance(own, list) else [own]),
+            *own,
             StopOnNonFinite(run),
-            History(run),
+            history,
             KeepBest(run, monitor=self.select),
             SaveLast(run),
+            Figures(run, every=self.figures_every, history=lambda: history.rows),
         ]
         if self.patience is not None:
             callbacks.append(
@@ -129,7 +157,7 @@ class GradientLearner:
                     monitor=self.select, patience=self.patience, ramp_end=model.objective.ramp_end
                 )
             )
-        if progress:
+        if progress and not has_own_bar:
             callbacks.append(Progress(self.select))
         settings = {"default_root_dir": str(run.folder), **DEFAULT_TRAINER.keywords, **given}
         settings |= {
@@ -137,18 +165,39 @@ class GradientLearner:
             "enable_checkpointing": True,  # SaveLast; Lightning's own is not added beside it
             "enable_progress_bar": progress,
         }
-        return Trainer(**settings)
+        if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
+            settings["accelerator"] = "cpu"  # scores are summed in float64, which MPS lacks
+        return make(**settings)
 
 
-def check_checkpoint(path: os.PathLike[str]) -> None:
-    """Refuse a checkpoint that is not whole, or that holds anything but tensors and plain values."""
+def check_checkpoint(path: Path, model: LatentVariableModel) -> None:
+    """Refuse a checkpoint that is not whole, not of this model, or not tensors and plain values.
+
+    Raises:
+        InputError: naming the file.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        valid = isinstance(content, dict) and {"state_dict", "optimizer_states"} <= set(content)
     except Exception as error:  # the unpickler raises many kinds for a damaged file
         raise InputError(f"{path} cannot be read: it is truncated or not a checkpoint") from error
-    if not valid:
+    if not isinstance(content, dict) or not {"state_dict", "optimizer_states"} <= set(content):
         raise InputError(f"{path} is not a training checkpoint of seqvae")
+    check_weights(path, content["state_dict"], model)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let an interrupt surface as what it is: Lightning exits, and leaves SIGINT ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exit_:
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from exit_
+        raise
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
@@ -165,38 +214,3 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-
-
-@contextmanager
-def wandb_offline_without_account(run: RunFiles) -> Iterator[None]:
-    """Let W&B write to the run folder, and offline where nobody is logged in: it never prompts."""
-    settings = {"WANDB_DIR": str(run.folder), "WANDB_SILENT": "true"}
-    if not (os.environ.get("WANDB_API_KEY") or has_wandb_login()):
-        settings["WANDB_MODE"] = "offline"
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-def has_wandb_login() -> bool:
-    """Return whether ~/.netrc knows a W&B server."""
-    import netrc
-
-    try:
-        hosts = netrc.netrc().hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return any("wandb" in host for host in hosts)
-
-
-def finish_wandb(trainer: Trainer) -> None:
-    """Close the W&B run, so that the next fit in this process starts its own."""
-    from pytorch_lightning.loggers import WandbLogger
-
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            logger.experiment.finish()

@@ -16,8 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from seqvae.data import NeuralData
 from seqvae.models.scores import Scores
-from seqvae.objectives import Objective, bound
+from seqvae.objectives import Objective, bound, has_elbo
 from seqvae.observations import Observation
+from seqvae.seeds import step_seed
 from seqvae.types import Batch, DataSpec, Output
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -38,8 +39,8 @@ class LatentVariableModel(pl.LightningModule):
         objective: weights of the bound's terms and their warm-up.
         optimizer: factory, parameters -> optimiser.
         schedule: factory, optimiser -> learning-rate schedule, stepped once an epoch; a
-            ``ReduceLROnPlateau`` is stepped once a validation on -ELBO, after the warm-ups. None:
-            constant learning rate.
+            ``ReduceLROnPlateau`` is stepped once a validation on -ELBO (without one: on
+            -log-likelihood), after the warm-ups. None: constant learning rate.
         validation_samples: posterior samples for each trial in validation.
     """
 
@@ -137,7 +138,8 @@ class LatentVariableModel(pl.LightningModule):
         """Return the loss and its terms by name, in nats per trial."""
         beta = self.objective.beta_at(self.global_step)
         recurrent_l2 = self.objective.recurrent_l2_at(self.global_step)
-        terms = bound(self(batch), batch)
+        output = self(batch)
+        terms = bound(output, batch)
         loss = -terms.elbo(beta).mean()
         parts = {"log_likelihood": terms.log_likelihood.mean()}
         parts |= {f"kl/{name}": value.mean() for name, value in terms.kl.items()}
@@ -147,7 +149,8 @@ class LatentVariableModel(pl.LightningModule):
             loss = loss + parts["recurrent_l2"]
         parts = {name: value.detach() for name, value in parts.items()}
         logged = {f"train/{name}": value for name, value in parts.items()}
-        logged["train/elbo"] = terms.elbo().mean().detach()
+        if has_elbo(output):
+            logged["train/elbo"] = terms.elbo().mean().detach()
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
         return {"loss": loss, **parts}
 
@@ -177,19 +180,10 @@ class LatentVariableModel(pl.LightningModule):
         step = self.global_step
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau) and step >= self.objective.ramp_end:
-            schedule.step(-plain["elbo"])
+            schedule.step(-plain.get("elbo", plain["log_likelihood"]))
         self.log_dict(
             {
                 "train/beta": self.objective.beta_at(step),
                 "train/learning_rate": self.optimizers().param_groups[0]["lr"],  # type: ignore[union-attr]
             }
         )
-
-
-def step_seed(seed: int, step: int) -> int:
-    """Mix a seed and a step into one 63-bit seed (the finaliser of SplitMix64)."""
-    mask = (1 << 64) - 1
-    value = (seed * 0x9E3779B97F4A7C15 + (step + 2) * 0xD1B54A32D192ED03) & mask
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-    return (value ^ (value >> 31)) >> 1

@@ -193,7 +193,7 @@ def _inside(mean: Float[np.ndarray, "*shape"], data_kind: DataKind) -> Float[np.
     """Keep means where the likelihood of any data is finite."""
     if data_kind == "counts":
         return np.maximum(mean, _FLOOR)
-    return np.clip(mean, _FLOOR, 1 - _FLOOR) if data_kind == "binary" else mean
+    return np.clip(mean, 1e-6, 1 - 1e-6) if data_kind == "binary" else mean
 
 
 def _unit(
@@ -399,7 +399,10 @@ def _regress(
     penalty: float,
     data_kind: DataKind,
 ) -> Float[np.ndarray, "component_and_one heldout"]:
-    """Minimise sum [A(eta) - y eta] + penalty/2 |w|^2 over present y, for all neurons at once."""
+    """Minimise sum [A(eta) - y eta] + penalty/2 |w|^2 over present y, for all neurons at once.
+
+    The search runs in coordinates in which the curvature is about one in every direction.
+    """
     from scipy.optimize import minimize
 
     design = np.column_stack([features, np.ones(len(features))])
@@ -407,21 +410,27 @@ def _regress(
     observed = np.where(present, targets, 0.0)
     ridge = np.full((len(start), 1), penalty)
     ridge[-1] = 0.0
+    spread = (
+        np.ones(targets.shape[1])
+        if data_kind == "real"
+        else _training_mean(targets[None], data_kind)
+    )
+    unit = 1.0 / np.sqrt((design**2).sum(0)[:, None] * spread + ridge)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        coefficients = flat.reshape(start.shape)
+        coefficients = flat.reshape(start.shape) * unit
         predictor = design @ coefficients
         log_partition, mean = _log_partition(predictor, data_kind)
         loss = (present * (log_partition - observed * predictor)).sum()
         loss += 0.5 * (ridge * coefficients**2).sum()
         gradient = design.T @ (present * (mean - observed)) + ridge * coefficients
-        return loss / len(design), gradient.ravel() / len(design)
+        return loss, (gradient * unit).ravel()
 
     fitted = minimize(
         objective,
-        start.ravel(),
+        (start / unit).ravel(),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 300, "ftol": 1e-8, "gtol": 1e-6},
+        options={"maxiter": 300, "ftol": 1e-8, "gtol": 1e-2},
     )
-    return fitted.x.reshape(start.shape)
+    return fitted.x.reshape(start.shape) * unit

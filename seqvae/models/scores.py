@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from seqvae.metrics import BitsPerSpike, LogLikelihood, MeanPerTrial
-from seqvae.objectives import bound, importance_weighted_bound
+from seqvae.objectives import bound, has_elbo, importance_weighted_bound
 from seqvae.types import Batch, DataSpec, Output
 
 
@@ -21,7 +21,7 @@ class Scores:
     (``co_bps``), all neurons in forecast bins (``fp_bps``). Bits per spike compare the Poisson
     log-likelihood at the posterior-sample-mean rate with that of ``null_counts``, and exist for
     counts only. ``log_likelihood`` is log-mean-exp over samples, nats per scored entry, under the
-    model's own emission.
+    model's own emission. ``elbo`` and ``iwae`` are left out where a posterior is a point.
 
     Args:
         spec: facts of the data.
@@ -44,8 +44,9 @@ class Scores:
     def update(self, output: Output, batch: Batch) -> None:
         """Add a batch that a model answered."""
         terms = bound(output, batch)
-        self._add("elbo", terms.elbo())
-        self._add("iwae", importance_weighted_bound(output, batch))
+        if has_elbo(output):
+            self._add("elbo", terms.elbo())
+            self._add("iwae", importance_weighted_bound(output, batch))
         for name, value in terms.kl.items():
             self._add(f"kl/{name}", value)
         log_probs = output.emission.log_prob(batch.target)

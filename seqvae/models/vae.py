@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -106,6 +107,10 @@ class VAE(LatentVariableModel):
         path = self._continue(sample, num_bins) if num_bins > num_encoded else sample
         factors = self.decoder(path)
         return Output({"latent": latent}, factors, self.observation(factors))
+
+    def decode(self, latent: Float[Tensor, "*leading latent"]) -> Distribution:
+        """Return p(x | z) for given latents."""
+        return self.observation(self.decoder(latent))
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from seqvae.plotting.style import (
     BLACK,
     BLUE,
     GREY,
+    NORMAL,
     SMALL,
     VERMILLION,
     expected_activity,
@@ -77,6 +79,8 @@ def rasters_and_rates(
             axes.set_yticks([1, len(order)])
         _mark_heldout(grid[row, -1], num_heldin=int(heldin.sum()), num_neurons=len(order))
         bar = figure.colorbar(image, ax=list(grid[row]), pad=0.02, aspect=14, extend="max")
+        if is_counts:
+            bar.locator = MaxNLocator(integer=True, nbins=4)
         bar.set_label("spikes per bin" if is_counts else label, fontsize=SMALL)
         bar.ax.tick_params(labelsize=SMALL, length=2, width=0.5)
         bar.outline.set_visible(False)
@@ -127,21 +131,22 @@ def rate_traces(
                 truth = true_rates[trial, :, neuron]
                 axes.plot(middle, truth, color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
             if name == "mean":
-                axes.plot(middle, activity[trial, :, neuron], ".", color=GREY, markersize=2.5)
+                axes.plot(
+                    middle, activity[trial, :, neuron], ".", color=GREY, markersize=2.5, zorder=0
+                )
             tidy(
                 axes,
                 x=time_label if row == len(neurons) - 1 else "",
                 title=trial_title(results, int(trial)) if row == 0 else "",
             )
         if name == "rates":
-            _spike_ticks(grid[row], activity[shown][:, :, neuron], middle)
-        kind = "" if heldin[neuron] else " (held out)"
+            _spike_ticks(list(grid[row]), activity[shown][:, :, neuron], middle)
         grid[row, 0].set_ylabel(
-            f"neuron {results.neuron.values[neuron]}{kind}\n{label}",
+            f"neuron {results.neuron.values[neuron]}" + ("" if heldin[neuron] else "\n(held out)"),
             fontsize=SMALL,
             color=BLACK if heldin[neuron] else VERMILLION,
         )
-    figure.align_ylabels(grid[:, 0])
+    figure.supylabel(label, fontsize=NORMAL)
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=BLUE, linewidth=1.2, label="inferred"),
         Patch(color=BLUE, alpha=0.25, linewidth=0, label="posterior sd"),

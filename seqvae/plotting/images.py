@@ -29,8 +29,9 @@ def image_manifold(
     axes.imshow(mosaic, cmap="gray", extent=(0, mosaic.shape[1], 0, mosaic.shape[0]))
     tidy(axes, x="latent 1", y="latent 2")
     for axis, values, size in ((axes.xaxis, first, width), (axes.yaxis, second, height)):
-        marked = np.unique(np.linspace(0, len(values) - 1, 5).round().astype(int))
-        axis.set_ticks((marked + 0.5) * size, [f"{values[i]:.1f}" for i in marked])
+        marked = np.linspace(0, len(values) - 1, 5)
+        shown = np.interp(marked, np.arange(len(values)), values)
+        axis.set_ticks((marked + 0.5) * size, [f"{value:.1f}" for value in shown])
     for spine in axes.spines.values():
         spine.set_visible(False)
     return figure

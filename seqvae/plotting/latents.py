@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Shaped
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -51,33 +55,45 @@ def latents_3d(
     if condition is None and "condition" in results.coords:
         condition = results.condition.values
     columns, labels = _principal_components(values)
-    if len(labels) < 3:
+    num_components = len(labels)
+    if num_components < 3:
         edges, time_label = time_axis(results)
         time = np.broadcast_to(edges[:-1, None], (*values.shape[:2], 1))
         columns, labels = np.concatenate([time, columns], -1), [time_label, *labels]
 
     figure = new_figure(4.6, 3.8)
     solid = len(labels) == 3
-    axes = figure.add_subplot(projection="3d" if solid else None)
-    colors = None if condition is None else category_colors(condition)
+    axes: Any = figure.add_subplot(projection="3d" if solid else None)
+    groups = np.zeros(len(values)) if condition is None else condition
+    kind = np.unique(groups, return_inverse=True)[1]
+    colors = {"all": BLUE} if condition is None else category_colors(groups)
     for trial in shown:
-        color = BLUE if colors is None else colors[condition[trial : trial + 1].tolist()[0]]
+        color = list(colors.values())[kind[trial]]
         path = columns[trial][np.isfinite(values[trial]).all(-1)]
         axes.plot(*path.T, color=color, linewidth=0.8, alpha=0.75)
-        axes.plot(*path[:1].T, "o", color=color, markersize=2.6, markeredgewidth=0)
+        axes.plot(
+            *path[:1].T,
+            "o",
+            color=color,
+            markersize=4,
+            markeredgecolor="white",
+            markeredgewidth=0.4,
+        )
     tidy(axes, x=labels[0], y=labels[1])
     if solid:
         axes.set_zlabel(labels[2], fontsize=NORMAL)
         axes.tick_params(labelsize=SMALL, pad=-3)
-        for axis, pad in ((axes.xaxis, -6), (axes.yaxis, -6), (axes.zaxis, -6)):
+        for axis, pad in ((axes.xaxis, -10), (axes.yaxis, -10), (axes.zaxis, -11)):
             axis.labelpad = pad
             axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
-            axis.set_ticklabels([])
+            axis.set_ticklabels([])  # components have no unit
             axis.line.set_linewidth(0.6)
             axis._axinfo["grid"].update(color="#E4E4E4", linewidth=0.5)
         axes.view_init(elev=24, azim=-58)
-        axes.set_box_aspect(np.ptp(columns[shown].reshape(-1, 3), axis=0), zoom=0.95)
-    if colors is not None and len(colors) <= len(CATEGORIES):
+        if num_components == 3:
+            extent = np.nanmax(columns, axis=(0, 1)) - np.nanmin(columns, axis=(0, 1))
+            axes.set_box_aspect(np.maximum(extent, 0.5 * extent.max()))
+    if condition is not None and len(colors) <= len(CATEGORIES):
         handles = [
             Line2D([], [], color=color, linewidth=1.6, label=str(label))
             for label, color in colors.items()
@@ -155,13 +171,13 @@ def latent_scatter(
     """
     figure = new_figure(3.8, 3.4)
     axes = figure.add_subplot()
-    dots = {"s": 5, "linewidths": 0, "alpha": 0.7}
+    scatter = partial(axes.scatter, s=5, linewidths=0, alpha=0.7)
     if labels is None:
-        axes.scatter(*latents.T, color=BLUE, **dots)
+        scatter(*latents.T, color=BLUE)
     elif are_categories(labels):
         for label, color in category_colors(labels).items():
             points = latents[labels == label]
-            axes.scatter(*points.T, color=[color], label=str(label), **dots)
+            scatter(*points.T, color=[color], label=str(label))
             axes.annotate(
                 str(label),
                 np.median(points, axis=0),
@@ -173,8 +189,9 @@ def latent_scatter(
                 bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": color, "lw": 0.8},
             )
     else:
-        points = axes.scatter(*latents.T, c=labels, cmap="viridis", **dots)
-        bar = figure.colorbar(points, ax=axes, aspect=30)
+        points = scatter(*latents.T, c=labels, cmap="viridis")
+        opaque = ScalarMappable(points.norm, points.cmap)
+        bar = figure.colorbar(opaque, ax=axes, aspect=30)
         bar.ax.tick_params(labelsize=SMALL)
         bar.outline.set_visible(False)
     tidy(axes, x="latent 1", y="latent 2")
@@ -182,7 +199,13 @@ def latent_scatter(
     return figure
 
 
-def _band(axes, middle, moments, *, color) -> None:
+def _band(
+    axes: Axes,
+    middle: Float[np.ndarray, " time"],
+    moments: tuple[Float[np.ndarray, " time"], Float[np.ndarray, " time"]],
+    *,
+    color: str,
+) -> None:
     """A line with a band of one standard deviation."""
     mean, deviation = moments
     axes.fill_between(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqvae.plotting.style import BLACK, GREY, SERIES, SMALL, new_figure, tidy
+from seqvae.plotting.style import GREY, SERIES, SMALL, new_figure, tidy
 
 
 def learning_curves(history: Sequence[Mapping[str, float | str]]) -> Figure:
@@ -44,12 +44,13 @@ def learning_curves(history: Sequence[Mapping[str, float | str]]) -> Figure:
         for (name, values), look in zip(curves.items(), _looks(list(curves)), strict=True):
             present = np.isfinite(values)
             axes.plot(step[present], values[present], label=name, linewidth=1.2, **look)
-        _shade(axes, step, warming)
+        _shade(axes, step[warming], named=place < columns)
         last_in_column = place + columns >= len(panels)
         tidy(axes, x="step" if last_in_column else "", y=label)
         axes.tick_params(labelbottom=last_in_column)
         if label == "learning rate":
             axes.set_yscale("log")
+            axes.tick_params(which="both", labelsize=SMALL, width=0.6)
         elif label.startswith("ELBO"):
             _leave_out_the_first_fall(axes, list(curves.values()))
         if label != "learning rate":
@@ -97,24 +98,27 @@ def _looks(names: list[str]) -> list[dict[str, object]]:
     ]
 
 
-def _shade(axes: Axes, step: Float[np.ndarray, " row"], warming: Bool[np.ndarray, " row"]) -> None:
-    """Grey behind the warm-up, and its name."""
-    if not warming.any():
+def _shade(axes: Axes, warming: Float[np.ndarray, " warming"], *, named: bool) -> None:
+    """Grey behind the steps of the warm-up, with its name above."""
+    if len(warming) == 0:
         return
-    axes.axvspan(0.0, step[warming].max(), color=GREY, alpha=0.15, linewidth=0, zorder=0)
-    axes.text(
-        0.01 * step.max(),
-        0.02,
-        "warm-up",
-        transform=axes.get_xaxis_transform(),
-        color=BLACK,
-        fontsize=SMALL,
-        va="bottom",
-    )
+    axes.axvspan(0.0, warming.max(), color=GREY, alpha=0.15, linewidth=0, zorder=0)
+    if named:
+        axes.annotate(
+            "warm-up",
+            (warming.max() / 2, 1.0),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 2),
+            textcoords="offset points",
+            color=GREY,
+            fontsize=SMALL,
+            ha="center",
+            annotation_clip=False,
+        )
 
 
 def _leave_out_the_first_fall(axes: Axes, curves: list[Float[np.ndarray, " row"]]) -> None:
-    """Scale the axis by all but the lowest tenth, so that the first rows do not flatten the rest."""
+    """Scale the axis by all but the lowest tenth, lest the first rows flatten the rest."""
     finite = np.concatenate([values[np.isfinite(values)] for values in curves])
     low, high = np.percentile(finite, 10), finite.max()
     if low > finite.min():

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int, Shaped
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
@@ -25,7 +26,7 @@ CATEGORIES = (
     "#332288",
     "#CC6677",
     "#117733",
-    "#DDCC77",
+    "#CCAA33",
     "#88CCEE",
     "#882255",
     "#44AA99",
@@ -53,13 +54,13 @@ def tidy(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
         axes.spines[side].set_linewidth(0.6)
 
 
-def category_colors(labels: Shaped[np.ndarray, " item"]) -> dict[object, object]:
+def category_colors(labels: Shaped[np.ndarray, " item"]) -> dict[object, str]:
     """One colour for each distinct label, in sorted order; sampled from a map past ten."""
     distinct = np.unique(labels).tolist()
     if len(distinct) <= len(CATEGORIES):
         return dict(zip(distinct, CATEGORIES, strict=False))
     samples = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.95, len(distinct)))
-    return dict(zip(distinct, map(tuple, samples), strict=True))
+    return {label: to_hex(color) for label, color in zip(distinct, samples, strict=True)}
 
 
 def are_categories(labels: Shaped[np.ndarray, " item"]) -> bool:

@@ -32,6 +32,7 @@ class Arrays(RecordingSource):
     split: np.ndarray | None = None
     heldin: np.ndarray | None = None
     num_encoded_bins: int | None = None
+    image_shape: tuple[int, int] | None = None
 
     def load(self) -> Recording:
         """Validate the arrays."""

@@ -28,6 +28,7 @@ COMMON = {
     "neuron_ids": "channel_index",
     "bin_width": "bin_width_s",
     "conversion_factor": "conversion_factor",
+    "image_shape": "image_shape",
 }
 _FILE_SPLITS = {"train": "train", "valid": "val", "test": "test"}
 _PER_TRIAL = ("inputs", "behavior", "condition", "rates", "trial_ids")
@@ -72,6 +73,8 @@ def read_recording(
             factor = names["conversion_factor"]
             scale = _scalar(entries, factor) if factor in entries else 1.0
             found["rates"] = found["rates"] * scale / (bin_width or 1.0)
+    if "image_shape" in found:
+        found["image_shape"] = tuple(int(side) for side in np.ravel(found["image_shape"]))
     return Recording(**{**found, "bin_width": bin_width})
 
 
@@ -151,8 +154,9 @@ def _read_splits(
         found[field] = _joined(names[field], {split: holders[split] for split in parts})
     counts = [len(part[core[0]]) for part in parts.values()]
     found["split"] = np.repeat([_FILE_SPLITS[split] for split in parts], counts)
-    if names["neuron_ids"] in entries:
-        found["neuron_ids"] = _take(entries, names["neuron_ids"])
+    for field in ("neuron_ids", "image_shape"):
+        if names[field] in entries:
+            found[field] = _take(entries, names[field])
     return found
 
 

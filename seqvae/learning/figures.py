@@ -1,0 +1,132 @@
+"""Figures of a model in training: to the run folder and to every logger that takes pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from seqvae.data import NeuralData
+from seqvae.files import RunFiles, atomic_path
+from seqvae.inference import posterior_dataset
+from seqvae.models import VAE, LatentVariableModel
+from seqvae.weights import load_weights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_TRIALS = 60
+NUM_SAMPLES = 20
+
+
+class Figures(Callback):
+    """Draws the figures at the end of training, with the best weights, and now and then before.
+
+    Args:
+        run: the run folder; figures go to its ``figures`` folder as PNG.
+        every: epochs between drawings; 0 draws at the end only.
+        history: the rows of metrics so far.
+    """
+
+    def __init__(
+        self, run: RunFiles, *, every: int, history: Callable[[], list[dict[str, float]]]
+    ) -> None:
+        self.run = run
+        self.every = every
+        self.history = history
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw if it is time."""
+        if self.every and (trainer.current_epoch + 1) % self.every == 0:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the best weights and draw them."""
+        if self.run.weights.exists():
+            load_weights(self.run.weights, pl_module)
+        self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = getattr(trainer, "datamodule", None)
+        if not (trainer.is_global_zero and isinstance(data, NeuralData)):
+            return
+        assert isinstance(pl_module, LatentVariableModel)
+        for name, figure in draw(pl_module, data, self.history()).items():
+            with atomic_path(self.run.figures / f"{name}.png") as temporary:
+                figure.savefig(temporary, format="png")
+            for logger in trainer.loggers:
+                log_figure(logger, name, figure, step=trainer.global_step)
+            figure.clear()
+
+
+def draw(
+    model: LatentVariableModel, data: NeuralData, history: list[dict[str, float]]
+) -> dict[str, Figure]:
+    """Draw what the data allow, for validation trials (training trials if there are none).
+
+    Args:
+        model: a model.
+        data: its data.
+        history: rows of metrics.
+
+    Returns:
+        Figures by name.
+    """
+    from seqvae import plotting
+
+    figures = {"learning_curves": plotting.learning_curves(history)} if history else {}
+    trials = data.trials("val" if "val" in data.split else "train")
+    recording, spec = data.recording, data.spec
+    if recording.image_shape is not None:
+        return figures | _draw_images(model, data, trials, recording.image_shape)
+    if spec.num_time_bins == 1:
+        return figures
+    trials = trials[:MAX_TRIALS]
+    results = posterior_dataset(model, data, trials, num_samples=NUM_SAMPLES)
+    activity = recording.activity[trials]
+    truth = None if recording.rates is None else recording.rates[trials]
+    figures["rasters_and_rates"] = plotting.rasters_and_rates(activity, results, true_rates=truth)
+    figures["rate_traces"] = plotting.rate_traces(activity, results, true_rates=truth)
+    figures["latents"] = plotting.latents_3d(results)
+    if "inferred_inputs_mean" in results:
+        figures["inferred_inputs"] = plotting.inferred_inputs(results)
+    return figures
+
+
+def _draw_images(
+    model: LatentVariableModel, data: NeuralData, trials: np.ndarray, shape: tuple[int, int]
+) -> dict[str, Figure]:
+    """Draw reconstructions, the latent plane, and the images that it decodes to."""
+    from seqvae import plotting
+
+    results = posterior_dataset(model, data, trials, num_samples=NUM_SAMPLES)
+    mean = results["mean"].values[:, 0]
+    pixels = data.recording.activity[trials][:, 0]
+    figures = {"reconstructions": plotting.reconstructions(pixels, mean, image_shape=shape)}
+    if not (isinstance(model, VAE) and model.latent_dim == 2):
+        return figures
+    latents = results["latent_mean"].values[:, 0]
+    labels = None if data.recording.condition is None else data.recording.condition[trials]
+    figures["latents"] = plotting.latent_scatter(latents, labels=labels)
+    side = torch.special.ndtri(torch.linspace(0.02, 0.98, 20))  # equal masses of N(0, 1)
+    second, first = torch.meshgrid(side, side, indexing="ij")
+    square = torch.stack([first, second], dim=-1).to(model.null_counts)
+    with torch.no_grad():
+        images = model.decode(square).mean.cpu().numpy().reshape(20, 20, *shape)
+    figures["manifold"] = plotting.image_manifold(images, first=side.numpy(), second=side.numpy())
+    return figures
+
+
+def log_figure(logger: object, name: str, figure: Figure, *, step: int) -> None:
+    """Hand a figure to a logger that takes pictures (W&B, TensorBoard); others are left alone."""
+    from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+    if isinstance(logger, WandbLogger):
+        import wandb
+
+        logger.experiment.log({f"figures/{name}": wandb.Image(figure), "trainer/global_step": step})
+    elif isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_figure(f"figures/{name}", figure, global_step=step, close=False)

@@ -1,0 +1,146 @@
+"""What every encoder and head promises; members are found by walking the family's folder."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+import seqvae.encoders
+from seqvae.distributions import kl
+from seqvae.encoders import Encoder, Head
+from seqvae.types import Latent
+from toy import scramble
+from walk import members
+
+INPUT_DIM, LATENT_DIM, NUM_BINS = 4, 3, 7
+LENGTHS = torch.tensor([NUM_BINS, 2, 5])
+
+HEADS, ENCODERS = members(seqvae.encoders, Head), members(seqvae.encoders, Encoder)
+
+
+def named(member: type) -> str:
+    return member.__name__
+
+
+@pytest.fixture(params=ENCODERS, ids=named)
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    torch.manual_seed(0)
+    made = request.param(INPUT_DIM, LATENT_DIM).double()
+    scramble(made)
+    return made
+
+
+@pytest.fixture(params=HEADS, ids=named)
+def head(request: pytest.FixtureRequest) -> Head:
+    torch.manual_seed(0)
+    made = request.param(INPUT_DIM, LATENT_DIM).double()
+    scramble(made)
+    return made
+
+
+def observe(seed: int = 0, num_bins: int = NUM_BINS) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(3, num_bins, INPUT_DIM, generator=generator, dtype=torch.float64)
+
+
+def encode(encoder: Encoder, observed: Tensor, lengths: Tensor = LENGTHS) -> Distribution:
+    mask = torch.arange(observed.shape[1]) < lengths[:, None]
+    return encoder(observed, mask[..., None].expand(observed.shape), lengths)
+
+
+def valid(encoder: Encoder, value: Tensor) -> Tensor:
+    """Leave out the steps past the end of each trial."""
+    if value.ndim == 2:
+        return value
+    return value[torch.arange(NUM_BINS) < LENGTHS[:, None]]
+
+
+def test_the_walk_finds_the_members() -> None:
+    assert {"MLP", "TrialGRU", "BinGRU"} <= {member.__name__ for member in ENCODERS}
+    assert {"NormalHead", "DeltaHead"} <= {member.__name__ for member in HEADS}
+
+
+@pytest.mark.parametrize("member", [*ENCODERS, *HEADS], ids=named)
+def test_every_member_is_a_public_name_of_the_family(member: type) -> None:
+    assert getattr(seqvae.encoders, member.__name__) is member
+
+
+def test_posterior_is_one_a_trial_or_one_a_bin(encoder: Encoder) -> None:
+    posterior = encode(encoder, observe())
+    shape = posterior.batch_shape + posterior.event_shape
+    assert shape in ((3, LATENT_DIM), (3, NUM_BINS, LATENT_DIM))
+    assert posterior.mean.shape == posterior.variance.shape == shape
+    assert posterior.rsample((5,)).shape == (5, *shape)
+    assert posterior.mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("garbage", [1e3, -50.0])
+def test_garbage_in_the_padding_changes_nothing(encoder: Encoder, garbage: float) -> None:
+    observed = observe()
+    padding = torch.arange(NUM_BINS) >= LENGTHS[:, None]
+    clean = encode(encoder, observed)
+    dirty = encode(encoder, observed.masked_fill(padding[..., None], garbage))
+    for name in ("mean", "variance"):
+        pair = [valid(encoder, getattr(posterior, name)) for posterior in (clean, dirty)]
+        torch.testing.assert_close(*pair, rtol=0, atol=1e-12)
+
+
+def test_trials_are_encoded_independently(encoder: Encoder) -> None:
+    observed = observe()
+    full = torch.full((3,), NUM_BINS)
+    before = encode(encoder, observed, full).mean
+    observed[1] += 1
+    after = encode(encoder, observed, full).mean
+    torch.testing.assert_close(after[[0, 2]], before[[0, 2]])
+    assert (after[1] != before[1]).any()
+
+
+def test_gradients_are_finite_and_reach_everything(encoder: Encoder) -> None:
+    observed = observe().requires_grad_()
+    sample = encode(encoder, observed).rsample((4,))
+    sample.square().sum().backward()
+    for tensor in (observed, *encoder.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.any()
+
+
+def test_far_observations_keep_the_posterior_finite(encoder: Encoder) -> None:
+    posterior = encode(encoder, 1e4 * observe())
+    assert posterior.mean.isfinite().all()
+    assert posterior.variance.isfinite().all()
+
+
+@pytest.mark.parametrize("head_type", HEADS, ids=named)
+@pytest.mark.parametrize("member", ENCODERS, ids=named)
+def test_every_head_fits_on_every_encoder(member: type, head_type: type) -> None:
+    posterior = encode(member(INPUT_DIM, LATENT_DIM, head=head_type).double(), observe())
+    prior = Normal(torch.zeros(posterior.mean.shape[1:]).double(), 1.0)
+    divergence = kl(Latent(posterior, prior, posterior.rsample((2,))))
+    assert divergence.shape == (2, 3)
+    assert (divergence >= 0).all()
+
+
+def test_state_dict_round_trip(encoder: Encoder) -> None:
+    twin = type(encoder)(INPUT_DIM, LATENT_DIM).double()
+    twin.load_state_dict(encoder.state_dict())
+    pair = [encode(each.eval(), observe()).mean for each in (encoder, twin)]
+    assert torch.equal(*pair)
+
+
+@pytest.mark.parametrize("leading", [(), (4,), (2, 4), (1, 0)])
+def test_a_head_takes_any_leading_axes(head: Head, leading: tuple[int, ...]) -> None:
+    features = torch.randn(*leading, INPUT_DIM, dtype=torch.float64)
+    posterior = head(features)
+    assert posterior.batch_shape + posterior.event_shape == (*leading, LATENT_DIM)
+    assert posterior.rsample((2,)).shape == (2, *leading, LATENT_DIM)
+
+
+def test_a_head_is_differentiable_in_everything(head: Head) -> None:
+    features = torch.randn(5, INPUT_DIM, dtype=torch.float64, requires_grad=True)
+    head(features).rsample((3,)).square().sum().backward()
+    for tensor in (features, *head.parameters()):
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.any()
