@@ -99,7 +99,7 @@ def _command(verb: str, argv: Sequence[str]) -> None:
     takes_config = verb in ("fit", "check")
     tree = read_yaml(str(flags.pop("config"))) if takes_config and "config" in flags else {}
     trust = takes_config or _is_set(flags.get("trust", False))
-    if "run" in flags:
+    if "run" in flags and not takes_config:
         tree = _run_config(str(flags["run"]))
     wants_help = _is_set(flags.pop("help", False))
     wants_config = _is_set(flags.pop("print_config", False))
@@ -112,7 +112,7 @@ def _command(verb: str, argv: Sequence[str]) -> None:
         # A run answers for its own data, unless the command says something about them.
         wanted = verb == "check" or any(key.split(".")[0] == "data" for key in flags)
         tree = {"data": tree["data"]} if wanted and "data" in tree else {}
-    if trust:
+    if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own parts, as with python -m
     tree = read_command(function, tree, flags, trust=trust)
     if wants_help:
@@ -231,20 +231,17 @@ def _source_of_path(
     from seqvae.data.sources import RecordingSource, from_path
     from seqvae.signatures import parameters, parts
 
-    node = tree.get("data")
-    for name in ("init_args", "source", "class_path"):
-        node = (
-            node.get(name, node if name == "init_args" else None)
-            if isinstance(node, dict)
-            else node
-        )
-    chosen = class_path(type(from_path(path)))
-    if node is None:
+    data = tree.get("data")
+    arguments = data.get("init_args") or data if isinstance(data, dict) else {}
+    former = arguments.get("source")
+    former = former.get("class_path") if isinstance(former, dict) else former
+    chosen = class_path(type(from_path(str(path))))
+    if former is None:
         return [("data.source", {"class_path": chosen})]
-    former = find_class(node, parts(RecordingSource), "data.source", trust)
-    if "path" not in parameters(former):
+    former_class = find_class(former, parts(RecordingSource), "data.source", trust)
+    if "path" not in parameters(former_class):
         return [("data.source", {"class_path": chosen})]
-    is_ours = former.__module__.startswith("seqvae.")
+    is_ours = former_class.__module__.startswith("seqvae.")
     return [("data.source", chosen)] if is_ours else []
 
 

@@ -63,30 +63,27 @@ def to_config(value: Any, *, key: str = "config") -> Any:
     Raises:
         InputError: for a lambda or any other thing that no config can name.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Path | timedelta):
-        return str(value)
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, Mapping):
-        return {str(name): to_config(item, key=f"{key}.{name}") for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_config(item, key=f"{key}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, type):
         return _write(value, {}, key)
-    if isinstance(value, functools.partial):
-        if isinstance(value.func, type) and not value.args:
-            return _write(value.func, value.keywords, key)
-        raise InputError(f"{key}: use a class or functools.partial of a class, got {value!r}")
-    if inspect.isroutine(value):
-        raise InputError(
-            f"{key}: use a class or functools.partial of a class, got {value.__qualname__}"
-        )
+    if isinstance(value, functools.partial) and isinstance(value.func, type) and not value.args:
+        return _write(value.func, value.keywords, key)
+    if isinstance(value, functools.partial) or inspect.isroutine(value):
+        name = getattr(value, "__qualname__", repr(value))
+        raise InputError(f"{key}: use a class or functools.partial of a class, got {name}")
+    if isinstance(value, Enum):
+        return value.name
     if hasattr(value, "__array__"):
         if value.ndim:
             raise InputError(f"{key}: an array cannot stand in a config, give its values as a list")
         return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path | timedelta):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): to_config(item, key=f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_config(item, key=f"{key}[{i}]") for i, item in enumerate(value)]
     return _write_instance(value, key)
 
 
@@ -106,11 +103,10 @@ def _write(cls: type, arguments: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _write_instance(value: Any, key: str) -> dict[str, Any] | None:
-    cls = type(value)
+    cls: Any = type(value)
     if class_path(cls) == "seqvae.data.sources.Arrays":
         return None
-    names = list(parameters(cls))
-    attributes = vars(value) if hasattr(value, "__dict__") else {}
+    names, attributes = list(parameters(cls)), _attributes(value)
     if not set(names) <= set(attributes) and isinstance(value, Hashable) and value in _arguments_of:
         return _write(cls, _arguments_of[value], key)
     kept = {name: attributes[f"_{name}"] for name in names if f"_{name}" in attributes}
@@ -127,6 +123,17 @@ def _write_instance(value: Any, key: str) -> dict[str, Any] | None:
             stacklevel=2,
         )
     return _write(cls, kept, key)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return what an object stores, without waking its properties (a logger's start a service)."""
+    cls: Any = type(value)
+    slots = {
+        name: getattr(value, name)
+        for name in parameters(cls)
+        if inspect.ismemberdescriptor(inspect.getattr_static(cls, name, None))
+    }
+    return {**slots, **getattr(value, "__dict__", {})}
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -163,7 +170,7 @@ def from_config(tree: Any, annotation: Any, *, key: str = "config", trust: bool 
         raise
     except ValueError as error:
         raise InputError(f"{key}: {error}") from error
-    if not set(parameters(cls)) <= set(getattr(value, "__dict__", ())):
+    if not set(parameters(cls)) <= set(_attributes(value)):
         _arguments_of[value] = arguments
     return value
 

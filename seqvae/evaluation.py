@@ -152,7 +152,11 @@ def _baselines(
     if "train" in data.split:
         train = activity[data.trials("train")]
         val = activity[data.trials("val" if "val" in data.split else "train")]
-        facts = {"heldin": heldin, "num_encoded_bins": spec.num_encoded_bins, "data_kind": kind}
+        facts: dict[str, Any] = {
+            "heldin": heldin,
+            "num_encoded_bins": spec.num_encoded_bins,
+            "data_kind": kind,
+        }
         mean_rate = MeanRate.fit(train, val, **facts)
         rows["mean_rate"] = _baseline_row(model, data, split, mean_rate.predict)
         smoothing = SmoothingGLM.fit(train, val, **facts)

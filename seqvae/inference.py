@@ -57,12 +57,14 @@ def posterior_dataset(
     coordinates = {"heldin": ("neuron", heldin), "split": ("trial", data.split[trials])}
     if recording.condition is not None:
         coordinates["condition"] = ("trial", recording.condition[trials])
-    neuron = recording.neuron_ids
+    neuron, trial = recording.neuron_ids, recording.trial_ids
+    assert neuron is not None
+    assert trial is not None
     if len(neuron) != spec.num_neurons:  # a file with the held-in neurons only
         neuron = np.arange(spec.num_neurons)
     writer = PosteriorWriter(
         path,
-        trial=recording.trial_ids[trials],
+        trial=trial[trials],
         neuron=neuron,
         num_time_bins=spec.num_time_bins,
         bin_width=spec.bin_width,

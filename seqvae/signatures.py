@@ -198,7 +198,8 @@ def _without_parts(annotation: Any) -> Any:
         return None
     plain = [arg if arg is Ellipsis else _without_parts(arg) for arg in arguments]
     if None not in plain:
-        return origin[tuple(plain)]
+        generic: Any = origin
+        return generic[tuple(plain)]
     return dict if issubclass(origin, Mapping) else None
 
 

@@ -97,17 +97,32 @@ def report(verb: str, arguments: Mapping[str, Any], result: Any) -> None:
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """Lay out the scores: a row for the model and for each baseline, a column for each score."""
-    told = {name: value for name, value in metrics.items() if isinstance(value, str | int)}
-    rows = {"model": metrics, **metrics.get("baselines", {})}
-    scores = {
-        label: {n: v for n, v in row.items() if isinstance(v, float)} for label, row in rows.items()
-    }
-    columns = list(dict.fromkeys(name for row in scores.values() for name in row))
-    lines = [["", *columns]]
-    for label, row in scores.items():
-        lines.append([label, *(f"{row[name]:.4f}" if name in row else "-" for name in columns)])
+    """Lay out the scores: a row for each score, a column for the model and each baseline.
+
+    Below them, how much the model gains over each baseline, paired over trials.
+    """
+    told = [f"{name}: {value}" for name, value in metrics.items() if isinstance(value, str | int)]
+    columns = {"model": metrics, **metrics.get("baselines", {})}
+    scores = {label: _cells(column) for label, column in columns.items()}
+    names = list(dict.fromkeys(name for column in scores.values() for name in column))
+    lines = [["", *scores]]
+    lines += [[name, *(column.get(name, "-") for column in scores.values())] for name in names]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     laid = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
-    header = [f"{name}: {value}" for name, value in told.items()]
-    return "\n".join([*header, *("  ".join(line).rstrip() for line in laid)])
+    gains = [
+        f"gain over {name} on what the model did not see: {gain['mean']:.4f} +- "
+        f"{gain['standard_error']:.4f} bits per spike (paired over trials)"
+        for name, gain in metrics.get("gain", {}).items()
+    ]
+    return "\n".join([*told, *("  ".join(line).rstrip() for line in laid), *gains])
+
+
+def _cells(scores: Mapping[str, Any]) -> dict[str, str]:
+    """Write scores to four digits; those with one number per dimension, side by side."""
+    cells = {}
+    for name, value in scores.items():
+        if isinstance(value, float):
+            cells[name] = f"{value:.4f}"
+        elif isinstance(value, list):
+            cells[name] = " / ".join(f"{part:.3f}" for part in value)
+    return cells

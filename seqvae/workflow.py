@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from datetime import datetime
 from functools import partial
@@ -167,7 +168,7 @@ def evaluate(
         split = next((word for word in ("test", "val") if word in data.split), "all")
     metrics = evaluate_model(model, data, split=split, num_samples=num_samples, seed=run.seed)
     if out is not None:
-        write_text(out, json.dumps(metrics, indent=2) + "\n")
+        write_text(out, json.dumps(_without_nan(metrics), indent=2) + "\n")
     return metrics
 
 
@@ -219,11 +220,22 @@ def _check_num_samples(num_samples: int) -> None:
 
 
 def _check_writable(out: str) -> None:
+    if Path(out).is_dir():
+        raise InputError(f"out: {out!r} is a folder; give the name of a file in it")
     parent = Path(out).parent
     if not parent.is_dir():
         raise InputError(f"out: the folder {str(parent)!r} does not exist")
     if not os.access(parent, os.W_OK):
         raise InputError(f"out: the folder {str(parent)!r} cannot be written")
+
+
+def _without_nan(value: Any) -> Any:
+    """Write NaN as null: JSON has no other word for what is not known."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _is_counts(activity: np.ndarray) -> bool:

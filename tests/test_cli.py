@@ -154,6 +154,7 @@ def test_printed_config_is_complete_and_read_again(config, tmp_path, called, cap
     ("flags", "sentence"),
     [
         ("--sed 1", "sed does not exist; did you mean 'seed'"),
+        ("--run x", "run does not exist; did you mean 'run_dir'"),
         ("seed 1", "'seed' is no flag"),
         ("--seed", "seed must be int"),
         ("--seed x", "seed must be int, got 'x'"),
@@ -170,6 +171,7 @@ def test_printed_config_is_complete_and_read_again(config, tmp_path, called, cap
         ("--learner.trainer.max_epoch 3", "learner.trainer.max_epoch does not exist; did you mean"),
         ("--learner.trainer.callbacks [", "'[' is no list or mapping"),
         ("--data.source.path a.csv", "'.csv'"),
+        ("--data.source.path", "'True' ends in ''"),
         ("--data.source.path nowhere.h5", "nowhere.h5"),
         ("--config nowhere.yaml", "cannot read 'nowhere.yaml'"),
     ],

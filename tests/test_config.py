@@ -42,6 +42,11 @@ class Forgetful:
     seen: dataclasses.InitVar[int] = 3
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slotted:
+    size: int = 3
+
+
 def verb(data: NeuralData, model: Model, learner: GradientLearner | None = None, *, seed: int = 0):
     return data, model, learner, seed
 
@@ -126,7 +131,7 @@ def test_factory_reads_back_as_a_plain_partial_of_the_class():
 
 
 def test_scalars_paths_and_containers_are_plain():
-    tree = to_config({"a": Path("x/y"), "b": (1, 2.5), "c": np.float32(0.5), "d": None, "e": True})
+    tree = to_config({"a": Path("x/y"), "b": (1, 2.5), "c": np.float64(0.5), "d": None, "e": True})
     assert tree == {"a": "x/y", "b": [1, 2.5], "c": 0.5, "d": None, "e": True}
     assert through_yaml(tree) == tree
 
@@ -156,6 +161,11 @@ def test_class_inside_a_function_is_refused():
 def test_instance_that_hides_a_default_is_written_with_a_warning():
     with pytest.warns(UserWarning, match="seen"):
         assert to_config(Forgetful(seen=4))["init_args"] == {"seen": 3}
+
+
+def test_slots_are_read_too():
+    tree = to_config(from_config({"size": 5}, Slotted))
+    assert tree["init_args"] == {"size": 5}
 
 
 def test_lightning_parts_are_written_as_they_were_given():

@@ -20,9 +20,14 @@ def test_new_file_appears_whole(tmp_path):
 def test_failure_keeps_old_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="power cut"), atomic_path(path) as temporary:
-        temporary.write_text("ne")
-        raise RuntimeError("power cut")
+
+    def fail():
+        with atomic_path(path) as temporary:
+            temporary.write_text("ne")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

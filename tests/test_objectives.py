@@ -72,9 +72,7 @@ def test_elbo_without_latents_is_the_log_likelihood(batch: Batch):
 def test_weight_scales_what_an_entry_counts(batch: Batch):
     output = make_output(batch)
     doubled = Batch(**{**vars(batch), "weight": 2 * batch.weight})
-    torch.testing.assert_close(
-        log_likelihood(output, doubled), 2 * log_likelihood(output, batch)
-    )
+    torch.testing.assert_close(log_likelihood(output, doubled), 2 * log_likelihood(output, batch))
 
 
 def test_one_importance_sample_is_the_bound_by_the_log_ratio(batch: Batch):

@@ -17,21 +17,26 @@ def undocumented(size: int, *, rate: float = 0.5) -> None:
     """
 
 
-def test_table_has_a_row_for_each_baseline_and_a_column_for_each_score():
+def test_table_has_a_column_for_each_baseline_and_a_row_for_each_score():
     metrics = {
         "split": "val",
         "num_trials": 50,
         "elbo": -12.25,
         "co_bps": 0.25,
+        "behavior_r2": [0.5, 0.25],
         "baselines": {"mean_rate": {"co_bps": 0.0}, "smoothing_glm": {"co_bps": 0.125, "r2": 1.0}},
+        "gain": {"mean_rate": {"mean": 0.25, "standard_error": 0.5}},
     }
     assert table(metrics).splitlines() == [
         "split: val",
         "num_trials: 50",
-        "                   elbo  co_bps      r2",
-        "model          -12.2500  0.2500       -",
-        "mean_rate             -  0.0000       -",
-        "smoothing_glm         -  0.1250  1.0000",
+        "                     model  mean_rate  smoothing_glm",
+        "elbo              -12.2500          -              -",
+        "co_bps              0.2500     0.0000         0.1250",
+        "behavior_r2  0.500 / 0.250          -              -",
+        "r2                       -          -         1.0000",
+        "gain over mean_rate on what the model did not see: 0.2500 +- 0.5000 bits per spike "
+        "(paired over trials)",
     ]
 
 

@@ -61,7 +61,11 @@ def test_truncated_weights_are_refused(tmp_path, share):
         load_weights(path, nn.Linear(30, 30))
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def save_by_pickle(value, path):
+    path.write_bytes(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("save", [torch.save, save_by_pickle])
 def test_pickled_code_is_refused_and_not_run(tmp_path, save):
     path = tmp_path / "w.pt"
     save({"format": FORMAT, "state_dict": Code(f"touch {tmp_path / 'ran'}")}, path)

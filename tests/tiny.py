@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Trainer
 
@@ -34,6 +36,14 @@ def tiny_data(source: Any = LORENZ, **settings: Any) -> NeuralData:
 def in_memory(recording: Recording | None = None, **settings: Any) -> NeuralData:
     """The same trials from memory."""
     return tiny_data(Arrays(recording if recording is not None else LORENZ.load()), **settings)
+
+
+def silent_heldout(recording: Recording) -> Recording:
+    """The recording, its held-out neurons without a spike in validation trials."""
+    activity = recording.activity.copy()
+    heldout = np.setdiff1d(np.arange(recording.num_neurons), recording.heldin)
+    activity[np.ix_(recording.split == "val", np.ones(recording.num_time_bins, bool), heldout)] = 0
+    return replace(recording, activity=activity)
 
 
 def tiny_learner(max_epochs: int = 2, *, trainer: dict[str, Any] | None = None, **settings: Any):

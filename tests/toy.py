@@ -1,4 +1,4 @@
-"""Small trials for the tests: facts of the data, batches, padding and parameters off their start."""
+"""Small trials for the tests, garbage for their padding, and parameters off their start."""
 
 from __future__ import annotations
 

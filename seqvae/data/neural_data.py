@@ -300,12 +300,13 @@ def _embedded(recording: Recording, spec: DataSpec) -> Recording:
         placed[:, :num_bins, columns if by_neuron else slice(None)] = values
         return placed
 
-    others = (("inputs", recording.inputs), ("behavior", recording.behavior))
+    inputs, behavior, rates = recording.inputs, recording.behavior, recording.rates
     return replace(
         recording,
         activity=place(recording.activity, by_neuron=True),
-        rates=None if recording.rates is None else place(recording.rates, by_neuron=True),
-        **{name: place(series, by_neuron=False) for name, series in others if series is not None},
+        inputs=None if inputs is None else place(inputs, by_neuron=False),
+        behavior=None if behavior is None else place(behavior, by_neuron=False),
+        rates=None if rates is None else place(rates, by_neuron=True),
         neuron_ids=recording.neuron_ids if whole else np.arange(spec.num_neurons),
         heldin=np.array(spec.heldin),
         num_encoded_bins=spec.num_encoded_bins,

@@ -79,7 +79,7 @@ class History(Callback):
 
     def __init__(self, run: RunFiles) -> None:
         self.run = run
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float | int]] = []
         self._columns: list[str] = []
         self._validated = False
 
@@ -97,7 +97,7 @@ class History(Callback):
         if not self._validated and trainer.enable_validation:
             return
         self._validated = False
-        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row: dict[str, float | int] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         metrics = trainer.callback_metrics
         row |= {name: float(metrics[name]) for name in sorted(metrics)}
         self.rows.append(row)
@@ -148,6 +148,11 @@ class KeepBest(Callback):
             known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
             raise InputError(f"select={self.monitor!r} is not a score of this run; scores: {known}")
         score = float(metrics[self.monitor])
+        if math.isnan(score) and math.isfinite(metrics.get("val/elbo", math.nan)):
+            raise InputError(
+                f"select={self.monitor!r} is nan: the validation trials have nothing that it could "
+                "score; choose another, such as 'val/elbo'"
+            )
         if score > self.best:
             self.best = score
             if trainer.is_global_zero:

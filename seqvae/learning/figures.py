@@ -32,7 +32,7 @@ class Figures(Callback):
     """
 
     def __init__(
-        self, run: RunFiles, *, every: int, history: Callable[[], list[dict[str, float]]]
+        self, run: RunFiles, *, every: int, history: Callable[[], list[dict[str, float | int]]]
     ) -> None:
         self.run = run
         self.every = every
@@ -63,7 +63,7 @@ class Figures(Callback):
 
 
 def draw(
-    model: LatentVariableModel, data: NeuralData, history: list[dict[str, float]]
+    model: LatentVariableModel, data: NeuralData, history: list[dict[str, float | int]]
 ) -> dict[str, Figure]:
     """Draw what the data allow, for validation trials (training trials if there are none).
 

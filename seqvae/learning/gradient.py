@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
@@ -124,7 +125,7 @@ class GradientLearner:
             KeyboardInterrupt: if interrupted; what was saved so far can be resumed.
         """
         with quiet(), interruptible():
-            trainer = self._trainer(model, run)
+            trainer = self._trainer(model, data, run)
             with wandb_run(trainer, run):
                 if config is not None:
                     for logger in trainer.loggers:
@@ -133,11 +134,12 @@ class GradientLearner:
         if run.weights.exists():
             load_weights(run.weights, model)
 
-    def _trainer(self, model: LatentVariableModel, run: RunFiles) -> Trainer:
+    def _trainer(self, model: LatentVariableModel, data: NeuralData, run: RunFiles) -> Trainer:
         """Build the Trainer from the user's settings and ours, our callbacks after the user's."""
-        is_partial = isinstance(self.trainer, partial)
-        make = self.trainer.func if is_partial else self.trainer
-        given = dict(self.trainer.keywords) if is_partial else {}
+        make: Callable[..., Trainer] = self.trainer
+        given: dict[str, Any] = {}
+        if isinstance(self.trainer, partial):
+            make, given = self.trainer.func, self.trainer.keywords
         own = given.get("callbacks") or []
         own = own if isinstance(own, list) else [own]
         progress = self.progress and given.get("enable_progress_bar", True)
@@ -165,6 +167,8 @@ class GradientLearner:
             "enable_checkpointing": True,  # SaveLast; Lightning's own is not added beside it
             "enable_progress_bar": progress,
         }
+        if "val" not in data.split:
+            settings["limit_val_batches"] = 0
         if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
             settings["accelerator"] = "cpu"  # scores are summed in float64, which MPS lacks
         return make(**settings)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -24,8 +24,10 @@ from seqvae.types import Batch, DataSpec, Output
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
+DEFAULT_SCHEDULE = partial(ReduceLROnPlateau, factor=0.5, patience=12, min_lr=1e-4)
 
-class LatentVariableModel(pl.LightningModule):
+
+class LatentVariableModel(pl.LightningModule, ABC):
     """A model trained on the evidence lower bound by gradients.
 
     Subclasses set ``observation`` and fill in ``forward``, ``sample`` and ``recurrent_kernels``.
@@ -53,10 +55,8 @@ class LatentVariableModel(pl.LightningModule):
         *,
         objective: Objective = Objective(),  # noqa: B008 (frozen)
         optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=1e-4),
-        schedule: ScheduleFactory | None = partial(
-            ReduceLROnPlateau, factor=0.5, patience=10, min_lr=1e-5
-        ),
-        validation_samples: int = 8,
+        schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
+        validation_samples: int = 4,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -66,8 +66,10 @@ class LatentVariableModel(pl.LightningModule):
         self.validation_samples = validation_samples
         self.seed = 0
         self.null_counts: Tensor
+        self.observed_mean: Tensor
         self.observed_scale: Tensor
         self.register_buffer("null_counts", torch.full((spec.num_neurons,), torch.nan))
+        self.register_buffer("observed_mean", torch.zeros(spec.num_heldin))
         self.register_buffer("observed_scale", torch.ones(()))
         self._scores: list[Scores] = []
 
@@ -86,9 +88,16 @@ class LatentVariableModel(pl.LightningModule):
         """State-to-state weights, for the optional L2 term."""
         return []
 
-    def scaled(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
-        """Return what inference sees in units of its typical size (root mean square)."""
-        return batch.observed / self.observed_scale
+    def standardized(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
+        """Return what inference sees, centred at the training means, in units of typical deviation.
+
+        An entry hidden by dropout counts as 0, like the shown ones scaled up, so that the mean over
+        masks is the undropped input. A missing entry counts as the mean.
+        """
+        scored = batch.weight[:, : batch.observed.shape[1], list(self.spec.heldin)] > 0
+        missing = ~(batch.observed_mask | scored)
+        centred = (batch.observed - self.observed_mean) / self.observed_scale
+        return centred.masked_fill(missing, 0.0)
 
     @property
     def initialized(self) -> bool:
@@ -102,8 +111,8 @@ class LatentVariableModel(pl.LightningModule):
         self.null_counts.copy_(mean)
         self.observation.initialize(mean, std)
         heldin = list(self.spec.heldin)
-        power = (mean[heldin].square() + std[heldin].square()).mean()
-        self.observed_scale.copy_(power.sqrt().clamp_min(1e-6))
+        self.observed_mean.copy_(mean[heldin])
+        self.observed_scale.copy_(std[heldin].square().mean().sqrt().clamp_min(1e-6))
 
     # Lightning hooks
 
@@ -113,7 +122,7 @@ class LatentVariableModel(pl.LightningModule):
         if not self.initialized and isinstance(data, NeuralData):
             self.initialize(data)
 
-    def configure_optimizers(self) -> object:
+    def configure_optimizers(self) -> Any:
         """Make the optimiser and its schedule."""
         optimizer = self.make_optimizer(self.parameters())
         if self.make_schedule is None:
@@ -165,6 +174,11 @@ class LatentVariableModel(pl.LightningModule):
         while len(self._scores) <= dataloader_idx:
             self._scores.append(Scores(self.spec, self.null_counts, counts=counts))
         self._scores[dataloader_idx].update(self(batch, self.validation_samples), batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the posterior means of ``factors`` and of the data (``mean``, data units)."""
+        output = self(batch, self.validation_samples)
+        return {"mean": output.emission.mean.mean(dim=0), "factors": output.factors.mean(dim=0)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores and step a plateau schedule."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 
-DataKind: TypeAlias = Literal["counts", "real", "binary"]
+from seqvae.regression import DataKind, inside_support, log_partition, regress
 
-_FLOOR = 1e-9
 _WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 _PRIOR_BINS = (1e9, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
 _NUM_COMPONENTS = (4, 8, 12, 16, 24, 32, 64, 128)
@@ -176,8 +174,8 @@ class Readout:
         )
         components = (features - self.center) @ self.projection
         predictor = components @ self.coefficients[:-1] + self.coefficients[-1]
-        expected = self.unit * _log_partition(predictor, self.data_kind)[1]
-        return _inside(np.clip(expected, self.low, self.high), self.data_kind)
+        expected = self.unit * log_partition(predictor, self.data_kind)[1]
+        return inside_support(np.clip(expected, self.low, self.high), self.data_kind)
 
 
 def _training_mean(
@@ -186,14 +184,7 @@ def _training_mean(
     """Mean of the present entries of each neuron; 0 where there is none."""
     present = np.isfinite(train)
     total = np.where(present, train, 0.0).sum((0, 1), dtype=np.float64)
-    return _inside(total / np.maximum(present.sum((0, 1)), 1), data_kind)
-
-
-def _inside(mean: Float[np.ndarray, "*shape"], data_kind: DataKind) -> Float[np.ndarray, "*shape"]:
-    """Keep means where the likelihood of any data is finite."""
-    if data_kind == "counts":
-        return np.maximum(mean, _FLOOR)
-    return np.clip(mean, 1e-6, 1 - 1e-6) if data_kind == "binary" else mean
+    return inside_support(total / np.maximum(present.sum((0, 1)), 1), data_kind)
 
 
 def _unit(
@@ -279,7 +270,7 @@ def _choose_smoothing(
     for width in _widths(activity.shape[1]):
         sums = _kernel_sums(activity, width, num_bins=activity.shape[1], leave_out=True)
         for bins in _PRIOR_BINS:
-            predicted = _inside(_shrunk(sums, mean, bins=bins), data_kind)
+            predicted = inside_support(_shrunk(sums, mean, bins=bins), data_kind)
             scores[width, bins] = _log_likelihood(
                 activity, predicted, unit=unit, data_kind=data_kind
             )
@@ -351,86 +342,15 @@ def _readouts(
     low, high = (np.nan_to_num(pick.reduce(targets)) for pick in (np.fmin, np.fmax))
     for size in sorted({min(size, len(mean)) for size in sizes}):
         projection = directions[:, :size]
-        coefficients = _start(targets / units[1], size, data_kind=data_kind)
+        coefficients = None
         for penalty in penalties:
-            coefficients = _regress(
+            coefficients = regress(
                 (features - center) @ projection,
                 targets / units[1],
-                start=coefficients,
                 penalty=penalty,
                 data_kind=data_kind,
+                start=coefficients,
             )
             yield Readout(
                 data_kind, width, units[0], center, projection, coefficients, units[1], low, high
             )
-
-
-def _start(
-    targets: Float[np.ndarray, "sample heldout"], size: int, *, data_kind: DataKind
-) -> Float[np.ndarray, "component_and_one heldout"]:
-    """Coefficients that answer the mean of each neuron."""
-    mean = _training_mean(targets[None], data_kind)
-    coefficients = np.zeros((size + 1, len(mean)))
-    if data_kind == "counts":
-        coefficients[-1] = np.log(mean)
-    else:
-        coefficients[-1] = np.log(mean / (1 - mean)) if data_kind == "binary" else mean
-    return coefficients
-
-
-def _log_partition(
-    predictor: Float[np.ndarray, "*shape"], data_kind: DataKind
-) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
-    """A(eta) of the exponential family and its derivative, the mean: exp, logistic, identity."""
-    if data_kind == "counts":
-        mean = np.exp(np.minimum(predictor, 50.0))
-        return mean, mean
-    if data_kind == "binary":
-        log_partition = np.logaddexp(0.0, predictor)
-        return log_partition, np.exp(predictor - log_partition)
-    return 0.5 * predictor**2, predictor
-
-
-def _regress(
-    features: Float[np.ndarray, "sample component"],
-    targets: Float[np.ndarray, "sample heldout"],
-    *,
-    start: Float[np.ndarray, "component_and_one heldout"],
-    penalty: float,
-    data_kind: DataKind,
-) -> Float[np.ndarray, "component_and_one heldout"]:
-    """Minimise sum [A(eta) - y eta] + penalty/2 |w|^2 over present y, for all neurons at once.
-
-    The search runs in coordinates in which the curvature is about one in every direction.
-    """
-    from scipy.optimize import minimize
-
-    design = np.column_stack([features, np.ones(len(features))])
-    present = np.isfinite(targets)
-    observed = np.where(present, targets, 0.0)
-    ridge = np.full((len(start), 1), penalty)
-    ridge[-1] = 0.0
-    spread = (
-        np.ones(targets.shape[1])
-        if data_kind == "real"
-        else _training_mean(targets[None], data_kind)
-    )
-    unit = 1.0 / np.sqrt((design**2).sum(0)[:, None] * spread + ridge)
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        coefficients = flat.reshape(start.shape) * unit
-        predictor = design @ coefficients
-        log_partition, mean = _log_partition(predictor, data_kind)
-        loss = (present * (log_partition - observed * predictor)).sum()
-        loss += 0.5 * (ridge * coefficients**2).sum()
-        gradient = design.T @ (present * (mean - observed)) + ridge * coefficients
-        return loss, (gradient * unit).ravel()
-
-    fitted = minimize(
-        objective,
-        (start / unit).ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 300, "ftol": 1e-8, "gtol": 1e-2},
-    )
-    return fitted.x.reshape(start.shape) * unit

@@ -11,14 +11,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from seqvae.distributions import PathGaussian
 from seqvae.distributions.stepwise import prior_conditional
 from seqvae.encoders import Encoder, TrialGRU
 from seqvae.errors import InputError
 from seqvae.generators import GRU, Generator
-from seqvae.models.base import LatentVariableModel, OptimizerFactory, ScheduleFactory
+from seqvae.models.base import (
+    DEFAULT_SCHEDULE,
+    LatentVariableModel,
+    OptimizerFactory,
+    ScheduleFactory,
+)
 from seqvae.nn import SequenceGRU
 from seqvae.nn.controlled_decoder import ControlledDecoder
 from seqvae.objectives import Objective
@@ -86,10 +90,8 @@ class SequentialVAE(LatentVariableModel):
         observation: Callable[[int, int], Observation] = Poisson,
         objective: Objective = Objective(),  # noqa: B008 (frozen)
         optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=1e-4),
-        schedule: ScheduleFactory | None = partial(
-            ReduceLROnPlateau, factor=0.5, patience=10, min_lr=1e-5
-        ),
-        validation_samples: int = 8,
+        schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
+        validation_samples: int = 4,
     ) -> None:
         super().__init__(
             spec,
@@ -142,7 +144,7 @@ class SequentialVAE(LatentVariableModel):
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer initial condition and inputs, draw samples and decode them; see the class."""
-        observed = self.dropout(self.scaled(batch))
+        observed = self.dropout(self.standardized(batch))
         posterior = self.encoder(observed, batch.observed_mask, batch.lengths)
         if len(posterior.batch_shape + posterior.event_shape) != 2:
             raise InputError(

@@ -11,12 +11,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from seqvae.distributions.stepwise import prior_conditional
 from seqvae.encoders import MLP, Encoder
 from seqvae.errors import InputError
-from seqvae.models.base import LatentVariableModel, OptimizerFactory, ScheduleFactory
+from seqvae.models.base import (
+    DEFAULT_SCHEDULE,
+    LatentVariableModel,
+    OptimizerFactory,
+    ScheduleFactory,
+)
 from seqvae.nn import mlp
 from seqvae.objectives import Objective
 from seqvae.observations import Observation, Poisson
@@ -64,10 +68,8 @@ class VAE(LatentVariableModel):
         observation: Callable[[int, int], Observation] = Poisson,
         objective: Objective = Objective(),  # noqa: B008 (frozen)
         optimizer: OptimizerFactory = partial(AdamW, lr=2e-3, weight_decay=1e-4),
-        schedule: ScheduleFactory | None = partial(
-            ReduceLROnPlateau, factor=0.5, patience=10, min_lr=1e-5
-        ),
-        validation_samples: int = 8,
+        schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
+        validation_samples: int = 4,
     ) -> None:
         super().__init__(
             spec,
@@ -93,7 +95,7 @@ class VAE(LatentVariableModel):
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer z_t of every encoded bin, draw samples and decode them; see the class."""
-        observed = self.dropout(self.scaled(batch))
+        observed = self.dropout(self.standardized(batch))
         posterior = self.encoder(observed, batch.observed_mask, batch.lengths)
         if len(posterior.batch_shape + posterior.event_shape) != 3:
             raise InputError(

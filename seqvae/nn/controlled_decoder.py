@@ -106,9 +106,10 @@ class ControlledDecoder(nn.Module):
             from_encoding, from_factors = self.controller.weight_ih.split(
                 [encoding.shape[-1], kernel.shape[0]], dim=1
             )
+            # unbind, not projected[:, t]: the gradient of T slices would be T full tensors
             projected = functional.linear(
                 self.dropout(encoding), from_encoding, self.controller.bias_ih
-            )
+            ).unbind(dim=1)
             controller = self.controller_start.expand(*sampled, -1)
             factors = functional.linear(state, kernel)
         paths: list[list[Tensor]] = [[], [], [], []]
@@ -116,7 +117,7 @@ class ControlledDecoder(nn.Module):
         for t in range(external.shape[1]):
             if t < num_encoded:
                 controller = gru_step(
-                    projected[:, t] + functional.linear(self.dropout(factors), from_factors),
+                    projected[t] + functional.linear(self.dropout(factors), from_factors),
                     functional.linear(
                         controller, self.controller.weight_hh, self.controller.bias_hh
                     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from torch import nn
@@ -26,7 +27,7 @@ def mlp(
     """
     dims = [input_dim, *hidden_dims, output_dim]
     layers: list[nn.Module] = []
-    for i, (before, after) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+    for i, (before, after) in enumerate(itertools.pairwise(dims)):
         layers.append(nn.Linear(before, after))
         if i < len(hidden_dims) or activate_output:
             layers.append(nn.ReLU())

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from seqvae.plotting.style import GREY, SERIES, SMALL, new_figure, tidy
 
 
-def learning_curves(history: Sequence[Mapping[str, float | str]]) -> Figure:
+def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figure:
     """Bound, divergences, scores and learning rate over the optimiser's steps.
 
     The steps at which a warm-up holds beta below its final value are shaded.
@@ -58,20 +58,22 @@ def learning_curves(history: Sequence[Mapping[str, float | str]]) -> Figure:
     return figure
 
 
-def _columns(history: Sequence[Mapping[str, float | str]], *prefixes: str) -> list[str]:
+def _columns(history: Sequence[Mapping[str, float | int | str]], *prefixes: str) -> list[str]:
     """Columns that begin with one of the prefixes, in the order of their first row."""
     names = dict.fromkeys(name for row in history for name in row)
     return [name for prefix in prefixes for name in names if name.startswith(prefix)]
 
 
-def _values(history: Sequence[Mapping[str, float | str]], name: str) -> Float[np.ndarray, " row"]:
+def _values(
+    history: Sequence[Mapping[str, float | int | str]], name: str
+) -> Float[np.ndarray, " row"]:
     """One column; NaN where a row has none."""
     entries = (row.get(name, "") for row in history)
     return np.array([np.nan if entry == "" else float(entry) for entry in entries])
 
 
 def _named(
-    history: Sequence[Mapping[str, float | str]], names: list[str]
+    history: Sequence[Mapping[str, float | int | str]], names: list[str]
 ) -> dict[str, Float[np.ndarray, " row"]]:
     """The columns of these names that hold a finite value."""
     columns = {name: _values(history, name) for name in names}

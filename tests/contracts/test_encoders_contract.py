@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
+from walk import members
 
 import seqvae.encoders
 from seqvae.distributions import kl
 from seqvae.encoders import Encoder, Head
 from seqvae.types import Latent
 from toy import scramble
-from walk import members
 
 INPUT_DIM, LATENT_DIM, NUM_BINS = 4, 3, 7
 LENGTHS = torch.tensor([NUM_BINS, 2, 5])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from walk import members
 
 import seqvae.generators
 from seqvae.generators import Generator
 from toy import scramble
-from walk import members
 
 INPUT_DIM, STATE_DIM = 3, 5
 GENERATORS = members(seqvae.generators, Generator)

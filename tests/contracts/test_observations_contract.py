@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
-
 import pytest
 import torch
 from torch import Tensor
+from walk import members
 
 import seqvae.observations
 from seqvae.observations import Observation
 
 FACTOR_DIM, NUM_NEURONS = 3, 5
-
-
-def members() -> list[type[Observation]]:
-    package = seqvae.observations
-    found: set[type[Observation]] = set()
-    for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        for value in vars(importlib.import_module(info.name)).values():
-            if inspect.isclass(value) and issubclass(value, Observation):
-                found.add(value)
-    return sorted((m for m in found if not inspect.isabstract(m)), key=lambda m: m.__name__)
-
+MEMBERS = members(seqvae.observations, Observation)
 
 MEAN = {
     "counts": torch.tensor([0.05, 0.2, 0.7, 1.5, 4.0]),
@@ -33,7 +20,7 @@ MEAN = {
 }
 
 
-@pytest.fixture(params=members(), ids=lambda member: member.__name__)
+@pytest.fixture(params=MEMBERS, ids=lambda member: member.__name__)
 def observation(request: pytest.FixtureRequest) -> Observation:
     torch.manual_seed(0)
     return request.param(FACTOR_DIM, NUM_NEURONS)
@@ -47,7 +34,7 @@ def example(observation: Observation, *leading: int) -> tuple[Tensor, Tensor]:
 
 def test_the_walk_finds_the_members() -> None:
     assert {"Poisson", "NegativeBinomial", "Gaussian", "Bernoulli"} <= {
-        member.__name__ for member in members()
+        member.__name__ for member in MEMBERS
     }
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
-
 import pytest
 import torch
 from torch.distributions import Distribution, Normal
+from walk import members
 
 import seqvae.priors
 from seqvae.distributions import kl, log_ratio
@@ -18,19 +15,10 @@ from seqvae.types import Latent
 
 LATENT_DIM, BIN_WIDTH = 3, 0.01
 EVENT_SHAPES = [(LATENT_DIM,), (1, LATENT_DIM), (6, LATENT_DIM)]
+MEMBERS = members(seqvae.priors, Prior)
 
 
-def members() -> list[type[Prior]]:
-    package = seqvae.priors
-    found: set[type[Prior]] = set()
-    for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        for value in vars(importlib.import_module(info.name)).values():
-            if inspect.isclass(value) and issubclass(value, Prior):
-                found.add(value)
-    return sorted((m for m in found if not inspect.isabstract(m)), key=lambda m: m.__name__)
-
-
-@pytest.fixture(params=members(), ids=lambda member: member.__name__)
+@pytest.fixture(params=MEMBERS, ids=lambda member: member.__name__)
 def prior(request: pytest.FixtureRequest) -> Prior:
     torch.manual_seed(0)
     return request.param(LATENT_DIM)
@@ -56,7 +44,7 @@ def latent_under(distribution: Distribution, event_shape: tuple[int, ...]) -> La
 
 
 def test_the_walk_finds_the_members() -> None:
-    names = {member.__name__ for member in members()}
+    names = {member.__name__ for member in MEMBERS}
     assert {"StandardNormal", "LearnableNormal", "IIDNormal", "AR1"} <= names
 
 

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from seqvae import GradientLearner, fit
+from seqvae.config import from_config
+from seqvae.learning.weights_and_biases import has_account
+from tiny import SVAE, tiny_data, tiny_learner
+
+wandb = pytest.importorskip("wandb")
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    """A user who never logged in to W&B, who has no keyboard, and whose home is elsewhere."""
+    for name in ("API_KEY", "MODE", "DIR", "BASE_URL", "PROJECT", "SILENT", "IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("W&B prompted"))
+    monkeypatch.setattr("getpass.getpass", lambda *_: pytest.fail("W&B prompted"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+
+
+def learner_with_wandb(max_epochs=2, **logger):
+    """As YAML gives it."""
+    node = {"class_path": "pytorch_lightning.loggers.WandbLogger", "init_args": logger}
+    settings = {"logger": node, "max_epochs": max_epochs, "accelerator": "cpu"}
+    trainer = {"class_path": "pytorch_lightning.Trainer", "init_args": settings}
+    return from_config({"trainer": trainer, "progress": False}, GradientLearner)
+
+
+def records(path: Path):
+    """Read the records of a .wandb file: LevelDB's log format, whose items are protobufs.
+
+    After a header of 7 bytes come blocks of 32768 bytes; a record in one is checksum (4 bytes),
+    length (2), kind (1: whole, 2: first, 3: middle, 4: last part) and the part itself.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, position, parts = path.read_bytes(), 7, b""
+    assert content[:4] == b":W&B"
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        parts += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def key(item):
+    """The name of a logged value; a figure has further keys below its name."""
+    return item.nested_key[0] if item.nested_key else item.key
+
+
+def offline_run(folder: Path) -> Path:
+    (found,) = [path for path in (folder / "wandb").glob("offline-run-*") if path.is_dir()]
+    return found
+
+
+def test_fit_without_account_runs_offline_into_the_run_folder(tmp_path):
+    run = fit(tiny_data(), SVAE, learner_with_wandb(project="lorenz"), run_dir=str(tmp_path / "r"))
+    assert wandb.run is None
+    assert not (Path.cwd() / "wandb").exists()  # nothing where the user stands
+    offline = offline_run(run.folder)
+    (log,) = offline.glob("*.wandb")
+    found = list(records(log))
+
+    history = [
+        {key(item): json.loads(item.value_json) for item in record.history.item}
+        for record in found
+        if record.HasField("history")
+    ]
+    logged = {name for row in history for name in row}
+    assert {"val/elbo", "val/co_bps", "train/elbo", "train/beta", "epoch"} <= logged
+    last = [row["val/elbo"] for row in history if "val/elbo" in row][-1]
+    assert str(last)[:8] in run.files.history.read_text()
+
+    config = {}
+    for record in found:
+        sources = [record.run.config] if record.HasField("run") else []
+        sources += [record.config] if record.HasField("config") else []
+        for item in (item for source in sources for item in source.update):
+            config[key(item)] = json.loads(item.value_json)
+    model = config["model"]
+    assert model["class_path"] == "seqvae.models.SequentialVAE"
+    assert model["init_args"]["factor_dim"] == 3
+    assert config["seed"] == 0
+
+    pictures = {path.name.rsplit("_", 2)[0] for path in offline.rglob("*.png")}
+    assert {"learning_curves", "rasters_and_rates", "latents", "inferred_inputs"} <= pictures
+    assert {f"figures/{name}" for name in pictures} <= logged
+
+
+def test_second_fit_of_a_process_has_its_own_wandb_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+    learner = learner_with_wandb(1)
+    for name in ("a", "b"):
+        fit(tiny_data(), SVAE, learner, run_dir=str(tmp_path / name))
+        assert wandb.run is None
+    assert offline_run(tmp_path / "a").name != offline_run(tmp_path / "b").name
+
+
+def test_given_folder_of_wandb_is_respected(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+    (tmp_path / "mine").mkdir()
+    fit(
+        tiny_data(),
+        SVAE,
+        learner_with_wandb(1, save_dir=str(tmp_path / "mine")),
+        run_dir=str(tmp_path / "r"),
+    )
+    assert offline_run(tmp_path / "mine")
+    assert not (tmp_path / "r" / "wandb").exists()
+
+
+def test_failed_fit_closes_its_wandb_run(tmp_path, monkeypatch):
+    def fail(self, *args):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("seqvae.learning.callbacks.SaveLast.on_train_epoch_end", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tiny_data(), SVAE, learner_with_wandb(1), run_dir=str(tmp_path / "r"))
+    assert wandb.run is None
+
+
+def test_wandb_run_of_the_caller_stays_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+    (tmp_path / "outer").mkdir()
+    with wandb.init(mode="offline", dir=str(tmp_path / "outer")) as outer:
+        with pytest.warns(UserWarning, match="wandb run already in progress"):
+            fit(tiny_data(), SVAE, learner_with_wandb(1), run_dir=str(tmp_path / "r"))
+        assert wandb.run is outer
+
+
+def test_fit_without_wandb_does_not_touch_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("W&B was started"))
+    fit(tiny_data(), SVAE, tiny_learner(1), run_dir=str(tmp_path / "r"))
+
+
+def test_account_is_known_by_key_or_netrc(tmp_path, monkeypatch):
+    assert not has_account()
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine github.com login me password x\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert not has_account()
+    netrc.write_text("machine api.wandb.ai login user password x\n")
+    assert has_account()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.lab.org:8080")
+    assert not has_account()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert has_account()
