@@ -59,6 +59,7 @@ def _r2(
         return float("nan")
     folds = list(GroupKFold(num_folds).split(trial, groups=trial))
     decoder = make_pipeline(StandardScaler(), RidgeCV(_PENALTIES, cv=folds))
-    decoder.fit(factors_train[train], target_train[train])
+    # In double precision: factors may be nearly collinear.
+    decoder.fit(factors_train[train].astype(np.float64), target_train[train])
     residual = target_test[test] - decoder.predict(factors_test[test])
     return float(1.0 - np.sum(residual**2) / total)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from seqvae.data import NeuralData
+from seqvae.data import CoordinatedDropout, NeuralData
 from seqvae.data.sources import Lorenz
 from seqvae.distributions import Delta, PoissonLogRate, kl_terms
 from seqvae.encoders import MLP, BinGRU, DeltaHead, TrialGRU
@@ -206,6 +206,30 @@ def test_scale_of_the_observed_counts_is_taken_out():
     model.observed_scale.fill_(4.0)
     after = answer(model, replace(batch, observed=4 * batch.observed))
     torch.testing.assert_close(after.factors, before.factors)
+
+
+def test_mean_input_over_dropout_masks_is_the_undropped_input():
+    model, batch = make_vae(), toy_batch(SPEC)
+    model.observed_mean.copy_(torch.linspace(0.1, 1.0, SPEC.num_heldin))
+    undropped = model.standardized(batch)
+    generator = torch.Generator().manual_seed(0)
+    dropout = CoordinatedDropout(0.3)
+    inputs = torch.stack(
+        [model.standardized(dropout(batch, SPEC.heldin, generator)) for _ in range(4000)]
+    )
+    error = inputs.std(dim=0) / len(inputs) ** 0.5
+    assert ((inputs.mean(dim=0) - undropped).abs() <= 5 * error + 1e-6).all()
+
+
+def test_missing_entries_are_seen_as_the_mean():
+    model, batch = make_vae(), toy_batch(SPEC)
+    model.observed_mean.fill_(0.7)
+    mask, weight, observed = (
+        part.clone() for part in (batch.observed_mask, batch.weight, batch.observed)
+    )
+    mask[0, 1, 2], weight[0, 1, SPEC.heldin[2]], observed[0, 1, 2] = False, 0.0, 0.0
+    seen = model.standardized(replace(batch, observed=observed, observed_mask=mask, weight=weight))
+    assert seen[0, 1, 2] == 0.0
 
 
 @pytest.mark.slow
