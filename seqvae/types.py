@@ -53,9 +53,9 @@ class DataSpec:
         return self.num_time_bins - self.num_encoded_bins
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
-    """Some trials, padded to one length.
+    """Some trials, padded to one length. Treat it as a value (Lightning cannot cast frozen ones).
 
     Attributes:
         observed: all that inference may see; missing entries are 0.

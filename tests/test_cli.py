@@ -309,9 +309,9 @@ def test_evaluate_prints_the_baselines_beside_the_model(run, capsys, tmp_path):
     out = tmp_path / "metrics.json"
     assert cli.main(["evaluate", "--run", str(run), "--num_samples", "2", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any("co_bps" in line for line in lines)
-    assert any(line.startswith("model ") for line in lines)
-    assert any(line.startswith("mean_rate ") for line in lines)
+    (header,) = (line for line in lines if line.startswith(" "))
+    assert header.split() == ["model", "mean_rate", "smoothing_glm", "true_rates"]
+    assert any(line.startswith("co_bps ") for line in lines)
     assert "baselines" in json.loads(out.read_text())
 
 

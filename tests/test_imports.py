@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,22 +46,6 @@ def test_refused_typo_imports_nothing_heavy_beyond_lightning():
     unavoidable = imported("-c", "import pytorch_lightning")
     flags = ("--data.source", "Lorenz", "--model", "SequentialVAE", "--model.factor_dmi", "3")
     assert not (imported("-m", "seqvae", "fit", *flags) - unavoidable) & HEAVY
-
-
-@pytest.mark.slow
-def test_refused_typo_takes_little_longer_than_importing_lightning():
-    flags = ("--data.source", "Lorenz", "--model", "SequentialVAE", "--model.factor_dmi", "3")
-    typo = fastest("-m", "seqvae", "fit", *flags)
-    assert typo < 1.5 * fastest("-c", "import pytorch_lightning")
-
-
-def fastest(*command: str) -> float:
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *command], capture_output=True, cwd=ROOT, check=False)
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def test_public_names_are_what_they_say():

@@ -67,6 +67,16 @@ class GradientLearner:
     figures_every: int = 0
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        """Write our defaults into the factory, so that a saved configuration tells them."""
+        given = self.trainer if isinstance(self.trainer, partial) else partial(self.trainer)
+        if not isinstance(given.func, type):
+            raise InputError(
+                f"trainer must be a Trainer class or functools.partial of one, got {given.func!r}"
+            )
+        complete = partial(given.func, **{**DEFAULT_TRAINER.keywords, **given.keywords})
+        object.__setattr__(self, "trainer", complete)
+
     def check(
         self, model: LatentVariableModel, data: NeuralData, *, checkpoint: Path | None = None
     ) -> None:
@@ -136,10 +146,8 @@ class GradientLearner:
 
     def _trainer(self, model: LatentVariableModel, data: NeuralData, run: RunFiles) -> Trainer:
         """Build the Trainer from the user's settings and ours, our callbacks after the user's."""
-        make: Callable[..., Trainer] = self.trainer
-        given: dict[str, Any] = {}
-        if isinstance(self.trainer, partial):
-            make, given = self.trainer.func, self.trainer.keywords
+        assert isinstance(self.trainer, partial)  # see __post_init__
+        given: dict[str, Any] = self.trainer.keywords
         own = given.get("callbacks") or []
         own = own if isinstance(own, list) else [own]
         progress = self.progress and given.get("enable_progress_bar", True)
@@ -161,8 +169,9 @@ class GradientLearner:
             )
         if progress and not has_own_bar:
             callbacks.append(Progress(self.select))
-        settings = {"default_root_dir": str(run.folder), **DEFAULT_TRAINER.keywords, **given}
-        settings |= {
+        settings = {
+            "default_root_dir": str(run.folder),
+            **given,
             "callbacks": callbacks,
             "enable_checkpointing": True,  # SaveLast; Lightning's own is not added beside it
             "enable_progress_bar": progress,
@@ -171,7 +180,7 @@ class GradientLearner:
             settings["limit_val_batches"] = 0
         if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
             settings["accelerator"] = "cpu"  # scores are summed in float64, which MPS lacks
-        return make(**settings)
+        return self.trainer.func(**settings)
 
 
 def check_checkpoint(path: Path, model: LatentVariableModel) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -21,7 +21,7 @@ from seqvae.observations import Observation
 from seqvae.seeds import step_seed
 from seqvae.types import Batch, DataSpec, Output
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
 DEFAULT_SCHEDULE = partial(ReduceLROnPlateau, factor=0.5, patience=12, min_lr=1e-4)
@@ -124,7 +124,7 @@ class LatentVariableModel(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser and its schedule."""
-        optimizer = self.make_optimizer(self.parameters())
+        optimizer = self.make_optimizer(self.parameter_groups())
         if self.make_schedule is None:
             return optimizer
         schedule = self.make_schedule(optimizer)
@@ -133,6 +133,16 @@ class LatentVariableModel(pl.LightningModule, ABC):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False},
         }
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return matrices, which weight decay may shrink, and all the rest, which it must not.
+
+        A bias holds a neuron's mean rate, a vector of a prior its scale; decay would bend the model
+        rather than simplify it.
+        """
+        matrices = [parameter for parameter in self.parameters() if parameter.ndim > 1]
+        rest = [parameter for parameter in self.parameters() if parameter.ndim <= 1]
+        return [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: object) -> None:
         """Step a schedule that counts epochs."""

@@ -89,7 +89,8 @@ def gru_step(
             projected_inputs[..., 2 * hidden :], reset, projected_state[..., 2 * hidden :]
         )
     )
-    return torch.lerp(candidate, state, update)
+    # under mixed precision the projections are half, the state is kept in full
+    return torch.lerp(candidate.to(state.dtype), state, update.to(state.dtype))
 
 
 def open_update_gates(module: nn.GRU | nn.GRUCell) -> None:
