@@ -3,7 +3,8 @@
     seqvae VERB [--config FILE] [--key value | --key=value ...]
 
 A flag is the dotted key of a value in the YAML file without its ``init_args``. Exit codes: 0 done,
-2 the user can mend it (one sentence on stderr), 1 a defect of ours (traceback), 130 interrupted.
+2 the user can mend it (one sentence on stderr), 1 a defect of ours (traceback), 130 interrupted,
+143 terminated.
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SystemExit as exit_:  # Lightning's answer to an interrupt
             if isinstance(exit_.__context__, KeyboardInterrupt):
                 return _interrupted(verb)
+            if exit_.code is None:  # and to a termination, which is no success
+                _tell(verb, "terminated")
+                return 143
             raise
         except Exception as error:
             if not _is_users(error):
@@ -115,6 +119,8 @@ def _command(verb: str, argv: Sequence[str]) -> None:
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own parts, as with python -m
     tree = read_command(function, tree, flags, trust=trust)
+    if verb == "fit" and tree.get("learner") is None:
+        tree["learner"] = {}  # its defaults, so that --print_config shows them
     if wants_help:
         print(help_text(verb, function, tree, trust=trust), end="")
         return
@@ -149,6 +155,8 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
             flags[key] = _parse(key, value)
         elif words and not words[0].startswith("--") and key not in ("help", "print_config"):
             flags[key] = _parse(key, words.pop(0))
+        elif key in ("config", "run", "run_dir", "out"):
+            raise InputError(f"--{key} needs a value")
         else:
             flags[key] = True
     return flags
@@ -249,7 +257,10 @@ def _build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool
     from seqvae.config import read_arguments
     from seqvae.signatures import REQUIRED, parameters
 
-    needs_data = "data" in parameters(function) and parameters(function)["data"].default is REQUIRED
-    if needs_data and "data" not in tree:
-        raise InputError("data is required: give --data.source.path FILE or --config FILE")
+    known = parameters(function)
+    required = {name for name, parameter in known.items() if parameter.default is REQUIRED}
+    cures = {"data": "--data.source.path FILE or --config FILE", "run": "--run FOLDER"}
+    for name in cures.keys() & required - tree.keys():
+        if tree.keys() <= known.keys():  # else the name may be there, but misspelt
+            raise InputError(f"{name} is required: give {cures[name]}")
     return read_arguments(function, tree, trust=trust)

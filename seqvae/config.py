@@ -288,7 +288,8 @@ def _open(tree: Any, annotation: Any, key: str, trust: bool) -> tuple[Part, type
     if isinstance(tree, str):
         tree = {"class_path": tree}
     if not asked or not isinstance(tree, Mapping):
-        got = tree["class_path"] if isinstance(tree, Mapping) and len(tree) == 1 else tree
+        is_name = isinstance(tree, Mapping) and set(tree) == {"class_path"}
+        got = tree["class_path"] if is_name else tree
         raise InputError(f"{key} must be {describe(annotation)}, got {got!r}")
     if "class_path" in tree:
         for name in tree:
@@ -303,7 +304,7 @@ def _open(tree: Any, annotation: Any, key: str, trust: bool) -> tuple[Part, type
             f"{key} must be {describe(annotation)}, got {name!r}{nearest_class('', asked)}"
         )
     if len(asked) == 1 and not is_abstract(asked[0].base):
-        return asked[0], asked[0].base, dict(tree)
+        return asked[0], asked[0].base, _arguments(tree, key)
     raise InputError(f"{key} has no class: name one (class_path){nearest_class('', asked)}")
 
 
@@ -311,7 +312,7 @@ def _arguments(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
     arguments = tree.get("init_args", {}) if "class_path" in tree else tree
     if not isinstance(arguments, Mapping | None):
         raise InputError(f"{key}.init_args must be a mapping, got {arguments!r}")
-    return dict(arguments or {})
+    return {str(name): value for name, value in (arguments or {}).items()}
 
 
 def _settable(function: Callable[..., Any], num_facts: int = 0) -> dict[str, Parameter]:

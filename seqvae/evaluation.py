@@ -41,9 +41,9 @@ def evaluate_model(
         ``elbo``, ``iwae``, ``kl/<latent>`` (nats per trial), ``log_likelihood`` (nats per entry),
         ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2``, ``behavior_r2``, as far as the
         data allow. Under ``baselines`` the same for the mean rate and smoothing + GLM, and, where
-        the truth is known, for the true rates. Under ``gain`` how much better than each baseline
-        the model predicts what it did not see, paired over trials: ``mean`` and ``standard_error``
-        in bits per spike (counts) or nats per entry.
+        the truth is known, for the true rates. Under ``gain``, for counts, how much better than
+        each baseline the model predicts what it did not see, paired over trials: ``mean`` and
+        ``standard_error`` in bits per spike.
     """
     trials = data.trials(split)
     row = _Row(model, data)
@@ -104,7 +104,7 @@ class _Row:
     def compute(self) -> dict[str, float]:
         """Return the scores by name."""
         found = self.scores.compute()
-        if self.rates is not None:
+        if bool(self.r2.num_bins.any()):
             found["rates_r2"] = float(self.r2.compute())
         return found
 
@@ -144,8 +144,6 @@ def _baselines(
 ) -> dict[str, tuple[_Row, dict[str, Any]]]:
     """Score the baselines, learned on the training trials of ``data``, and the true rates."""
     activity, rates, spec = data.recording.activity, data.recording.rates, data.spec
-    if activity.shape[-1] != spec.num_neurons:  # held-in neurons only: nothing to learn from
-        return {}
     kind = model.observation.data_kind
     heldin = np.array(spec.heldin)
     rows: dict[str, tuple[_Row, dict[str, Any]]] = {}
@@ -167,7 +165,11 @@ def _baselines(
             lambda word: smoothing.predict(activity[data.trials(word)])[..., heldin],
         )
         rows["smoothing_glm"] = (row, found)
-    if rates is not None and kind == "counts" and spec.bin_width is not None:
+    trials = data.trials(split)
+    has_truth = rates is not None and bool(
+        (np.isfinite(rates[trials]) | np.isnan(activity[trials])).all()
+    )
+    if rates is not None and has_truth and kind == "counts" and spec.bin_width is not None:
         row = _Row(model, data)
         for batch in data.batches(split):
             truth = np.nan_to_num(rates[batch.trial.numpy()] * spec.bin_width)

@@ -60,8 +60,6 @@ def posterior_dataset(
     neuron, trial = recording.neuron_ids, recording.trial_ids
     assert neuron is not None
     assert trial is not None
-    if len(neuron) != spec.num_neurons:  # a file with the held-in neurons only
-        neuron = np.arange(spec.num_neurons)
     writer = PosteriorWriter(
         path,
         trial=trial[trials],

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqvae.distributions import Delta, kl, log_ratio
+from seqvae.distributions.divergence import bare
+from seqvae.errors import InputError
 from seqvae.types import Batch, Output
 
 
@@ -41,7 +43,7 @@ class Objective:
         for name in ("beta", "recurrent_l2", "beta_start", "beta_steps", "recurrent_l2_start",
                      "recurrent_l2_steps"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
+                raise InputError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
 
     def beta_at(self, step: int) -> float:
         """Return the weight of the KL at an optimiser step."""
@@ -87,35 +89,50 @@ class Bound(NamedTuple):
         )
 
 
-def log_likelihood(output: Output, batch: Batch) -> Float[Tensor, "sample batch"]:
-    """Return sum over (t, n) of weight_tn log p(x_tn | f_t), in nats, for each sample and trial."""
-    return (batch.weight * output.emission.log_prob(batch.target)).sum(dim=(-2, -1))
+LogProb = Float[Tensor, "sample batch time neuron"]
 
 
-def bound(output: Output, batch: Batch) -> Bound:
+def log_likelihood(
+    output: Output, batch: Batch, *, log_prob: LogProb | None = None
+) -> Float[Tensor, "sample batch"]:
+    """Return sum over (t, n) of weight_tn log p(x_tn | f_t), in nats, for each sample and trial.
+
+    Args:
+        output: what the model answered.
+        batch: what it was asked.
+        log_prob: log p(x_tn | f_t), where it is known already.
+    """
+    log_prob = output.emission.log_prob(batch.target) if log_prob is None else log_prob
+    return (batch.weight * log_prob).sum(dim=(-2, -1))
+
+
+def bound(output: Output, batch: Batch, *, log_prob: LogProb | None = None) -> Bound:
     """Return the terms of the evidence lower bound, averaged over posterior samples.
 
     ELBO = E_q[sum_tn weight_tn log p(x_tn | f_t)] - sum over latents of KL(q || p), in nats per
     trial, with exact normalisation of every density (Kingma & Welling 2014).
     """
     return Bound(
-        log_likelihood(output, batch).mean(dim=0),
+        log_likelihood(output, batch, log_prob=log_prob).mean(dim=0),
         {name: kl(latent).mean(dim=0) for name, latent in output.latents.items()},
     )
 
 
 def has_elbo(output: Output) -> bool:
     """Return whether every posterior has a density, so that there is a bound to report."""
-    return not any(isinstance(latent.posterior, Delta) for latent in output.latents.values())
+    posteriors = [bare(latent.posterior) for latent in output.latents.values()]
+    return not any(isinstance(posterior, Delta) for posterior in posteriors)
 
 
-def importance_weighted_bound(output: Output, batch: Batch) -> Float[Tensor, " batch"]:
+def importance_weighted_bound(
+    output: Output, batch: Batch, *, log_prob: LogProb | None = None
+) -> Float[Tensor, " batch"]:
     """Return the importance-weighted bound of Burda et al. 2016, in nats per trial.
 
     log 1/K sum_k p(x, z_k) / q(z_k | x) with the K samples of ``output``; K = 1 is one-sample
     ELBO, and the bound tightens with K.
     """
-    log_weights = log_likelihood(output, batch)
+    log_weights = log_likelihood(output, batch, log_prob=log_prob)
     for latent in output.latents.values():
         log_weights = log_weights - log_ratio(latent)
     return torch.logsumexp(log_weights, dim=0) - math.log(log_weights.shape[0])

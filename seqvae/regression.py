@@ -39,6 +39,23 @@ def _link(mean: Float[np.ndarray, "*shape"], data_kind: DataKind) -> Float[np.nd
     return np.log(mean / (1 - mean)) if data_kind == "binary" else mean
 
 
+def log_likelihood(
+    target: Float[np.ndarray, "trial time neuron"],
+    mean: Float[np.ndarray, "trial time neuron"],
+    *,
+    unit: Float[np.ndarray, " neuron"],
+    data_kind: DataKind,
+) -> float:
+    """Sum over present entries, up to terms without ``mean``; real data have std ``unit``."""
+    if data_kind == "counts":
+        terms = target * np.log(mean) - mean
+    elif data_kind == "binary":
+        terms = target * np.log(mean) + (1 - target) * np.log1p(-mean)
+    else:
+        terms = -0.5 * ((target - mean) / unit) ** 2
+    return float(np.nansum(terms))
+
+
 def regress(
     features: Float[np.ndarray, "sample feature"],
     targets: Float[np.ndarray, "sample output"],

@@ -63,13 +63,14 @@ class Run:
     @property
     def seed(self) -> int:
         """The seed of the fit."""
-        return int(self.config["seed"])
+        seed: int = self.config["seed"]
+        return seed
 
     @property
     def spec(self) -> DataSpec:
         """The facts of the data that the model was built for."""
-        facts = dict(self.provenance["data"]["spec"])
-        return DataSpec(**{**facts, "heldin": tuple(facts["heldin"])})
+        facts = self.provenance["data"]["spec"]
+        return from_config(facts, DataSpec, key=f"{self.files.provenance}: spec")
 
     @property
     def hash(self) -> str:
@@ -94,7 +95,7 @@ class Run:
         """
         if self._model is None:
             factory = self._build("model", ModelFactory, trust)
-            model = factory(self.spec)
+            model = build_model(factory, self.spec)
             load_weights(self.files.weights, model)
             model.seed = self.seed
             self._model = model
@@ -126,6 +127,20 @@ class Run:
         if not trust:
             check_trusted(tree)
         return from_config(tree, annotation, key=section, trust=trust)
+
+
+def build_model(factory: ModelFactory, spec: DataSpec) -> LatentVariableModel:
+    """Build a model.
+
+    Raises:
+        InputError: if a layer refuses its size, or another argument.
+    """
+    try:
+        return factory(spec)
+    except InputError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"model: {error}") from error
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -243,21 +258,29 @@ def _read_config(files: RunFiles) -> dict[str, Any]:
         config = yaml.safe_load(files.config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{files.folder} is not a run: it has no config.yaml") from error
+    except OSError as error:
+        raise InputError(f"{files.config} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{files.config} is not valid YAML") from error
     sections = ("seed", "data", "model", "learner")
     for section in sections:
         if not isinstance(config, dict) or section not in config:
             raise InputError(f"{files.config} has no section {section!r}")
+    data, seed = config["data"], config["seed"]
+    if not isinstance(data, dict) or not isinstance(data.get("init_args"), dict):
+        raise InputError(f"{files.config}: data must hold class_path and init_args, got {data!r}")
+    if not isinstance(seed, int):
+        raise InputError(f"{files.config}: seed must be int, got {seed!r}")
     return config
 
 
 def _read_provenance(files: RunFiles) -> dict[str, Any]:
     try:
         content = json.loads(files.provenance.read_text(encoding="utf-8"))
-        content["data"]["spec"], content["data"]["checksum"], content["versions"]["seqvae"]
+        content["data"]["spec"], content["data"]["checksum"]
+        content["versions"]["seqvae"], content["versions"]["torch"]
     except FileNotFoundError as error:
         raise InputError(f"{files.folder} is not a run: it has no provenance.json") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{files.provenance} is damaged; the run cannot be read") from error
     return content

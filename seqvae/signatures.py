@@ -164,6 +164,8 @@ def read_leaf(value: Any, annotation: Any) -> tuple[bool, Any]:
     """Read a value that is no part: (whether the annotation accepts it, the value as typed)."""
     if any(member in (Any, object) for member in members(annotation)):
         return True, value
+    if value is None:  # to the parser, a value that is not given
+        return any(member in (None, type(None)) for member in members(annotation)), value
     plain = _without_parts(annotation)
     if plain is None:
         return False, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,27 @@ def load_weights(path: Path, model: nn.Module) -> None:
     """
     if not path.exists():
         raise InputError(f"{path} does not exist: the run has saved no weights yet")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many kinds for a damaged file
-        raise InputError(
-            f"{path} cannot be read: it is truncated or not a weights file of seqvae"
-        ) from error
+    content = load_plain(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a weights file of seqvae (expected format {FORMAT!r})")
     check_weights(path, content.get("state_dict"), model)
     model.load_state_dict(content["state_dict"])
+
+
+def load_plain(path: Path) -> Any:
+    """Return what a file of ``torch.save`` holds, if it holds tensors and plain values only.
+
+    Raises:
+        InputError: if it is truncated, or anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle of a foreign file
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises many kinds for a damaged file
+        raise InputError(
+            f"{path} cannot be read: it is truncated or not a file of seqvae"
+        ) from error
 
 
 def check_weights(path: str | os.PathLike[str], found: Any, model: nn.Module) -> None:

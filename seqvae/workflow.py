@@ -23,6 +23,7 @@ from seqvae.learning import GradientLearner
 from seqvae.run import (
     ModelFactory,
     Run,
+    build_model,
     check_folder,
     check_resumable,
     create_run,
@@ -61,12 +62,21 @@ def fit(
         InputError: for anything the user can mend; nothing is written then.
     """
     learner = learner if learner is not None else GradientLearner()
+    if not isinstance(data, NeuralData):
+        raise InputError(f"data must be NeuralData, got {type(data).__name__}")
+    if not hasattr(learner, "learn"):
+        raise InputError(
+            "learner must be a GradientLearner, e.g. GradientLearner(partial(Trainer, "
+            f"max_epochs=50)), got {type(learner).__name__}"
+        )
     made = model.func if isinstance(model, partial) else model
     if not isinstance(made, type):
         name = getattr(made, "__qualname__", f"an instance of {type(made).__name__}")
         raise InputError(f"model: use a class or functools.partial of a class, got {name}")
     if run_dir is None:
         run_dir = f"runs/{made.__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be from 0 to 2**63 - 1, got {seed}")
     folder = Path(run_dir)
     check_folder(folder, resume=resume, overwrite=overwrite)
     data.seed = seed
@@ -75,7 +85,7 @@ def fit(
     config = to_config({"seed": seed, "data": data, "model": model, "learner": learner})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = model(data.spec)
+        module = build_model(model, data.spec)
         module.seed = seed
         module.initialize(data)
         files, checkpoint = RunFiles(folder), None
@@ -210,8 +220,7 @@ def _open(run: Run | str, data: NeuralData | None, trust: bool) -> tuple[Run, Ne
         return run, run.data(trust=trust), model
     data.setup()
     data.recording.require(model.observation.data_kind)
-    data.adapt(run.spec)
-    return run, data, model
+    return run, data.adapted(run.spec), model
 
 
 def _check_num_samples(num_samples: int) -> None:

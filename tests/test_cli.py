@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from seqvae import cli, workflow
 from seqvae.data import NeuralData
@@ -174,6 +175,10 @@ def test_printed_config_is_complete_and_read_again(config, tmp_path, called, cap
         ("--data.source.path", "'True' ends in ''"),
         ("--data.source.path nowhere.h5", "nowhere.h5"),
         ("--config nowhere.yaml", "cannot read 'nowhere.yaml'"),
+        ("--config", "--config needs a value"),
+        ("--seed -1", "seed must be from 0"),
+        ('--model.latent_dim {"a":3}', "model.latent_dim must be int, got {'a': 3}"),
+        ("--data.split_seed -1", "split_seed must be at least 0"),
     ],
 )
 def test_mistake_gets_one_sentence_and_writes_nothing(
@@ -198,6 +203,8 @@ def test_mistake_gets_one_sentence_and_writes_nothing(
         ),
         ({"data": 7}, "data must be a class of NeuralData, got 7"),
         ({"seed": "x"}, "seed must be int, got 'x'"),
+        ({"model": {"class_path": "VAE", "init_args": {3: 4}}}, "model.3 does not exist"),
+        ({"model": {"class_path": "VAE", "init_args": {"latent_dim": None}}}, "int, got None"),
     ],
 )
 def test_mistake_in_yaml_names_its_full_key(change, sentence, config, capsys):
@@ -222,7 +229,19 @@ def test_file_that_is_no_config(text, sentence, config, capsys):
 def test_missing_arguments_are_named(capsys):
     assert "give --data.source.path FILE" in refused(capsys, "fit")
     assert "model is required" in refused(capsys, "fit", "--data.source", "Lorenz")
-    assert "run is required" in refused(capsys, "infer")
+    assert "run is required: give --run FOLDER" in refused(capsys, "infer")
+
+
+def test_misspelt_section_is_told_before_a_missing_one(config, capsys):
+    config.write_text(yaml.safe_dump({"dta": CONFIG["data"], "model": CONFIG["model"]}))
+    assert "dta does not exist; did you mean 'data'" in refused(capsys, "fit", "--config", config)
+
+
+def test_printed_config_shows_the_learner_that_nobody_named(capsys):
+    argv = ["fit", "--model", "VAE", "--data.source", "Lorenz", "--print_config"]
+    assert cli.main(argv) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["learner"]["init_args"]["patience"] == 100
 
 
 def test_unknown_verb_names_the_nearest(capsys):
@@ -276,10 +295,20 @@ def test_interrupt_that_lightning_turns_into_exit_is_130(monkeypatch, capsys):
     assert cli.main(["check", "--data.source", "Lorenz"]) == 130
 
 
+def test_termination_is_no_success(monkeypatch, capsys):
+    def check(data: NeuralData) -> None:
+        raise SIGTERMException
+
+    monkeypatch.setattr(workflow, "check", check)
+    assert cli.main(["check", "--data.source", "Lorenz"]) == 143
+    assert capsys.readouterr().err == "seqvae check: terminated\n"
+
+
 def test_misconfigured_trainer_is_the_users(config, tmp_path, capsys):
     flags = ["--learner.trainer.devices", "0", "--learner.progress", "false"]
     told = refused(capsys, "fit", "--config", config, "--run_dir", tmp_path / "run", *flags)
     assert "devices" in told or "num_processes" in told
+    assert not (tmp_path / "run").exists()
 
 
 # --- a run from file to scores -------------------------------------------------------------------

@@ -16,8 +16,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from seqvae import VAE, InputError, Run, fit, infer
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
+from seqvae.encoders import TrialGRU
 from seqvae.files import RunFiles
 from seqvae.learning.gradient import DEFAULT_TRAINER, GradientLearner
+from seqvae.models.base import DEFAULT_SCHEDULE
 from seqvae.objectives import Objective
 from tiny import (
     LORENZ,
@@ -142,6 +144,17 @@ def test_fit_resumed_after_an_interrupt_equals_uninterrupted_one(tmp_path, monke
     assert_same_run(go("parts", resume=True), whole)
 
 
+@pytest.mark.parametrize("stop", [3, 4, 6])
+def test_fit_resumed_after_a_stop_within_an_epoch_equals_uninterrupted_one(tmp_path, stop):
+    def go(folder, max_steps, **settings):
+        learner = tiny_learner(-1, trainer={"max_steps": max_steps})
+        data = tiny_data(**{**RICH, "batch_size": 4})  # 4 steps an epoch
+        return fit(data, RICH_SVAE, learner, run_dir=str(tmp_path / folder), **settings)
+
+    go("parts", stop)
+    assert_same_run(go("parts", 12, resume=True), go("whole", 12))
+
+
 def test_resumed_before_the_first_checkpoint_starts_over(tmp_path, monkeypatch):
     def go(folder, **settings):
         return fit(tiny_data(), SVAE, tiny_learner(2), run_dir=str(tmp_path / folder), **settings)
@@ -172,6 +185,17 @@ def test_resumed_run_tells_the_learner_it_was_resumed_with(tmp_path):
     run = fit(tiny_data(), SVAE, tiny_learner(2), run_dir=str(tmp_path / "r"), resume=True)
     trainer = run.config["learner"]["init_args"]["trainer"]
     assert trainer["init_args"]["max_epochs"] == 2
+
+
+def test_resumed_with_another_selection_keeps_the_best_by_that(tmp_path):
+    def go(epochs, select, **settings):
+        data, learner = tiny_data(), tiny_learner(epochs, select=select)
+        return fit(data, SVAE, learner, run_dir=str(tmp_path / "r"), **settings)
+
+    go(1, "val/co_bps")
+    run = go(3, "val/elbo", resume=True)
+    kept = weights(run.files.weights)
+    assert kept["score"] == max(row["val/elbo"] for row in history(run)[1:])
 
 
 # --- seeds ---------------------------------------------------------------------------------------
@@ -266,6 +290,14 @@ def test_plateau_waits_for_the_ramps_and_has_a_floor(tmp_path):
     assert rates == pytest.approx([4e-3, 4e-3, 4e-3, 2e-3, 1e-3, 1e-3, 1e-3])
 
 
+@pytest.mark.parametrize("loss", [1000.0, -1000.0])
+def test_default_plateau_is_one_whatever_the_sign_of_the_score(loss):
+    schedule = DEFAULT_SCHEDULE(SGD([torch.zeros(1)], lr=1.0))
+    for _ in range(1 + schedule.patience + 1):
+        schedule.step(loss)
+    assert schedule.get_last_lr() == [0.5]
+
+
 def test_schedule_by_epochs_is_stepped_once_an_epoch(tmp_path):
     model = partial(
         SVAE, optimizer=partial(SGD, lr=1e-3), schedule=partial(StepLR, step_size=2, gamma=0.1)
@@ -316,6 +348,28 @@ def test_selection_by_a_score_without_spikes_is_refused(tmp_path):
 def test_patience_below_one_is_refused(tmp_path):
     with pytest.raises(InputError, match="patience must be at least 1 or null, got 0"):
         fit(tiny_data(), SVAE, tiny_learner(patience=0), run_dir=str(tmp_path / "r"))
+
+
+@pytest.mark.parametrize(
+    ("model", "trainer", "words"),
+    [
+        (partial(VAE, dropout=1.5), {}, "model: dropout probability"),
+        (partial(VAE, factor_dim=-1), {}, "factor_dim must be at least 1, got -1"),
+        (partial(VAE, validation_samples=0), {}, "validation_samples must be at least 1"),
+        (partial(VAE, encoder=TrialGRU), {}, "answers with one latent a trial"),
+        (partial(VAE, optimizer=partial(AdamW, lr=-1)), {}, "Invalid learning rate"),
+        (VAE, {"limit_train_batches": 0}, "trainer.limit_train_batches must be above 0, got 0"),
+        (VAE, {"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch must be above 0"),
+        (VAE, {"strategy": "abacus"}, "trainer: .*abacus"),
+        (VAE, {"devices": 2}, "trainer.devices must be one device, got 2"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    tmp_path, model, trainer, words
+):
+    with pytest.raises(InputError, match=words):
+        fit(tiny_data(), model, tiny_learner(trainer=trainer), run_dir=str(tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
 
 
 def test_without_validation_trials_the_last_weights_are_kept(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -222,15 +223,38 @@ def test_lightning_drops_entries_in_training_and_in_training_only(toy_recording,
     assert not torch.equal(*epochs)
 
 
+def test_hiding_entries_knows_no_offset_of_the_data():
+    activity = np.random.default_rng(0).normal(size=(20, 8, 4))
+    shown = []
+    for offset in (0.0, 100.0):
+        data = NeuralData(
+            Arrays(activity + offset, 0.02),
+            coordinated_dropout=CoordinatedDropout(0.5),
+            speckled_fraction=0.5,
+        )
+        data.trainer = SimpleNamespace(training=True, fit_loop=SimpleNamespace(total_batch_idx=0))
+        dropped = data.on_after_batch_transfer(data.batch([3, 4]), 0)
+        speckled = next(iter(data.val_dataloader()[1]))
+        shown.append([b.observed[b.observed_mask] - offset for b in (dropped, speckled)])
+    torch.testing.assert_close(shown[0], shown[1], rtol=0, atol=1e-4)
+
+
 def bare(recording: Recording, **changes) -> NeuralData:
     return NeuralData(Arrays(replace(recording, **changes)))
 
 
 def test_adapting_takes_the_heldin_neurons_of_the_model(data, toy_recording):
     other = bare(toy_recording)
-    other.adapt(data.spec)
+    other = other.adapted(data.spec)
     assert other.spec == data.spec
     assert_same(other.batch([1, 2]), data.batch([1, 2]))
+
+
+def test_adapting_leaves_the_data_as_they_are(data, toy_recording):
+    other = bare(toy_recording)
+    before = other.spec
+    assert other.adapted(data.spec).spec == data.spec != before
+    assert other.spec == before
 
 
 def test_adapting_embeds_a_file_that_lacks_heldout_neurons(data, toy_recording):
@@ -242,7 +266,7 @@ def test_adapting_embeds_a_file_that_lacks_heldout_neurons(data, toy_recording):
         neuron_ids=None,
         bin_width=None,
     )
-    other.adapt(data.spec)
+    other = other.adapted(data.spec)
     assert other.spec == data.spec
     batch, expected = other.batch([1, 2]), data.batch([1, 2])
     assert torch.equal(batch.observed, expected.observed)
@@ -262,7 +286,7 @@ def test_adapting_adds_the_forecast_bins_that_a_file_lacks(data, toy_recording):
     short["activity"] = short["activity"].copy()
     short["activity"][2, 5:] = np.nan
     other = bare(toy_recording, **short)
-    other.adapt(data.spec)
+    other = other.adapted(data.spec)
     assert other.spec == data.spec
     batch = other.batch([1, 2])
     assert batch.lengths.tolist() == [12, 5]
@@ -278,7 +302,7 @@ def test_adapting_to_a_model_without_forecast_encodes_what_the_file_has(toy_reco
         for name in ("activity", "inputs", "behavior", "rates")
     }
     other = bare(toy_recording, **short)
-    other.adapt(spec)
+    other = other.adapted(spec)
     assert (other.spec.num_time_bins, other.spec.num_encoded_bins) == (7, 7)
 
 
@@ -297,7 +321,7 @@ def test_adapting_to_a_model_without_forecast_encodes_what_the_file_has(toy_reco
 def test_data_that_do_not_fit_the_model_are_refused(data, toy_recording, changes, sentence):
     other = bare(toy_recording, **changes)
     with pytest.raises(InputError, match=sentence):
-        other.adapt(data.spec)
+        other.adapted(data.spec)
 
 
 @pytest.mark.parametrize(

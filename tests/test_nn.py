@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from seqvae.distributions.stepwise import prior_conditional
+from seqvae.errors import InputError
 from seqvae.generators import GRU
 from seqvae.nn import SequenceGRU, gru_step, mlp
 from seqvae.nn.controlled_decoder import ControlledDecoder
@@ -185,6 +186,11 @@ def test_decoder_is_the_recursion_of_its_docstring():
             torch.testing.assert_close(path.inferred_inputs[s, :, t], drawn)
             torch.testing.assert_close(path.input_mean[s, :, t], mean)
             torch.testing.assert_close(path.input_std[s, :, t], std.expand(3, -1))
+
+
+def test_a_prior_without_gaussian_conditionals_cannot_go_on():
+    with pytest.raises(InputError, match="a prior of Laplace has no Gaussian conditionals"):
+        prior_conditional(torch.distributions.Laplace(0.0, 1.0), 0, None)
 
 
 def test_controller_knows_no_later_encoding():

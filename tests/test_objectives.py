@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import Independent, Normal
 
 from seqvae.distributions import Delta, PoissonLogRate, kl, log_ratio
 from seqvae.objectives import (
@@ -95,6 +96,9 @@ def test_importance_weights_are_averaged_outside_the_logarithm(batch: Batch):
 def test_a_point_has_no_kl_and_no_bound(batch: Batch):
     output = make_output(batch, point=True)
     assert not has_elbo(output)
+    start = output.latents["start"]
+    wrapped = start._replace(posterior=Independent(start.posterior, 1))
+    assert not has_elbo(replace(output, latents={"start": wrapped}))
     assert has_elbo(make_output(batch))
     assert all(not value.any() for value in bound(output, batch).kl.values())
 

@@ -269,14 +269,15 @@ def test_manifold_puts_each_image_at_its_latent_values():
         images, first=np.array([-2.0, 0.0, 2.0]), second=np.array([-1.0, 1.0])
     )
     axes = figure.axes[0]
-    mosaic = np.asarray(axes.images[0].get_array())
+    mosaic = np.ma.filled(axes.images[0].get_array(), np.nan)
     np.testing.assert_array_equal(mosaic[:4, :5], images[1, 0])
-    np.testing.assert_array_equal(mosaic[4:, 10:], images[0, 2])
+    np.testing.assert_array_equal(mosaic[5:9, 12:17], images[0, 2])
+    assert np.isnan(mosaic[4]).all()  # the gap
     ticks = dict(
         zip(axes.get_xticks(), [t.get_text() for t in axes.get_xticklabels()], strict=True)
     )
-    assert ticks[2.5] == "-2.0"
-    assert ticks[12.5] == "2.0"
+    assert ticks[3.0] == "-2.0"
+    assert ticks[15.0] == "2.0"
 
 
 def test_reconstructions_stand_under_their_data_on_one_scale():

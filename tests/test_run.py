@@ -237,6 +237,8 @@ def test_run_without_weights_says_so(folder):
         ("provenance.json", "{", "is damaged; the run cannot be read"),
         ("provenance.json", "[1]", "is damaged; the run cannot be read"),
         ("provenance.json", '{"data": {}}', "is damaged; the run cannot be read"),
+        ("config.yaml", "{seed: x, data: {init_args: {}}, model: 1, learner: 1}", "seed must be"),
+        ("config.yaml", "{seed: 0, data: [1], model: 1, learner: 1}", "data must hold class_path"),
     ],
 )
 def test_damaged_run_is_refused_in_one_sentence(folder, monkeypatch, name, text, words):
@@ -247,6 +249,31 @@ def test_damaged_run_is_refused_in_one_sentence(folder, monkeypatch, name, text,
     with pytest.raises(InputError, match=words):
         Run(folder)
     assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"foo": 1}, "spec.foo does not exist"),
+        ({"heldin": 3}, "spec.heldin must be"),
+        ({"num_neurons": "x"}, "spec.num_neurons must be int"),
+        ({"num_neurons": -5}, "model: "),
+    ],
+)
+def test_damaged_facts_of_the_data_are_refused_by_name(folder, change, words):
+    content = json.loads((folder / "provenance.json").read_text())
+    content["data"]["spec"].update(change)
+    (folder / "provenance.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=words):
+        Run(folder).model()
+
+
+@pytest.mark.parametrize("name", ["loops", "callbacks", "lr_schedulers", "optimizer_states"])
+def test_checkpoint_that_lacks_a_part_is_refused(folder, name):
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    torch.save({**content, name: 3}, folder / "last.ckpt")
+    with pytest.raises(InputError, match="is not a training checkpoint of seqvae"):
+        again(folder, resume=True)
 
 
 def test_missing_run_is_refused(tmp_path):

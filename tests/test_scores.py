@@ -53,6 +53,16 @@ def bits(mean: Tensor, batch: Batch, region: Tensor) -> float:
     return float((model - null)[scored].sum() / (math.log(2) * batch.target[scored].sum()))
 
 
+def test_the_density_is_computed_once_for_all_scores(batch: Batch, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    log_prob = PoissonLogRate.log_prob
+    monkeypatch.setattr(
+        PoissonLogRate, "log_prob", lambda self, x: calls.append(1) or log_prob(self, x)
+    )
+    compute(batch)
+    assert len(calls) == 1
+
+
 def test_uneven_batches_score_as_one(batch: Batch):
     together = compute(batch)
     cut = compute(batch[:1], batch[1:8], batch[8:])
@@ -129,7 +139,19 @@ def test_scores_of_an_empty_region_are_left_out(batch: Batch):
     whole = toy_batch(spec)
     rates = torch.zeros(1, *whole.target.shape, dtype=torch.float64)
     scores.update(Output({}, rates, PoissonLogRate(rates)), whole)
-    assert set(scores.compute()) == {"elbo", "iwae", "log_likelihood", "bits_per_spike"}
+    found = scores.compute()
+    assert set(found) == {"elbo", "heldin_elbo", "iwae", "log_likelihood", "bits_per_spike"}
+    assert found["heldin_elbo"] == pytest.approx(found["elbo"])
+
+
+def test_what_is_held_out_does_not_reach_the_heldin_bound(batch: Batch):
+    before = compute(batch)
+    target = batch.target.clone()
+    target[:, :, list(SPEC.heldout)] += 1
+    target[:, SPEC.num_encoded_bins :] += 2
+    after = compute(Batch(**{**vars(batch), "target": target}))
+    assert after["heldin_elbo"] == pytest.approx(before["heldin_elbo"])
+    assert after["elbo"] != pytest.approx(before["elbo"])
 
 
 def test_bits_per_spike_exist_for_counts_only(batch: Batch):
@@ -138,8 +160,7 @@ def test_bits_per_spike_exist_for_counts_only(batch: Batch):
 
 def test_a_point_posterior_has_no_elbo(batch: Batch):
     found = compute(batch, point=True)
-    assert "elbo" not in found
-    assert "iwae" not in found
+    assert not {"elbo", "heldin_elbo", "iwae"} & set(found)
     assert found["kl/latent"] == 0.0
 
 

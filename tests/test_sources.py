@@ -234,6 +234,23 @@ BAD_FILES = {
     "activity .* has shape \\(0, 8, 5\\)": {"activity": np.zeros((0, 8, 5))},
     "activity is 0 in all 6 trials": {"activity": np.zeros((6, 8, 5))},
     "activity must be \\(trial, time, channel\\), got shape \\(6,\\)": {"activity": np.ones(6)},
+    "'train_encod_data' must hold numbers \\(trial, time, neuron\\), got float32 of shape": change(
+        train_encod_data=np.ones((6, 8), dtype="f4")
+    ),
+    "'valid_recon_data' must hold numbers": change(valid_recon_data=np.full((3, 8, 5), "x")),
+    "'train_condition' has shape \\(5,\\), but 'train_encod_data' has 6 trials": change(
+        train_condition=np.arange(5), valid_condition=np.arange(4)
+    ),
+    "'train_behavior' has shape \\(\\), but": change(train_behavior=np.array(1.0)),
+    "'num_encoded_bins' must hold 1 whole number": {
+        "activity": counts(6, 8, 5),
+        "num_encoded_bins": np.array(1.5),
+    },
+    "'image_shape' must hold 2 whole number": {
+        "activity": counts(6, 1, 6),
+        "image_shape": np.array(["a", "b"]),
+    },
+    "say which entry is the activity: keys": {"spikes": counts(6, 8, 5)},
 }
 
 
@@ -294,6 +311,14 @@ def test_pickles_in_an_archive_are_not_opened(tmp_path):
     np.savez(tmp_path / "a.npz", activity=np.array([{"a": 1}], dtype=object))
     with pytest.raises(InputError, match="Python objects"):
         Npz(tmp_path / "a.npz").load()
+
+
+def test_dangling_links_and_empty_datasets_are_not_there(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as h:
+        h["activity"] = h5py.SoftLink("/nowhere")
+        h["behavior"] = h5py.Empty("f4")
+    with pytest.raises(InputError, match="no entry 'activity'"):
+        HDF5(tmp_path / "a.h5", keys={"activity": "activity"}).load()
 
 
 def test_the_suffix_picks_the_format():

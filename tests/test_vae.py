@@ -215,7 +215,10 @@ def test_mean_input_over_dropout_masks_is_the_undropped_input():
     generator = torch.Generator().manual_seed(0)
     dropout = CoordinatedDropout(0.3)
     inputs = torch.stack(
-        [model.standardized(dropout(batch, SPEC.heldin, generator)) for _ in range(4000)]
+        [
+            model.standardized(dropout(batch, SPEC.heldin, generator, center=model.observed_mean))
+            for _ in range(4000)
+        ]
     )
     error = inputs.std(dim=0) / len(inputs) ** 0.5
     assert ((inputs.mean(dim=0) - undropped).abs() <= 5 * error + 1e-6).all()

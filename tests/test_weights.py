@@ -57,7 +57,7 @@ def test_truncated_weights_are_refused(tmp_path, share):
     save_weights(path, nn.Linear(30, 30), step=1, score=0.0)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(InputError, match=r"w\.pt cannot be read: it is truncated or not a weights"):
+    with pytest.raises(InputError, match=r"w\.pt cannot be read: it is truncated or not a file"):
         load_weights(path, nn.Linear(30, 30))
 
 

@@ -198,6 +198,15 @@ def test_scores_of_truth_and_behavior_are_left_out_where_there_is_none(run):
     assert not {"rates_r2", "behavior_r2"} & set(found)
 
 
+def test_truth_that_the_scored_trials_lack_is_no_baseline(run):
+    recording = LORENZ.load()
+    rates = recording.rates.copy()
+    rates[recording.split == "val"] = np.nan
+    found = evaluate(run, in_memory(replace(recording, rates=rates)), num_samples=2)
+    assert "true_rates" not in found["baselines"]
+    assert not any("rates_r2" in row for row in (found, *found["baselines"].values()))
+
+
 def test_metrics_file_holds_what_is_returned(run, tmp_path):
     found = evaluate(run, num_samples=2, out=str(tmp_path / "metrics.json"))
     assert json.loads((tmp_path / "metrics.json").read_text()) == found

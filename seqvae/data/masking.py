@@ -17,11 +17,11 @@ from seqvae.types import Batch
 class CoordinatedDropout:
     """Hide entries from the encoder and score only what it did not see, so it cannot copy.
 
-    Every entry given to the encoder is hidden with probability p = ``rate``; the shown ones are
-    scaled by 1 / (1 - p). A hidden entry is scored, a shown one with probability
-    r = ``pass_rate``; whatever is scored has weight 1 / (p + (1 - p) r). So for a fixed ``Output``
-    the mean over masks is the log-likelihood without dropout. Entries never given to the encoder
-    keep their weight. [Keshtkaran & Pandarinath 2019]
+    Every entry given to the encoder is hidden with probability p = ``rate``; the deviations of the
+    shown ones from ``center`` are scaled by 1 / (1 - p). A hidden entry is scored, a shown one with
+    probability r = ``pass_rate``; whatever is scored has weight 1 / (p + (1 - p) r). So for a fixed
+    ``Output`` the mean over masks is the log-likelihood without dropout. Entries never given to the
+    encoder keep their weight. [Keshtkaran & Pandarinath 2019]
 
     Attributes:
         rate: p, probability that an entry is hidden; 0 switches the dropout off.
@@ -46,6 +46,8 @@ class CoordinatedDropout:
         batch: Batch,
         heldin: tuple[int, ...],
         generator: torch.Generator | None = None,
+        *,
+        center: Float[Tensor, " heldin"] | float = 0.0,
     ) -> Batch:
         """Return the batch with a fresh mask.
 
@@ -53,6 +55,8 @@ class CoordinatedDropout:
             batch: as ``NeuralData`` makes it.
             heldin: indices of the neurons in ``batch.observed``.
             generator: source of randomness; None: torch's own.
+            center: what a hidden entry counts as; the mean of each neuron makes the dropout the
+                same whatever the offset of the data.
         """
         if self.rate == 0:
             return batch
@@ -65,18 +69,24 @@ class CoordinatedDropout:
         block = _encoded_weight(batch, heldin) * factor
         return replace(
             batch,
-            observed=torch.where(hidden, 0, batch.observed / (1 - self.rate)),
-            observed_mask=given & ~hidden,
+            **_shown(batch, hidden, self.rate, center),
             weight=_with_encoded_weight(batch.weight, block, heldin),
         )
 
 
-def speckle(batch: Batch, heldin: tuple[int, ...], fraction: float, *, seed: int) -> Batch:
+def speckle(
+    batch: Batch,
+    heldin: tuple[int, ...],
+    fraction: float,
+    *,
+    seed: int,
+    center: Float[Tensor, " heldin"] | float = 0.0,
+) -> Batch:
     """Hide a fixed random set of held-in encoded entries and score these alone.
 
     The set hangs on ``seed`` and ``batch.trial`` only: an entry is hidden in whatever batch it
-    comes. Shown entries are scaled by 1 / (1 - fraction), as coordinated dropout does; the weight
-    is 1 at hidden entries that were observed, 0 elsewhere.
+    comes. Shown entries are scaled about ``center`` by 1 / (1 - fraction), as coordinated dropout
+    does; the weight is 1 at hidden entries that were observed, 0 elsewhere.
     """
     shape = tuple(batch.observed.shape[1:])
     draws = [np.random.default_rng([seed, trial]).random(shape) for trial in batch.trial.tolist()]
@@ -84,12 +94,20 @@ def speckle(batch: Batch, heldin: tuple[int, ...], fraction: float, *, seed: int
     scored = hidden & batch.observed_mask & (_encoded_weight(batch, heldin) > 0)
     return replace(
         batch,
-        observed=torch.where(hidden, 0, batch.observed / (1 - fraction)),
-        observed_mask=batch.observed_mask & ~hidden,
+        **_shown(batch, hidden, fraction, center),
         weight=_with_encoded_weight(
             torch.zeros_like(batch.weight), scored.to(batch.weight.dtype), heldin
         ),
     )
+
+
+def _shown(
+    batch: Batch, hidden: Tensor, rate: float, center: Float[Tensor, " heldin"] | float
+) -> dict[str, Tensor]:
+    """Return ``observed`` and its mask without the hidden entries."""
+    shown = batch.observed_mask & ~hidden
+    scaled = center + (batch.observed - center) / (1 - rate)
+    return {"observed": torch.where(shown, scaled, 0), "observed_mask": shown}
 
 
 def _covers_all(weight: Tensor, heldin: tuple[int, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -67,9 +68,17 @@ class NeuralData(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(source, RecordingSource):
+            raise InputError(
+                "source must be a RecordingSource, such as Arrays(counts, bin_width=0.01) or "
+                f"HDF5(path), got {type(source).__name__}"
+            )
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise InputError(f"{name} must be at least 1, got {size}")
+        for name, number in (("split_seed", split_seed), ("heldout_seed", heldout_seed)):
+            if number < 0:
+                raise InputError(f"{name} must be at least 0, got {number}")
         if not 0 <= speckled_fraction < 1:
             raise InputError(
                 f"speckled_fraction must be from 0 to below 1, got {speckled_fraction:g}"
@@ -87,6 +96,7 @@ class NeuralData(pl.LightningDataModule):
         self.speckled_fraction = speckled_fraction
         self.seed = seed
         self._loaded: _Loaded | None = None
+        self._moments: _Moments | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Load, validate and split the recording; a second call does nothing."""
@@ -104,8 +114,8 @@ class NeuralData(pl.LightningDataModule):
         resident = resident_batch(recording, spec, recording.lengths)
         self._loaded = _Loaded(recording, split, spec, resident)
 
-    def adapt(self, spec: DataSpec) -> None:
-        """Make these data answer to the spec of a trained model.
+    def adapted(self, spec: DataSpec) -> NeuralData:
+        """Return these data as the spec of a trained model asks for them; they stay as they are.
 
         A file with all neurons takes the model's held-in ones; one with only the held-in neurons
         is embedded, its held-out neurons missing. For a model that forecasts, a file with only
@@ -115,7 +125,7 @@ class NeuralData(pl.LightningDataModule):
             InputError: if neurons, inputs or bin width cannot be brought together.
         """
         if spec == self.spec:
-            return
+            return self
         recording, num_encoded = self.recording, self.spec.num_encoded_bins
         width = recording.bin_width
         if width and spec.bin_width and not math.isclose(width, spec.bin_width, rel_tol=1e-6):
@@ -141,8 +151,12 @@ class NeuralData(pl.LightningDataModule):
         lengths = recording.lengths
         lengths = np.where(lengths == recording.num_time_bins, num_bins, lengths)
         recording = _embedded(recording, own)
-        resident = resident_batch(recording, own, lengths)
-        self._loaded = _Loaded(recording, self.split, own, resident)
+        adapted = copy.copy(self)
+        adapted._moments = None
+        adapted._loaded = _Loaded(
+            recording, self.split, own, resident_batch(recording, own, lengths)
+        )
+        return adapted
 
     @property
     def recording(self) -> Recording:
@@ -225,7 +239,8 @@ class NeuralData(pl.LightningDataModule):
         generator = torch.Generator(device=batch.observed.device)
         step = self.trainer.fit_loop.total_batch_idx
         generator.manual_seed(step_seed(self.seed, step, stream=1))
-        return self.coordinated_dropout(batch, self.spec.heldin, generator)
+        center = self._center.to(batch.observed)
+        return self.coordinated_dropout(batch, self.spec.heldin, generator, center=center)
 
     def _get(self) -> _Loaded:
         self.setup()
@@ -233,8 +248,17 @@ class NeuralData(pl.LightningDataModule):
         return self._loaded
 
     def _speckled_batch(self, trials: Int[np.ndarray, " chosen"] | list[int] | int) -> Batch:
-        batch = self.batch(trials)
-        return speckle(batch, self.spec.heldin, self.speckled_fraction, seed=self.seed)
+        return speckle(
+            self.batch(trials),
+            self.spec.heldin,
+            self.speckled_fraction,
+            seed=self.seed,
+            center=self._center,
+        )
+
+    @property
+    def _center(self) -> Float[Tensor, " heldin"]:
+        return self.train_mean[list(self.spec.heldin)]
 
     def _loader(self, split: str, make_batch: Callable[..., Batch]) -> DataLoader:
         sampler = OrderedBatches(self.trials(split), self.eval_batch_size)
@@ -242,6 +266,8 @@ class NeuralData(pl.LightningDataModule):
         return DataLoader(dataset, sampler=sampler, batch_size=None)
 
     def _train_moments(self) -> _Moments:
+        if self._moments is not None:
+            return self._moments
         total = square = count = torch.zeros(self.spec.num_neurons, dtype=torch.float64)
         for batch in self.batches("train"):
             target, weight = batch.target.double(), batch.weight.double()
@@ -250,7 +276,8 @@ class NeuralData(pl.LightningDataModule):
             count = count + weight.sum((0, 1))
         mean = total / count.clamp(min=1)
         variance = square / count.clamp(min=1) - mean**2
-        return _Moments(mean.float(), variance.clamp(min=0).sqrt().float())
+        self._moments = _Moments(mean.float(), variance.clamp(min=0).sqrt().float())
+        return self._moments
 
 
 class _Moments(NamedTuple):

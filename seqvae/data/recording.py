@@ -176,7 +176,8 @@ class Recording:
         """
         x = self.activity
         if kind == "counts":
-            wrong, need = (x < 0) | (np.floor(x) != x) & ~np.isnan(x), "counts 0, 1, 2, ..."
+            wrong = (x < 0) | (x >= 2**24) | (np.floor(x) != x) & ~np.isnan(x)
+            need = "counts 0, 1, 2, ... below 2**24"  # above, single precision has gaps
             cure = "use a Gaussian observation model or give the counts per bin"
         elif kind == "binary":
             wrong, need = (x < 0) | (x > 1), "values in [0, 1]"

@@ -54,10 +54,13 @@ def as_series(name: str, value: Any) -> Float32[np.ndarray, "trial time channel"
         ) from None
     if array.ndim != 3:
         raise InputError(f"{name} must be (trial, time, channel), got shape {array.shape}")
-    array = array.astype(np.float32, order="C")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, order="C")
     infinite = np.isinf(array)
     if infinite.any():
-        raise InputError(f"{name}{first_index(infinite)} is infinite; mark missing data by NaN")
+        raise InputError(
+            f"{name}{first_index(infinite)} is infinite (or above 3e38); mark missing data by NaN"
+        )
     return array
 
 
@@ -183,8 +186,8 @@ def as_encoded_bins(value: Any, num_time_bins: int) -> int | None:
     """Return the number of bins that inference may see."""
     if value is None:
         return None
-    if not 1 <= int(value) <= num_time_bins:
-        raise InputError(f"num_encoded_bins must be from 1 to {num_time_bins}, got {value}")
+    if not 1 <= value <= num_time_bins or value != int(value):
+        raise InputError(f"num_encoded_bins must be from 1 to {num_time_bins}, got {value:g}")
     return int(value)
 
 

@@ -49,7 +49,7 @@ def kl_terms(latent: Latent) -> Float[Tensor, "sample batch ..."]:
     (sample, batch). Steps where ``latent.mask`` is False contribute 0; with a chain prior the rest
     is the KL of the shorter chain.
     """
-    posterior, prior = _bare(latent.posterior), _bare(latent.prior)
+    posterior, prior = bare(latent.posterior), bare(latent.prior)
     sample = latent.sample
     shape = sample.shape
     if isinstance(posterior, Delta):
@@ -74,7 +74,7 @@ def log_ratio(latent: Latent) -> Float[Tensor, "sample batch"]:
 
     Its mean over samples is the KL too, with more variance; importance weights are made of it.
     """
-    if isinstance(_bare(latent.posterior), Delta):
+    if isinstance(bare(latent.posterior), Delta):
         return _total(torch.zeros_like(latent.sample))
     return _log_prob(latent.posterior, latent) - _log_prob(latent.prior, latent)
 
@@ -86,6 +86,13 @@ def gaussian_kl(mean_q: Tensor, std_q: Tensor, mean_p: Tensor, std_p: Tensor) ->
     """
     double = 2 * (std_q.log() - std_p.log())
     return 0.5 * (torch.expm1(double) - double + ((mean_q - mean_p) / std_p).square())
+
+
+def bare(distribution: Distribution) -> Distribution:
+    """See through ``Independent``: it only says which sums are taken, and here all are."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def _factorised_against_chain(
@@ -102,16 +109,9 @@ def _factorised_against_chain(
     return torch.cat([terms[..., :1, :], terms[..., 1:, :] + 0.5 * spread], dim=-2)
 
 
-def _bare(distribution: Distribution) -> Distribution:
-    """See through ``Independent``: it only says which sums are taken, and here all are."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def _log_prob(distribution: Distribution, latent: Latent) -> Float[Tensor, "sample batch"]:
     """Return log density of the sample, summed over what separates and is not masked."""
-    distribution = _bare(distribution)
+    distribution = bare(distribution)
     stepwise = getattr(distribution, "log_prob_terms", distribution.log_prob)
     return _total(_masked(stepwise(latent.sample), latent))
 

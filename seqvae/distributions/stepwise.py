@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Normal
 
+from seqvae.distributions.divergence import bare
 from seqvae.distributions.gaussian_ar1 import GaussianAR1
+from seqvae.errors import InputError
 
 
 def prior_conditional(
@@ -20,14 +22,16 @@ def prior_conditional(
         previous: u_{t-1}; None at the first step.
 
     Raises:
-        TypeError: if the prior has no Gaussian conditionals.
+        InputError: if the prior has no Gaussian conditionals.
     """
-    if isinstance(prior, Independent):
-        prior = prior.base_dist
+    prior = bare(prior)
     if isinstance(prior, GaussianAR1):
         if previous is None:
             return prior.mean[0], prior.stationary_std
         return prior.conditional(previous)
     if isinstance(prior, Normal):
         return prior.mean[step], prior.stddev[step]
-    raise TypeError(f"{type(prior).__name__} has no Gaussian conditionals p(u_t | u_(t-1))")
+    raise InputError(
+        f"a forecast or a new trial needs p(u_t | u_(t-1)), but a prior of {type(prior).__name__} "
+        "has no Gaussian conditionals; use one that answers with GaussianAR1 or Normal"
+    )

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from seqvae.encoders.base import Encoder
 from seqvae.encoders.heads import Head, NormalHead
+from seqvae.errors import InputError
 from seqvae.nn import SequenceGRU
 
 
@@ -37,7 +38,7 @@ class TrialGRU(Encoder):
     ) -> None:
         super().__init__()
         if num_bins is not None and num_bins < 1:
-            raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+            raise InputError(f"num_bins must be at least 1, got {num_bins}")
         self.num_bins = num_bins
         self.gru = SequenceGRU(input_dim, hidden_dim)
         self.dropout = nn.Dropout(dropout)

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Normal
 from torch.nn import functional
 
 from seqvae.distributions import Delta
+from seqvae.errors import InputError
 
 
 class Head(nn.Module, ABC):
@@ -42,7 +43,7 @@ class NormalHead(Head):
     ) -> None:
         super().__init__()
         if not initial_std > min_std > 0:
-            raise ValueError(f"need initial_std > min_std > 0, got {initial_std} and {min_std}")
+            raise InputError(f"need initial_std > min_std > 0, got {initial_std} and {min_std}")
         self.min_std = min_std
         self.linear = nn.Linear(feature_dim, 2 * latent_dim)
         with torch.no_grad():

@@ -165,19 +165,24 @@ class KeepBest(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the best score in the checkpoint."""
-        return {"best": self.best}
+        return {"monitor": self.monitor, "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best score up to the checkpoint."""
-        self.best = state_dict["best"]
+        """Take the best score up to the checkpoint, if it is one of the same kind."""
+        if state_dict["monitor"] == self.monitor:
+            self.best = state_dict["best"]
 
 
 class SaveLast(Checkpoint):
     """Writes all that resuming needs to ``last.ckpt``, by rename, at the ends of epochs.
 
+    A fit that stops within an epoch (``max_steps``, ``max_time``) goes on from the end of the one
+    before, because Lightning would begin the epoch anew with its first trials.
+
     Args:
         run: the run folder.
-        every_seconds: least time between two writings; the last epoch is always written.
+        every_seconds: least time between two writings; the last whole epoch that ends a fit
+            is always written.
     """
 
     def __init__(self, run: RunFiles, *, every_seconds: float = 20.0) -> None:
@@ -187,6 +192,8 @@ class SaveLast(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write if it is time."""
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         last = last or trainer.global_step == trainer.max_steps
         due = time.monotonic() - self._written >= self.every_seconds

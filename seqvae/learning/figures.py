@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_TRIALS = 60
 NUM_SAMPLES = 20
+SIDE = 15  # images along each side of the latent square
 
 
 class Figures(Callback):
@@ -111,11 +112,11 @@ def _draw_images(
     latents = results["latent_mean"].values[:, 0]
     labels = None if data.recording.condition is None else data.recording.condition[trials]
     figures["latents"] = plotting.latent_scatter(latents, labels=labels)
-    side = torch.special.ndtri(torch.linspace(0.02, 0.98, 20))  # equal masses of N(0, 1)
+    side = torch.special.ndtri(torch.linspace(0.02, 0.98, SIDE))  # equal masses of N(0, 1)
     second, first = torch.meshgrid(side, side, indexing="ij")
     square = torch.stack([first, second], dim=-1).to(model.null_counts)
     with torch.no_grad():
-        images = model.decode(square).mean.cpu().numpy().reshape(20, 20, *shape)
+        images = model.decode(square).mean.cpu().numpy().reshape(SIDE, SIDE, *shape)
     figures["manifold"] = plotting.image_manifold(images, first=side.numpy(), second=side.numpy())
     return figures
 

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, nearest
 from seqvae.files import RunFiles
+from seqvae.inference import deterministic
 from seqvae.learning.callbacks import (
     EarlyStoppingAfterRamps,
     History,
@@ -31,19 +33,40 @@ from seqvae.learning.figures import Figures
 from seqvae.learning.progress import Progress
 from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
-from seqvae.weights import check_weights, load_weights
+from seqvae.weights import check_weights, load_plain, load_weights
 
 DEFAULT_TRAINER = partial(
     Trainer,
     max_epochs=300,
     gradient_clip_val=200.0,
     accelerator="auto",
+    devices=1,
     logger=False,
     check_val_every_n_epoch=1,
     num_sanity_val_steps=0,
     log_every_n_steps=1,
     enable_model_summary=False,
 )
+
+_ABOVE_ZERO = (
+    "max_epochs",
+    "check_val_every_n_epoch",
+    "val_check_interval",
+    "accumulate_grad_batches",
+    "limit_train_batches",
+)
+
+# What a checkpoint of Lightning must hold for training to go on from it.
+_CHECKPOINT = {
+    "pytorch-lightning_version": str,
+    "epoch": int,
+    "global_step": int,
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +75,11 @@ class GradientLearner:
 
     Attributes:
         trainer: factory of the Trainer; takes any of its arguments (devices, precision, logger).
-        select: the validation score that picks the best weights and ends training: ``val/elbo``
-            (beta = 1, no dropout), ``val/speckled_bps`` (held-in entries hidden from the encoder;
-            needs ``speckled_fraction`` in the data), or, if you ask for it, ``val/co_bps``.
+        select: the validation score that picks the best weights and ends training, at beta = 1
+            without dropout: ``val/heldin_elbo`` (the bound of what inference sees),
+            ``val/speckled_bps`` (held-in entries hidden from the encoder; needs
+            ``speckled_fraction`` in the data), or, if you ask for it, scores of what is held out
+            as well: ``val/elbo``, ``val/co_bps``.
         patience: validations without improvement, after the warm-ups, before training ends; None
             never ends early.
         figures_every: epochs between drawings of the figures; 0 draws them once, at the end.
@@ -62,7 +87,7 @@ class GradientLearner:
     """
 
     trainer: Callable[[], Trainer] = DEFAULT_TRAINER
-    select: str = "val/elbo"
+    select: str = "val/heldin_elbo"
     patience: int | None = 100
     figures_every: int = 0
     progress: bool = True
@@ -92,6 +117,12 @@ class GradientLearner:
         """
         if self.patience is not None and self.patience < 1:
             raise InputError(f"patience must be at least 1 or null, got {self.patience}")
+        for name, number, least in (
+            ("figures_every", self.figures_every, 0),
+            ("validation_samples", model.validation_samples, 1),
+        ):
+            if number < least:
+                raise InputError(f"{name} must be at least {least}, got {number}")
         if self.select.startswith("val/speckled") and data.speckled_fraction == 0:
             raise InputError(
                 f"select={self.select!r} needs hidden entries: set data.speckled_fraction, e.g. 0.1"
@@ -102,7 +133,7 @@ class GradientLearner:
             )
         if checkpoint is not None:
             check_checkpoint(checkpoint, model)
-        scores = ["elbo", "iwae", "log_likelihood", "speckled_log_likelihood"]
+        scores = ["heldin_elbo", "elbo", "iwae", "log_likelihood", "speckled_log_likelihood"]
         scores += ["heldout_log_likelihood"] if data.spec.heldout else []
         if model.observation.data_kind == "counts":
             scores += ["bits_per_spike", "co_bps", "speckled_bps"]
@@ -111,6 +142,34 @@ class GradientLearner:
             raise InputError(
                 f"select={self.select!r} is no validation score{nearest(self.select, names)}"
             )
+        self._rehearse(model, data)
+
+    def _rehearse(self, model: LatentVariableModel, data: NeuralData) -> None:
+        """Make what training needs, and show the model two trials, for what they may refuse."""
+        assert isinstance(self.trainer, partial)  # see __post_init__
+        given = self.trainer.keywords
+        for name in _ABOVE_ZERO:
+            if given.get(name) == 0:
+                raise InputError(f"trainer.{name} must be above 0, got {given[name]}")
+        bare = {"logger": False, "callbacks": None, "enable_checkpointing": False}
+        num_processes = 1
+        try:
+            if isinstance(given.get("strategy", ""), str):  # an instance serves one Trainer only
+                with quiet():
+                    warnings.simplefilter("ignore")  # told when the real one is made
+                    num_processes = self.trainer.func(**{**given, **bare}).world_size
+        except (ValueError, MisconfigurationException) as error:
+            raise InputError(f"trainer: {error}") from error
+        if num_processes > 1:
+            raise InputError(f"trainer.devices must be one device, got {num_processes}")
+        try:
+            optimizer = model.make_optimizer(model.parameter_groups())
+            if model.make_schedule is not None:
+                model.make_schedule(optimizer)
+        except ValueError as error:
+            raise InputError(f"optimizer or schedule: {error}") from error
+        with deterministic(model, seed=0):
+            model(data.batch(data.trials("train")[:2]))
 
     def learn(
         self,
@@ -189,11 +248,10 @@ def check_checkpoint(path: Path, model: LatentVariableModel) -> None:
     Raises:
         InputError: naming the file.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many kinds for a damaged file
-        raise InputError(f"{path} cannot be read: it is truncated or not a checkpoint") from error
-    if not isinstance(content, dict) or not {"state_dict", "optimizer_states"} <= set(content):
+    content = load_plain(path)
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name), kind) for name, kind in _CHECKPOINT.items()
+    ):
         raise InputError(f"{path} is not a training checkpoint of seqvae")
     check_weights(path, content["state_dict"], model)
 
@@ -215,7 +273,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Lightning's advice that does not apply to data held in memory."""
+    """Silence Lightning's advice that does not apply here."""
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -223,6 +281,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        # a resumed run may have another learner
+        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ class Progress(ProgressBar):
         select: the validation score that picks the best weights.
     """
 
-    def __init__(self, select: str = "val/elbo") -> None:
+    def __init__(self, select: str = "val/heldin_elbo") -> None:
         super().__init__()
         self.select = select
         self._bar: tqdm | None = None
@@ -47,7 +47,7 @@ class Progress(ProgressBar):
         if self._bar is None:
             return
         shown: dict[str, Any] = {}
-        for name in dict.fromkeys((self.select, "val/elbo", "val/co_bps", "val/bits_per_spike")):
+        for name in dict.fromkeys((self.select, "val/co_bps", "val/bits_per_spike")):
             if name in trainer.callback_metrics:
                 shown[name.removeprefix("val/")] = f"{float(trainer.callback_metrics[name]):.4g}"
         self._bar.set_postfix(shown, refresh=False)

@@ -15,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from seqvae.data import NeuralData
+from seqvae.data.loading import ShuffledBatches
 from seqvae.models.scores import Scores
 from seqvae.objectives import Objective, bound, has_elbo
 from seqvae.observations import Observation
@@ -24,7 +25,9 @@ from seqvae.types import Batch, DataSpec, Output
 OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
-DEFAULT_SCHEDULE = partial(ReduceLROnPlateau, factor=0.5, patience=12, min_lr=1e-4)
+# Any improvement counts. Torch's default threshold is relative to the best score, and where that is
+# negative, as the -ELBO of real-valued data may be, takes anything near it for an improvement.
+DEFAULT_SCHEDULE = partial(ReduceLROnPlateau, factor=0.5, patience=12, min_lr=1e-4, threshold=0.0)
 
 
 class LatentVariableModel(pl.LightningModule, ABC):
@@ -41,7 +44,7 @@ class LatentVariableModel(pl.LightningModule, ABC):
         objective: weights of the bound's terms and their warm-up.
         optimizer: factory, parameters -> optimiser.
         schedule: factory, optimiser -> learning-rate schedule, stepped once an epoch; a
-            ``ReduceLROnPlateau`` is stepped once a validation on -ELBO (without one: on
+            ``ReduceLROnPlateau`` is stepped once a validation on the held-in -ELBO (without one: on
             -log-likelihood), after the warm-ups. None: constant learning rate.
         validation_samples: posterior samples for each trial in validation.
     """
@@ -54,7 +57,7 @@ class LatentVariableModel(pl.LightningModule, ABC):
         spec: DataSpec,
         *,
         objective: Objective = Objective(),  # noqa: B008 (frozen)
-        optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=1e-4),
+        optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=0.1),
         schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
         validation_samples: int = 4,
     ) -> None:
@@ -91,13 +94,10 @@ class LatentVariableModel(pl.LightningModule, ABC):
     def standardized(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
         """Return what inference sees, centred at the training means, in units of typical deviation.
 
-        An entry hidden by dropout counts as 0, like the shown ones scaled up, so that the mean over
-        masks is the undropped input. A missing entry counts as the mean.
+        An entry that is missing or hidden counts as the mean.
         """
-        scored = batch.weight[:, : batch.observed.shape[1], list(self.spec.heldin)] > 0
-        missing = ~(batch.observed_mask | scored)
         centred = (batch.observed - self.observed_mean) / self.observed_scale
-        return centred.masked_fill(missing, 0.0)
+        return centred.masked_fill(~batch.observed_mask, 0.0)
 
     @property
     def initialized(self) -> bool:
@@ -148,6 +148,12 @@ class LatentVariableModel(pl.LightningModule, ABC):
         """Step a schedule that counts epochs."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
+
+    def on_train_epoch_start(self) -> None:
+        """Shuffle by the epochs that are done; resumed by steps, Lightning counts one too many."""
+        sampler = getattr(self.trainer.train_dataloader, "sampler", None)
+        if isinstance(sampler, ShuffledBatches):
+            sampler.set_epoch(self.current_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make the noise of this step a function of (seed, step) alone."""
@@ -204,7 +210,7 @@ class LatentVariableModel(pl.LightningModule, ABC):
         step = self.global_step
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau) and step >= self.objective.ramp_end:
-            schedule.step(-plain.get("elbo", plain["log_likelihood"]))
+            schedule.step(-plain.get("heldin_elbo", plain["log_likelihood"]))
         self.log_dict(
             {
                 "train/beta": self.objective.beta_at(step),

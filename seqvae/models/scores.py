@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,13 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from seqvae.metrics import BitsPerSpike, LogLikelihood, MeanPerTrial
-from seqvae.objectives import bound, has_elbo, importance_weighted_bound
+from seqvae.objectives import (
+    Bound,
+    bound,
+    has_elbo,
+    importance_weighted_bound,
+    log_likelihood,
+)
 from seqvae.types import Batch, DataSpec, Output
 
 
@@ -21,7 +28,9 @@ class Scores:
     (``co_bps``), all neurons in forecast bins (``fp_bps``). Bits per spike compare the Poisson
     log-likelihood at the posterior-sample-mean rate with that of ``null_counts``, and exist for
     counts only. ``log_likelihood`` is log-mean-exp over samples, nats per scored entry, under the
-    model's own emission. ``elbo`` and ``iwae`` are left out where a posterior is a point.
+    model's own emission. ``elbo`` bounds log p of all that is scored; ``heldin_elbo`` that of the
+    held-in neurons in encoded bins, so that it selects a model without a look at what is held out.
+    Bounds are left out where a posterior is a point.
 
     Args:
         spec: facts of the data.
@@ -43,13 +52,18 @@ class Scores:
 
     def update(self, output: Output, batch: Batch) -> None:
         """Add a batch that a model answered."""
-        terms = bound(output, batch)
+        log_probs = output.emission.log_prob(batch.target)
+        terms = bound(output, batch, log_prob=log_probs)
         if has_elbo(output):
             self._add("elbo", terms.elbo())
-            self._add("iwae", importance_weighted_bound(output, batch))
+            seen = replace(
+                batch, weight=batch.weight * self._encoded(batch) * ~self._heldout(batch)
+            )
+            heldin = log_likelihood(output, seen, log_prob=log_probs).mean(dim=0)
+            self._add("heldin_elbo", Bound(heldin, terms.kl).elbo())
+            self._add("iwae", importance_weighted_bound(output, batch, log_prob=log_probs))
         for name, value in terms.kl.items():
             self._add(f"kl/{name}", value)
-        log_probs = output.emission.log_prob(batch.target)
         log_prob = torch.logsumexp(log_probs, dim=0) - math.log(log_probs.shape[0])
         self.update_mean(output.emission.mean.mean(dim=0), log_prob, batch)
 

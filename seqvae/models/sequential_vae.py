@@ -52,7 +52,8 @@ class SequentialVAE(LatentVariableModel):
         controller_lag: bins between the data a controller input has seen and its own bin: e_t holds
             the forward state of t - lag and the backward state of t + lag.
         causal: e_t holds the forward state only. Needs an encoder that reads only the first bins,
-            e.g. ``partial(TrialGRU, num_bins=10)``; then u_t depends on no bin after t - lag.
+            e.g. ``partial(TrialGRU, num_bins=10)``; then, once these have passed, u_t depends on no
+            bin after t - lag.
         dropout: probability with which an entry of the encoders' input, of the controller's input,
             or of the generator's output is dropped in training; never on a recurrent edge.
         state_clip: bound of |g_0|, and so of every |g_t| of a GRU.
@@ -89,7 +90,7 @@ class SequentialVAE(LatentVariableModel):
         inferred_input_prior: Callable[[int], Prior] = AR1,
         observation: Callable[[int, int], Observation] = Poisson,
         objective: Objective = Objective(),  # noqa: B008 (frozen)
-        optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=1e-4),
+        optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=0.1),
         schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
         validation_samples: int = 4,
     ) -> None:

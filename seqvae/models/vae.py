@@ -67,7 +67,7 @@ class VAE(LatentVariableModel):
         prior: Callable[[int], Prior] = StandardNormal,
         observation: Callable[[int, int], Observation] = Poisson,
         objective: Objective = Objective(),  # noqa: B008 (frozen)
-        optimizer: OptimizerFactory = partial(AdamW, lr=2e-3, weight_decay=1e-4),
+        optimizer: OptimizerFactory = partial(AdamW, lr=2e-3, weight_decay=0.1),
         schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
         validation_samples: int = 4,
     ) -> None:
@@ -78,8 +78,9 @@ class VAE(LatentVariableModel):
             schedule=schedule,
             validation_samples=validation_samples,
         )
-        if latent_dim < 1:
-            raise InputError(f"latent_dim must be at least 1, got {latent_dim}")
+        for name, size in (("latent_dim", latent_dim), ("factor_dim", factor_dim)):
+            if size < 1:
+                raise InputError(f"{name} must be at least 1, got {size}")
         self.latent_dim = latent_dim
         self.dropout = nn.Dropout(dropout)
         self.encoder = encoder(spec.num_heldin, latent_dim)

@@ -22,9 +22,11 @@ def image_manifold(
         first: values of latent 1, rising to the right.
         second: values of latent 2, rising upwards.
     """
-    num_rows, num_columns, height, width = images.shape
-    mosaic = images[::-1].transpose(0, 2, 1, 3).reshape(num_rows * height, num_columns * width)
-    figure = new_figure(4.0, 0.25 + 3.75 * mosaic.shape[0] / mosaic.shape[1])
+    gap = ((0, 0), (0, 0), (0, 1), (0, 1))  # one pixel between the images
+    spaced = np.pad(images[::-1], gap, constant_values=np.nan)
+    num_rows, num_columns, height, width = spaced.shape
+    mosaic = spaced.transpose(0, 2, 1, 3).reshape(num_rows * height, num_columns * width)
+    figure = new_figure(5.0, 0.25 + 4.75 * mosaic.shape[0] / mosaic.shape[1])
     axes = figure.add_subplot()
     axes.imshow(mosaic, cmap="gray", extent=(0, mosaic.shape[1], 0, mosaic.shape[0]))
     tidy(axes, x="latent 1", y="latent 2")

@@ -73,6 +73,6 @@ def _datasets(group: Any) -> dict[str, Any]:
     for name, item in group.items():
         if hasattr(item, "items"):
             found |= {f"{name}/{path}": dataset for path, dataset in _datasets(item).items()}
-        else:
+        elif item is not None and item.shape is not None:  # a dangling link, an empty dataset
             found[name] = item
     return found

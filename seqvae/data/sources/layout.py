@@ -66,7 +66,7 @@ def read_recording(
             if name in entries or field == "activity"
         }
         if "num_encoded_bins" in found:
-            found["num_encoded_bins"] = int(_scalar(entries, names["num_encoded_bins"]))
+            (found["num_encoded_bins"],) = _integers(entries, names["num_encoded_bins"], count=1)
     else:
         found = _read_splits(entries, names, given=set(keys))
         if "rates" in found:
@@ -74,7 +74,7 @@ def read_recording(
             scale = _scalar(entries, factor) if factor in entries else 1.0
             found["rates"] = found["rates"] * scale / (bin_width or 1.0)
     if "image_shape" in found:
-        found["image_shape"] = tuple(int(side) for side in np.ravel(found["image_shape"]))
+        found["image_shape"] = tuple(_integers(entries, names["image_shape"], count=2))
     return Recording(**{**found, "bin_width": bin_width})
 
 
@@ -110,6 +110,14 @@ def _scalar(entries: Mapping[str, Any], name: str) -> float:
     return float(value.item())
 
 
+def _integers(entries: Mapping[str, Any], name: str, *, count: int) -> list[int]:
+    value = np.ravel(_take(entries, name))
+    is_whole = value.dtype.kind in "iuf" and bool((np.floor(value) == value).all())
+    if value.size != count or not is_whole or not np.isfinite(value).all():
+        raise InputError(f"{name!r} must hold {count} whole number(s), got {value.tolist()!r}")
+    return [int(number) for number in value]
+
+
 def _decoded(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "O":
         text = [v.decode() if isinstance(v, bytes) else str(v) for v in array.ravel()]
@@ -133,8 +141,13 @@ def _read_splits(
                 for field, name in named.items()
                 if field in needed or name in entries
             }
+            _check_part(parts[split], named, core[0])
     if not parts:
-        _take(entries, names[core[0]].format(split="train"))
+        wanted = names[core[0]].format(split="train")
+        raise InputError(
+            f"the file has no entry {wanted!r}{nearest(wanted, entries)}; say which entry is the "
+            "activity: keys {activity: NAME}"
+        )
     found = _activity(names, parts)
     for field in _PER_TRIAL:
         holders = {split: part[field] for split, part in parts.items() if field in part}
@@ -158,6 +171,22 @@ def _read_splits(
         if names[field] in entries:
             found[field] = _take(entries, names[field])
     return found
+
+
+def _check_part(part: dict[str, np.ndarray], names: dict[str, str], core: str) -> None:
+    """Refuse activity that is no array of numbers, and entries of another number of trials."""
+    for field, array in part.items():
+        is_activity = field in ("encoded", "activity")
+        if is_activity and (array.ndim != 3 or array.dtype.kind not in "biuf"):
+            raise InputError(
+                f"{names[field]!r} must hold numbers (trial, time, neuron), got {array.dtype} of "
+                f"shape {array.shape}"
+            )
+        if array.ndim == 0 or (not is_activity and len(array) != len(part[core])):
+            raise InputError(
+                f"{names[field]!r} has shape {array.shape}, but {names[core]!r} has "
+                f"{len(part[core])} trials; both must agree in trials"
+            )
 
 
 def _activity(names: dict[str, str], parts: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:

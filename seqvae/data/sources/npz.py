@@ -43,12 +43,12 @@ class Npz(RecordingSource):
                 return read_recording(entries, self.keys, self.bin_width)
         except InputError:
             raise
-        except ValueError as error:
-            raise InputError(
-                f"source.path: {str(file)!r} holds Python objects, which are not read for safety; "
-                "save plain arrays of numbers or text"
-            ) from error
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            if "allow_pickle" in str(error):
+                raise InputError(
+                    f"source.path: {str(file)!r} holds Python objects, which are not read for "
+                    "safety; save plain arrays of numbers or text"
+                ) from error
             raise InputError(
                 f"source.path: {str(file)!r} is truncated or damaged; copy or write it again"
             ) from error
