@@ -67,10 +67,12 @@ def latents_3d(
     groups = np.zeros(len(values)) if condition is None else condition
     kind = np.unique(groups, return_inverse=True)[1]
     colors = {"all": BLUE} if condition is None else category_colors(groups)
+    num_points = len(shown) * values.shape[1]  # many: finer and fainter, so that paths stay apart
+    weight = float(np.clip((1500 / max(num_points, 1)) ** 0.5, 0.4, 1.0))
     for trial in shown:
         color = list(colors.values())[kind[trial]]
         path = columns[trial][np.isfinite(values[trial]).all(-1)]
-        axes.plot(*path.T, color=color, linewidth=0.8, alpha=0.75)
+        axes.plot(*path.T, color=color, linewidth=0.8 * weight, alpha=0.75 * weight)
         axes.plot(
             *path[:1].T,
             "o",
