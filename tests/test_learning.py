@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -20,6 +21,7 @@ from seqvae.encoders import TrialGRU
 from seqvae.files import RunFiles
 from seqvae.learning.gradient import DEFAULT_TRAINER, GradientLearner
 from seqvae.models.base import DEFAULT_SCHEDULE
+from seqvae.models.scores import Scores
 from seqvae.objectives import Objective
 from tiny import (
     LORENZ,
@@ -427,6 +429,24 @@ def test_interrupt_surfaces_and_leaves_a_usable_run(tmp_path, monkeypatch):
 
 
 # --- Lightning's users ---------------------------------------------------------------------------
+
+
+@plain_lightning
+def test_lightning_tests_a_model_on_the_test_trials():
+    recording = tiny_data().source.load()
+    split = recording.split.copy()
+    split[-4:] = "test"
+    data = in_memory(replace(recording, split=split))
+    model = SVAE(data.spec)
+    model.initialize(data)
+    (found,) = Trainer(accelerator="cpu", **QUIET).test(model, data, verbose=False)
+    assert found["test/heldin_elbo"] > found["test/elbo"]
+    scores = Scores(data.spec, model.null_counts, counts=True)
+    model.eval()
+    with torch.no_grad():
+        for batch in data.batches("test"):
+            scores.update(model(batch, 500), batch)
+    assert found["test/elbo"] == pytest.approx(scores.compute()["elbo"], rel=0.1)
 
 
 @plain_lightning

@@ -191,6 +191,19 @@ class LatentVariableModel(pl.LightningModule, ABC):
             self._scores.append(Scores(self.spec, self.null_counts, counts=counts))
         self._scores[dataloader_idx].update(self(batch, self.validation_samples), batch)
 
+    def on_test_epoch_start(self) -> None:
+        """Start as a validation does."""
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch of test trials."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test trials."""
+        (scores,) = self._scores
+        self.log_dict({f"test/{name}": torch.tensor(v) for name, v in scores.compute().items()})
+
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the posterior means of ``factors`` and of the data (``mean``, data units)."""
         output = self(batch, self.validation_samples)
