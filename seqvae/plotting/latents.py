@@ -158,7 +158,16 @@ def inferred_inputs(
             x=time_label if bottom else "",
             title="" if dim else f"mean of {len(mean)} trials (± sd between trials)",
         )
-    grid[0, 0].legend(frameon=False, fontsize=SMALL, loc="upper right", handlelength=1.2)
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        loc="outside upper left",
+        ncols=len(names),
+        frameon=False,
+        fontsize=SMALL,
+        handlelength=1.2,
+    )
     return figure
 
 
