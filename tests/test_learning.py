@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from seqvae import VAE, InputError, Run, fit, infer
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
-from seqvae.encoders import TrialGRU
+from seqvae.encoders import MLP, DeltaHead, TrialGRU
 from seqvae.files import RunFiles
 from seqvae.learning.gradient import DEFAULT_TRAINER, GradientLearner
 from seqvae.models.base import DEFAULT_SCHEDULE
@@ -359,6 +359,11 @@ def test_patience_below_one_is_refused(tmp_path):
         (partial(VAE, factor_dim=-1), {}, "factor_dim must be at least 1, got -1"),
         (partial(VAE, validation_samples=0), {}, "validation_samples must be at least 1"),
         (partial(VAE, encoder=TrialGRU), {}, "answers with one latent a trial"),
+        (
+            partial(VAE, encoder=partial(MLP, head=DeltaHead)),
+            {},
+            "needs a posterior with a density",
+        ),
         (partial(VAE, optimizer=partial(AdamW, lr=-1)), {}, "Invalid learning rate"),
         (VAE, {"limit_train_batches": 0}, "trainer.limit_train_batches must be above 0, got 0"),
         (VAE, {"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch must be above 0"),

@@ -14,7 +14,12 @@ class Encoder(nn.Module, ABC):
 
     A per-bin encoder answers with batch shape (batch, time, latent), a per-trial encoder with
     (batch, latent).
+
+    Attributes:
+        num_bins: the encoder reads only so many bins at the start of a trial; None: all.
     """
+
+    num_bins: int | None = None
 
     @abstractmethod
     def forward(

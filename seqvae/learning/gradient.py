@@ -33,6 +33,7 @@ from seqvae.learning.figures import Figures
 from seqvae.learning.progress import Progress
 from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
+from seqvae.objectives import has_elbo
 from seqvae.weights import check_weights, load_plain, load_weights
 
 DEFAULT_TRAINER = partial(
@@ -169,7 +170,12 @@ class GradientLearner:
         except ValueError as error:
             raise InputError(f"optimizer or schedule: {error}") from error
         with deterministic(model, seed=0):
-            model(data.batch(data.trials("train")[:2]))
+            output = model(data.batch(data.trials("train")[:2]))
+        if self.select in ("val/heldin_elbo", "val/elbo", "val/iwae") and not has_elbo(output):
+            raise InputError(
+                f"select={self.select!r} needs a posterior with a density, which a point has not; "
+                "select 'val/log_likelihood' or a speckled score"
+            )
 
     def learn(
         self,

@@ -115,7 +115,7 @@ class SequentialVAE(LatentVariableModel):
         self.state_clip = state_clip
         self.dropout = nn.Dropout(dropout)
         self.encoder = encoder(spec.num_heldin, initial_condition_dim)
-        if causal and getattr(self.encoder, "num_bins", None) is None:
+        if causal and self.encoder.num_bins is None:
             raise InputError(
                 "causal=True needs an encoder of the initial condition that reads only the first "
                 "bins, e.g. encoder TrialGRU with num_bins 10"
