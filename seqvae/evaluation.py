@@ -114,13 +114,28 @@ class _Row:
             return None
         own, size = (torch.cat(part) for part in zip(*self._unseen, strict=True))
         others, _ = (torch.cat(part) for part in zip(*other._unseen, strict=True))
-        num_trials, total = len(size), float(size.sum())
-        if num_trials < 2 or total == 0:
-            return None
-        mean = float((own - others).sum()) / total
-        residual = (own - others - mean * size).square().sum()
-        error = math.sqrt(float(residual) * num_trials / (num_trials - 1)) / total
-        return Gain(mean, error)
+        return paired_gain(own - others, size)
+
+
+def paired_gain(difference: Float[Tensor, " trial"], size: Float[Tensor, " trial"]) -> Gain | None:
+    """Return the ratio of sums g = sum_i d_i / sum_i n_i and its standard error over trials.
+
+    By linearisation se(g) = sqrt(N / (N - 1) sum_i (d_i - g n_i)^2) / sum_i n_i for N independent
+    trials [Cochran 1977, ch. 6]; where all n_i are equal it is that of the mean of d_i / n_i.
+
+    Args:
+        difference: d_i, what one row gains over another in trial i, in nats.
+        size: n_i, spikes times ln 2, so that g is in bits per spike.
+
+    Returns:
+        None for fewer than two trials, or none with a spike.
+    """
+    num_trials, total = len(size), float(size.sum())
+    if num_trials < 2 or total == 0:
+        return None
+    mean = float(difference.sum()) / total
+    residual = float((difference - mean * size).square().sum())
+    return Gain(mean, math.sqrt(residual * num_trials / (num_trials - 1)) / total)
 
 
 def _decoded(

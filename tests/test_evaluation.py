@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from seqvae.evaluation import baseline_emission, evaluate_model, paired_gain
+from tiny import SVAE, tiny_data
+
+
+def test_gain_of_equal_trials_is_a_mean_and_its_standard_error():
+    difference = torch.randn(40, dtype=torch.float64)
+    gain = paired_gain(difference, torch.full((40,), 3.0, dtype=torch.float64))
+    each = difference.numpy() / 3
+    assert gain.mean == pytest.approx(each.mean())
+    assert gain.standard_error == pytest.approx(stats.sem(each))
+
+
+def test_standard_error_of_unequal_trials_is_the_spread_over_repetitions():
+    generator = np.random.default_rng(0)
+    gains = []
+    for _ in range(1500):
+        size = generator.gamma(4.0, 1.0, size=60)
+        difference = generator.normal(0.3 * size, 0.5 * np.sqrt(size))
+        gains.append(paired_gain(torch.from_numpy(difference), torch.from_numpy(size)))
+    means, errors = np.transpose(gains)
+    assert means.mean() == pytest.approx(0.3, abs=4 * means.std() / math.sqrt(1500))
+    assert errors.mean() == pytest.approx(means.std(), rel=0.07)
+
+
+def test_gain_needs_two_trials_and_a_spike():
+    assert paired_gain(torch.ones(1), torch.ones(1)) is None
+    assert paired_gain(torch.zeros(3), torch.zeros(3)) is None
+
+
+def test_gain_is_the_difference_of_the_scores_of_what_was_held_out():
+    data = tiny_data()
+    data.setup()
+    model = SVAE(data.spec)
+    model.initialize(data)
+    found = evaluate_model(model, data, split="val", num_samples=5, seed=0)
+    assert set(found["gain"]) == set(found["baselines"]) == {
+        "mean_rate", "smoothing_glm", "true_rates",
+    }  # fmt: skip
+    for name, row in found["baselines"].items():
+        expected = found["co_bps"] - row["co_bps"]
+        assert found["gain"][name]["mean"] == pytest.approx(expected, abs=1e-5)
+        assert found["gain"][name]["standard_error"] > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "log_density"),
+    [
+        ("counts", lambda x, mean, std: stats.poisson.logpmf(x, mean)),
+        ("binary", lambda x, mean, std: stats.bernoulli.logpmf(x, mean)),
+        ("real", lambda x, mean, std: stats.norm.logpdf(x, mean, std)),
+    ],
+)
+def test_densities_of_the_baselines_are_those_of_scipy(kind, log_density):
+    mean = torch.rand(2, 3, 4, dtype=torch.float64) * 0.8 + 0.1
+    std = torch.rand(4, dtype=torch.float64) + 0.5
+    x = torch.bernoulli(mean)
+    expected = log_density(x.numpy(), mean.numpy(), std.numpy())
+    np.testing.assert_allclose(baseline_emission(mean, std, kind).log_prob(x), expected, rtol=1e-9)
