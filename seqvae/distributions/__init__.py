@@ -6,6 +6,7 @@ from seqvae.distributions.divergence import kl as kl
 from seqvae.distributions.divergence import kl_terms as kl_terms
 from seqvae.distributions.divergence import log_ratio as log_ratio
 from seqvae.distributions.gaussian_ar1 import GaussianAR1 as GaussianAR1
+from seqvae.distributions.gaussian_markov_chain import GaussianMarkovChain as GaussianMarkovChain
 from seqvae.distributions.negative_binomial import (
     NegativeBinomialLogMean as NegativeBinomialLogMean,
 )

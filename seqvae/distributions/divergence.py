@@ -4,6 +4,7 @@
 posterior q                   prior p          terms
 ============================  ===============  =================================================
 ``Delta``                     any              0 by definition
+``GaussianMarkovChain``       the same         E_q[KL(q(z_t | z_{t-1}) || p(z_t | z_{t-1}))]
 ``PathGaussian``              ``GaussianAR1``  KL(q(u_t | u_<t) || p(u_t | u_{t-1})) on the path
 ``PathGaussian``              ``Normal``       KL(q(u_t | u_<t) || p(u_t)) on the path
 ``Normal``, one per bin       ``GaussianAR1``  E_q[KL(q(u_t) || p(u_t | u_{t-1}))]
@@ -23,9 +24,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.nn import functional
 
 from seqvae.distributions.delta import Delta
 from seqvae.distributions.gaussian_ar1 import GaussianAR1
+from seqvae.distributions.gaussian_markov_chain import GaussianMarkovChain
 from seqvae.distributions.path_gaussian import PathGaussian
 from seqvae.errors import InputError
 from seqvae.types import Latent
@@ -45,9 +48,10 @@ def kl_terms(latent: Latent) -> Float[Tensor, "sample batch ..."]:
 
     Shapes, for a Gaussian posterior (factorised or along a path): that of ``latent.sample``, i.e.
     (sample, batch, latent) for one latent a trial and (sample, batch, time, latent) for one a bin.
-    Any other registered pair: (sample, batch, ...) with the batch shape of the pair. The log-ratio:
-    (sample, batch). Steps where ``latent.mask`` is False contribute 0; with a chain prior the rest
-    is the KL of the shorter chain.
+    A Markov chain, whose latents are coupled: (sample, batch, time). Any other registered pair:
+    (sample, batch, ...) with the batch shape of the pair. The log-ratio: (sample, batch). Steps
+    where ``latent.mask`` is False contribute 0; with a chain prior the rest is the KL of the
+    shorter chain.
     """
     posterior, prior = bare(latent.posterior), bare(latent.prior)
     sample = latent.sample
@@ -58,6 +62,8 @@ def kl_terms(latent: Latent) -> Float[Tensor, "sample batch ..."]:
         terms = gaussian_kl(posterior.mean, posterior.stddev, *prior.conditionals(sample))
     elif isinstance(posterior, Normal) and isinstance(prior, GaussianAR1):
         terms = _factorised_against_chain(posterior, prior)
+    elif isinstance(posterior, GaussianMarkovChain) and isinstance(prior, GaussianMarkovChain):
+        terms, shape = _chain_against_chain(posterior, prior), shape[:-1]
     elif isinstance(posterior, PathGaussian | Normal) and isinstance(prior, Normal):
         terms = gaussian_kl(posterior.mean, posterior.stddev, prior.mean, prior.stddev)
     else:
@@ -107,6 +113,26 @@ def _factorised_against_chain(
     terms = gaussian_kl(posterior.mean, posterior.stddev, mean, std)
     spread = (prior.decay * posterior.stddev[..., :-1, :] / prior.innovation_std).square()
     return torch.cat([terms[..., :1, :], terms[..., 1:, :] + 0.5 * spread], dim=-2)
+
+
+def _chain_against_chain(
+    posterior: GaussianMarkovChain, prior: GaussianMarkovChain
+) -> Float[Tensor, "batch time"]:
+    """Return the terms of KL(q || p) = sum_t E_q[KL(q(z_t | z_{t-1}) || p(z_t | z_{t-1}))].
+
+    With m the difference of the means, e_t = m_t - A_t m_{t-1}, and A, Lambda of the prior,
+
+        2 KL_t = tr(Lambda_t Cov_q(z_t - A_t z_{t-1})) + e_t' Lambda_t e_t - latent
+                 + log det Lambda_t of q - log det Lambda_t of p.
+    """
+    gain, precision, log_det = prior.conditionals
+    covariance, cross = posterior.covariance, posterior.cross_covariance
+    of_last = gain @ (gain @ covariance[:, :-1] - 2 * cross).mT
+    spread = covariance + functional.pad(of_last, (0, 0, 0, 0, 1, 0))
+    terms = torch.einsum("btij,btij->bt", precision, spread) - spread.shape[-1]
+    terms = terms + prior.conditionals.quadratic_terms(posterior.mean - prior.mean)
+    terms = 0.5 * (terms + posterior.conditionals.log_det - log_det)
+    return torch.where(posterior.mask, terms, 0.0)
 
 
 def _log_prob(distribution: Distribution, latent: Latent) -> Float[Tensor, "sample batch"]:

@@ -1,0 +1,12 @@
+"""Batched linear algebra of Markov chains: symmetric block-tridiagonal systems."""
+
+from seqvae.linalg.banded import Banded as Banded
+from seqvae.linalg.block_tridiagonal import BlockTridiagonal as BlockTridiagonal
+from seqvae.linalg.block_tridiagonal import Conditionals as Conditionals
+from seqvae.linalg.block_tridiagonal import Factor as Factor
+from seqvae.linalg.cyclic_reduction import CyclicReduction as CyclicReduction
+from seqvae.linalg.factorize import factorize as factorize
+from seqvae.linalg.recursions import congruence_recursion as congruence_recursion
+from seqvae.linalg.recursions import linear_recursion as linear_recursion
+from seqvae.linalg.roots import inverse_root as inverse_root
+from seqvae.linalg.sequential import Sequential as Sequential
