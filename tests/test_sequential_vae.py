@@ -198,7 +198,7 @@ def test_external_inputs_reach_the_rates_from_their_bin_on(options):
 
 def test_state_is_bounded_by_the_clip():
     states = []
-    model = make_model(state_clip=2.0)
+    model = make_model(state_clip=2.0, recursion="loop")
     with torch.no_grad():
         model.initial_state.weight *= 1000
     model.generator.register_forward_hook(lambda module, inputs, state: states.append(state))
@@ -210,7 +210,7 @@ def test_state_is_bounded_by_the_clip():
 
 def test_factor_rows_have_unit_norm():
     states = []
-    model = make_model()
+    model = make_model(recursion="loop")
     model.generator.register_forward_hook(lambda module, inputs, state: states.append(state))
     factors = answer(model, toy_batch(SPEC)).factors
     states = torch.stack(states, dim=2)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from seqvae.encoders.base import Encoder
 from seqvae.encoders.heads import Head, NormalHead
 from seqvae.errors import InputError
 from seqvae.nn import SequenceGRU
+from seqvae.nn.dropout import Dropout
 
 
 class TrialGRU(Encoder):
@@ -41,7 +42,7 @@ class TrialGRU(Encoder):
             raise InputError(f"num_bins must be at least 1, got {num_bins}")
         self.num_bins = num_bins
         self.gru = SequenceGRU(input_dim, hidden_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = head(self.gru.output_dim, latent_dim)
 
     def forward(
@@ -51,7 +52,7 @@ class TrialGRU(Encoder):
         lengths: Int[Tensor, " batch"],
     ) -> Distribution:
         """Return q(z | x) with shape (batch, latent)."""
-        return self.head(self.dropout(self.gru(observed[:, : self.num_bins], lengths).final))
+        return self.head(self.dropout(self.gru.last(observed[:, : self.num_bins], lengths)))
 
 
 class BinGRU(Encoder):
@@ -78,7 +79,7 @@ class BinGRU(Encoder):
     ) -> None:
         super().__init__()
         self.gru = SequenceGRU(input_dim, hidden_dim, bidirectional=not causal)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = head(self.gru.output_dim, latent_dim)
 
     def forward(

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 class Generator(nn.Module, ABC):
     """One step of the dynamics; built as ``generator(input_dim, state_dim, **own_options)``."""
 
+    @property
+    def gru_cell(self) -> nn.GRUCell | None:
+        """The cell, where ``forward`` is one step of it and nothing else: then it runs fused."""
+        return None
+
     @abstractmethod
     def forward(
         self, inputs: Float[Tensor, "*leading input"], state: Float[Tensor, "*leading state"]

@@ -32,6 +32,11 @@ class GRU(Generator):
         )
 
     @property
+    def gru_cell(self) -> nn.GRUCell | None:
+        """The cell; a subclass may do more than one step of it."""
+        return self.cell if type(self) is GRU else None
+
+    @property
     def recurrent_kernels(self) -> list[Tensor]:
         """The state-to-state weights."""
         return [self.cell.weight_hh]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import AdamW
 
 from seqvae.distributions import PathGaussian
@@ -25,6 +24,8 @@ from seqvae.models.base import (
 )
 from seqvae.nn import SequenceGRU
 from seqvae.nn.controlled_decoder import ControlledDecoder
+from seqvae.nn.dropout import Dropout
+from seqvae.nn.recurrent import Recursion
 from seqvae.objectives import Objective
 from seqvae.observations import Observation, Poisson
 from seqvae.priors import AR1, LearnableNormal, Prior
@@ -57,6 +58,9 @@ class SequentialVAE(LatentVariableModel):
         dropout: probability with which an entry of the encoders' input, of the controller's input,
             or of the generator's output is dropped in training; never on a recurrent edge.
         state_clip: bound of |g_0|, and so of every |g_t| of a GRU.
+        recursion: "fused" runs the recurrences by hand-written passes; "loop" gives the same
+            numbers by the readable loop that defines them, can be differentiated twice, and serves
+            generators that are not a GRU in any case.
         encoder: factory (input_dim, latent_dim) -> per-trial encoder of the initial condition.
         generator: factory (input_dim, state_dim) -> generator.
         initial_condition_prior: factory (latent_dim) -> prior of the initial condition.
@@ -84,6 +88,7 @@ class SequentialVAE(LatentVariableModel):
         causal: bool = False,
         dropout: float = 0.3,
         state_clip: float = 5.0,
+        recursion: Recursion = "fused",
         encoder: Callable[[int, int], Encoder] = TrialGRU,
         generator: Callable[[int, int], Generator] = GRU,
         initial_condition_prior: Callable[[int], Prior] = LearnableNormal,
@@ -109,11 +114,13 @@ class SequentialVAE(LatentVariableModel):
                            ("controller_lag", controller_lag)):  # fmt: skip
             if size < 0:
                 raise InputError(f"{name} must be at least 0, got {size}")
+        if recursion not in get_args(Recursion):
+            raise InputError(f"recursion must be 'fused' or 'loop', got {recursion!r}")
         self.initial_condition_dim = initial_condition_dim
         self.inferred_input_dim = inferred_input_dim
         self.controller_lag = controller_lag
         self.state_clip = state_clip
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.encoder = encoder(spec.num_heldin, initial_condition_dim)
         if causal and self.encoder.num_bins is None:
             raise InputError(
@@ -140,12 +147,18 @@ class SequentialVAE(LatentVariableModel):
             encoding_dim=encoding_dim,
             controller_dim=controller_dim,
             dropout=dropout,
+            recursion=recursion,
         )
         self.observation = observation(factor_dim, spec.num_neurons)
+        for module in self.modules():
+            if isinstance(module, SequenceGRU):
+                module.recursion = recursion
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer initial condition and inputs, draw samples and decode them; see the class."""
         observed = self.dropout(self.standardized(batch))
+        # laid out by time, as the recurrences read it
+        observed = observed.permute(1, 2, 0).contiguous().permute(2, 0, 1)
         posterior = self.encoder(observed, batch.observed_mask, batch.lengths)
         if len(posterior.batch_shape + posterior.event_shape) != 2:
             raise InputError(
@@ -198,13 +211,12 @@ class SequentialVAE(LatentVariableModel):
         """Run the decoder from the initial condition and gather the output."""
         state = self.initial_state(initial_condition).clamp(-self.state_clip, self.state_clip)
         num_bins, inferred_input_dim = batch.inputs.shape[1], self.inferred_input_dim
-        noise = state.new_empty(*state.shape[:2], num_bins, inferred_input_dim).normal_()
         if self.inferred_input_prior is None:
-            path = self.decoder(state, encoding, batch.inputs, noise)
+            path = self.decoder(state, encoding, batch.inputs)
         else:
             prior = self.inferred_input_prior((num_bins, inferred_input_dim), self.spec.bin_width)
             path = self.decoder(
-                state, encoding, batch.inputs, noise, prior_step=partial(prior_conditional, prior)
+                state, encoding, batch.inputs, prior_step=partial(prior_conditional, prior)
             )
             posterior = PathGaussian(path.input_mean, path.input_std, validate_args=False)
             latents["inferred_inputs"] = Latent(
@@ -225,7 +237,8 @@ def shift(
     """Delay each direction by ``lag`` bins: forward state of t - lag, backward state of t + lag."""
     if lag == 0:
         return states
-    forward, *backward = states.chunk(num_directions, dim=-1)
-    shifted = [functional.pad(forward, (0, 0, lag, 0))[:, : states.shape[1]]]
-    shifted += [functional.pad(part, (0, 0, 0, lag))[:, lag:] for part in backward]
-    return torch.cat(shifted, dim=-1)
+    hidden, num_kept = states.shape[-1] // num_directions, max(states.shape[1] - lag, 0)
+    shifted = torch.zeros_like(states)  # in the memory order of the states
+    shifted[:, lag:, :hidden] = states[:, :num_kept, :hidden]
+    shifted[:, :num_kept, hidden:] = states[:, lag:, hidden:]
+    return shifted

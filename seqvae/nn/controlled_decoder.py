@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqvae.nn.recurrent import gru_step, open_update_gates
-
-Conditional = Callable[[int, "Tensor | None"], "tuple[Tensor, Tensor]"]
-
-
-class DecoderPath(NamedTuple):
-    """One run of the recursion for every sample and trial.
-
-    ``input_mean`` and ``input_std`` are the conditionals that the steps of ``inferred_inputs``
-    were drawn from, along this very path.
-    """
-
-    factors: Float[Tensor, "sample batch time factor"]
-    inferred_inputs: Float[Tensor, "sample batch time inferred"]
-    input_mean: Float[Tensor, "sample batch time inferred"]
-    input_std: Float[Tensor, "sample batch time inferred"]
+from seqvae.nn.controlled_path import ControlledWeights
+from seqvae.nn.decoder_path import Conditional, DecoderDraws, DecoderPath
+from seqvae.nn.dropout import dropout_mask
+from seqvae.nn.fused_decoder import FusedDecoder
+from seqvae.nn.gru_products import CellWeights
+from seqvae.nn.recurrent import Recursion, gru_step, open_update_gates
 
 
 class ControlledDecoder(nn.Module):
@@ -38,14 +26,19 @@ class ControlledDecoder(nn.Module):
     Where there is no e_t (forecast, or sampling from the prior) u_t ~ p(u_t | u_{t-1}).
     Dropout acts on the controller's input and on the generator's output, never on a recurrent edge.
 
+    The recursion exists twice. ``loop`` is the definition, readable and differentiable any number
+    of times; ``fused`` gives the same numbers faster, and needs a generator that is a GRU.
+
     Args:
-        generator: one step of the dynamics, (inputs, state) -> state.
+        generator: one step of the dynamics, (inputs, state) -> state; where it is nothing but a
+            GRU cell its attribute ``gru_cell`` holds it.
         generator_dim: size of the generator's state.
         factor_dim: number of factors.
         inferred_input_dim: size of u; 0 removes the controller.
         encoding_dim: size of e_t.
         controller_dim: size of the controller's state.
         dropout: probability with which a unit is dropped in training.
+        recursion: "fused" or "loop".
         initial_std, min_std: standard deviation of u before learning, and its floor.
     """
 
@@ -59,6 +52,7 @@ class ControlledDecoder(nn.Module):
         encoding_dim: int,
         controller_dim: int,
         dropout: float,
+        recursion: Recursion = "fused",
         initial_std: float = 0.3,
         min_std: float = 1e-3,
     ) -> None:
@@ -67,7 +61,9 @@ class ControlledDecoder(nn.Module):
         self.factors = nn.Linear(generator_dim, factor_dim, bias=False)
         self.inferred_input_dim = inferred_input_dim
         self.min_std = min_std
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
+        self.recursion = recursion
+        self._fused = FusedDecoder(min_std)
         if inferred_input_dim == 0:
             return
         self.controller = nn.GRUCell(encoding_dim + factor_dim, controller_dim)
@@ -84,9 +80,9 @@ class ControlledDecoder(nn.Module):
         initial_state: Float[Tensor, "sample batch state"],
         encoding: Float[Tensor, "batch encoded_time encoding"],
         external: Float[Tensor, "batch time input"],
-        noise: Float[Tensor, "sample batch time inferred"],
         *,
         prior_step: Conditional | None = None,
+        draws: DecoderDraws | None = None,
     ) -> DecoderPath:
         """Run the recursion over all time bins of ``external``.
 
@@ -94,22 +90,70 @@ class ControlledDecoder(nn.Module):
             initial_state: g_0.
             encoding: e_t; later bins are driven by the prior. No bins: all by the prior.
             external: external inputs v_t (last axis of size 0 if there are none).
-            noise: standard normal draws, one for each u_t.
             prior_step: t and u_{t-1} (None at the first bin) -> mean and std of p(u_t | u_{t-1});
                 None if there is no u.
+            draws: noise and dropout masks; None draws them.
         """
+        if self.inferred_input_dim == 0:
+            encoding = encoding[:, :0]
+        draws = self.draw(initial_state, encoding, external) if draws is None else draws
+        if draws.encoding_mask is not None:
+            encoding = encoding * draws.encoding_mask.permute(2, 0, 1)
         kernel = functional.normalize(self.factors.weight, dim=-1)
+        cell = getattr(self.generator, "gru_cell", None)
+        run = (initial_state, encoding, external, draws, kernel, prior_step)
+        if self.recursion == "loop" or cell is None:
+            return self._loop(*run)
+        return self._run_fused(*run, cell)
+
+    def draw(
+        self,
+        initial_state: Float[Tensor, "sample batch state"],
+        encoding: Float[Tensor, "batch encoded_time encoding"],
+        external: Float[Tensor, "batch time input"],
+    ) -> DecoderDraws:
+        """Draw the noise and, in training, the dropout masks of a run of ``forward``."""
+        like = self.factors.weight
+        num_samples, num_trials, state_dim = initial_state.shape
+        num_encoded, num_bins = encoding.shape[1], external.shape[1]
+        sampled = (num_samples, num_trials)
+        noise = like.new_empty(num_bins, self.inferred_input_dim, *sampled).normal_()
+        if not self.training or self.dropout == 0:
+            return DecoderDraws(noise)
+        state_mask = dropout_mask((num_bins, state_dim, *sampled), self.dropout, like=like)
+        if num_encoded == 0:
+            return DecoderDraws(noise, state_mask=state_mask)
+        encoding_shape = (num_encoded, encoding.shape[2], num_trials)
+        factor_shape = (num_encoded, like.shape[0], *sampled)
+        return DecoderDraws(
+            noise,
+            dropout_mask(encoding_shape, self.dropout, like=like),
+            dropout_mask(factor_shape, self.dropout, like=like),
+            state_mask,
+        )
+
+    def _loop(
+        self,
+        initial_state: Float[Tensor, "sample batch state"],
+        encoding: Float[Tensor, "batch encoded_time encoding"],
+        external: Float[Tensor, "batch time input"],
+        draws: DecoderDraws,
+        kernel: Float[Tensor, "factor state"],
+        prior_step: Conditional | None,
+    ) -> DecoderPath:
+        """Run the recursion as it is defined."""
         state = initial_state
         sampled = state.shape[:2]
-        num_encoded = encoding.shape[1] if self.inferred_input_dim else 0
+        num_encoded = encoding.shape[1]
+        noise = draws.noise.permute(0, 2, 3, 1)
         if num_encoded:
             from_encoding, from_factors = self.controller.weight_ih.split(
                 [encoding.shape[-1], kernel.shape[0]], dim=1
             )
             # unbind, not projected[:, t]: the gradient of T slices would be T full tensors
-            projected = functional.linear(
-                self.dropout(encoding), from_encoding, self.controller.bias_ih
-            ).unbind(dim=1)
+            projected = functional.linear(encoding, from_encoding, self.controller.bias_ih).unbind(
+                dim=1
+            )
             controller = self.controller_start.expand(*sampled, -1)
             factors = functional.linear(state, kernel)
         paths: list[list[Tensor]] = [[], [], [], []]
@@ -117,7 +161,8 @@ class ControlledDecoder(nn.Module):
         for t in range(external.shape[1]):
             if t < num_encoded:
                 controller = gru_step(
-                    projected[t] + functional.linear(self.dropout(factors), from_factors),
+                    projected[t]
+                    + functional.linear(_masked(factors, draws.factor_mask, t), from_factors),
                     functional.linear(
                         controller, self.controller.weight_hh, self.controller.bias_hh
                     ),
@@ -128,11 +173,46 @@ class ControlledDecoder(nn.Module):
             elif prior_step is not None:
                 mean, std = (part.expand(*sampled, -1) for part in prior_step(t, drawn))
             else:
-                mean = std = noise[:, :, t]
-            drawn = mean + std * noise[:, :, t]
+                mean = std = noise[t]
+            drawn = mean + std * noise[t]
             drive = torch.cat([drawn, external[:, t].expand(*sampled, -1)], dim=-1)
             state = self.generator(drive, state)
-            factors = functional.linear(self.dropout(state), kernel)
+            factors = functional.linear(_masked(state, draws.state_mask, t), kernel)
             for path, value in zip(paths, (factors, drawn, mean, std), strict=True):
                 path.append(value)
         return DecoderPath(*(torch.stack(path, dim=2) for path in paths))
+
+    def _run_fused(
+        self,
+        initial_state: Float[Tensor, "sample batch state"],
+        encoding: Float[Tensor, "batch encoded_time encoding"],
+        external: Float[Tensor, "batch time input"],
+        draws: DecoderDraws,
+        kernel: Float[Tensor, "factor state"],
+        prior_step: Conditional | None,
+        cell: nn.GRUCell,
+    ) -> DecoderPath:
+        """Run the fused recursion, in full precision whatever autocast asks for."""
+        generator, controlled = CellWeights.of(cell), None
+        if self.inferred_input_dim:
+            controlled = ControlledWeights(
+                CellWeights.of(self.controller),
+                generator,
+                self.posterior.weight,
+                self.posterior.bias,
+                kernel,
+                self.controller_start,
+            )
+        with torch.autocast(kernel.device.type, enabled=False):
+            return self._fused(
+                *(part.to(kernel.dtype) for part in (initial_state, encoding, external)),
+                draws=draws,
+                prior_step=prior_step,
+                generator=generator,
+                factors=kernel,
+                controlled=controlled,
+            )
+
+
+def _masked(values: Tensor, mask: Tensor | None, t: int) -> Tensor:
+    return values if mask is None else values * mask[t].permute(1, 2, 0)

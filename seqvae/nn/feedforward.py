@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from seqvae.nn.dropout import Dropout
+
 
 def mlp(
     input_dim: int,
@@ -32,5 +34,5 @@ def mlp(
         if i < len(hidden_dims) or activate_output:
             layers.append(nn.ReLU())
             if dropout > 0:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
     return nn.Sequential(*layers)

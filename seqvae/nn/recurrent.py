@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from seqvae.nn.fused_gru import GRUStates, fused_gru
+from seqvae.nn.gru_path import GRUPath
+from seqvae.nn.gru_products import CellWeights
+from seqvae.nn.workspace import Workspace
+
+Recursion = Literal["fused", "loop"]
+"""How a recurrence runs: as fast as it can, or as it is defined."""
 
 
 class SequenceStates(NamedTuple):
@@ -29,6 +37,10 @@ class SequenceGRU(nn.Module):
         input_dim: size of the input at each bin.
         hidden_dim: size of the state of each direction.
         bidirectional: False reads forward only, so that a state knows no later bin.
+
+    Attributes:
+        recursion: "fused" runs ``fused_gru`` on CPU and torch's own fused kernel elsewhere;
+            "loop" runs torch's everywhere, which is differentiable twice.
     """
 
     def __init__(self, input_dim: int, hidden_dim: int, *, bidirectional: bool = True) -> None:
@@ -36,6 +48,8 @@ class SequenceGRU(nn.Module):
         self.num_directions = 2 if bidirectional else 1
         self.gru = nn.GRU(input_dim, hidden_dim, batch_first=True, bidirectional=bidirectional)
         self.initial_state = nn.Parameter(torch.zeros(self.num_directions, hidden_dim))
+        self.recursion: Recursion = "fused"
+        self._workspace: Workspace[GRUPath] = Workspace()
         open_update_gates(self.gru)
 
     @property
@@ -52,18 +66,77 @@ class SequenceGRU(nn.Module):
         self, inputs: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"]
     ) -> SequenceStates:
         """Read the sequences; bins at or past ``lengths`` are never read."""
+        if not self._runs_fused(inputs):
+            return self._torch(inputs, lengths)
+        padding = _padding(inputs, lengths)
+        states, final = self._run_fused(inputs, padding, final_only=False)
+        assert states is not None
+        states = states.permute(2, 0, 1)
+        if padding is not None:
+            states = states.masked_fill(padding.t()[..., None], 0.0)
+        return SequenceStates(states, final.permute(2, 0, 1).flatten(1))
+
+    def last(
+        self, inputs: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch direction_hidden"]:
+        """Read the sequences and return the final states only."""
+        if not self._runs_fused(inputs):
+            return self._torch(inputs, lengths).final
+        final = self._run_fused(inputs, _padding(inputs, lengths), final_only=True).final
+        return final.permute(2, 0, 1).flatten(1)
+
+    def _runs_fused(self, inputs: Tensor) -> bool:
+        return self.recursion == "fused" and inputs.device.type == "cpu"
+
+    def _run_fused(
+        self,
+        inputs: Float[Tensor, "batch time input"],
+        padding: Bool[Tensor, "time batch"] | None,
+        *,
+        final_only: bool,
+    ) -> GRUStates:
+        """Run ``fused_gru``, in full precision whatever autocast asks for."""
+        if padding is not None:  # which may hold anything, even nan
+            inputs = inputs.masked_fill(padding.t()[..., None], 0.0)
+        directions = ("_l0", "_l0_reverse")[: self.num_directions]
+        weights = [CellWeights.of(self.gru, suffix) for suffix in directions]
+        initial = self.initial_state
+        with torch.autocast(inputs.device.type, enabled=False):
+            return fused_gru(
+                inputs.to(initial.dtype).permute(1, 2, 0),
+                initial[:, :, None].expand(-1, -1, len(inputs)),
+                weights,
+                workspace=self._workspace,
+                padding=padding,
+                final_only=final_only,
+            )
+
+    def _torch(
+        self, inputs: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"]
+    ) -> SequenceStates:
+        """Run torch's GRU."""
         num_bins = inputs.shape[1]
         initial = self.initial_state[:, None].expand(-1, inputs.shape[0], -1).contiguous()
-        lengths = lengths.clamp(min=1, max=num_bins)
-        if bool((lengths == num_bins).all()):
+        if _padding(inputs, lengths) is None:
             states, final = self.gru(inputs, initial)
         else:
+            lengths = lengths.clamp(min=1, max=num_bins)
             packed = pack_padded_sequence(
                 inputs, lengths.cpu(), batch_first=True, enforce_sorted=False
             )
             packed_states, final = self.gru(packed, initial)
             states, _ = pad_packed_sequence(packed_states, batch_first=True, total_length=num_bins)
         return SequenceStates(states, final.transpose(0, 1).flatten(1))
+
+
+def _padding(
+    inputs: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"]
+) -> Bool[Tensor, "time batch"] | None:
+    """Return True at bins past the end of a sequence (of at least one bin); None: no such bin."""
+    num_bins = inputs.shape[1]
+    if bool((lengths >= num_bins).all()):
+        return None
+    return torch.arange(num_bins, device=lengths.device)[:, None] >= lengths.clamp(min=1)
 
 
 def gru_step(

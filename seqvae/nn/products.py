@@ -1,0 +1,93 @@
+"""Matrix products into a buffer, by the library that is fastest at them.
+
+On x86 torch multiplies single precision by MKL, which leaves the AVX-512 units of CPUs that are
+not Intel's unused: half the speed of such a CPU. oneDNN, which torch brings along for its compiler,
+uses them. It is taken where it is known to win, and nowhere else; the choice depends on the machine
+and the shapes only, so that a run can be repeated bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FEWEST_PRODUCTS = 1_000_000
+"""Multiplications below which the call of oneDNN costs more than it saves."""
+
+
+class Products(NamedTuple):
+    """Three ways to use left @ right.
+
+    Attributes:
+        new: (left, right) -> the product.
+        write: (buffer, left, right) puts it into the buffer.
+        add: (buffer, left, right) adds it to the buffer.
+    """
+
+    new: Callable[[Tensor, Tensor], Tensor]
+    write: Callable[[Tensor, Tensor, Tensor], object]
+    add: Callable[[Tensor, Tensor, Tensor], object]
+
+
+def products(rows: int, inner: int, columns: int, *, like: Tensor) -> Products:
+    """Return the fastest way to multiply (rows, inner) by (inner, columns).
+
+    Args:
+        rows: of the left factor and of the product.
+        inner: columns of the left factor, rows of the right one.
+        columns: of the right factor and of the product.
+        like: gives dtype and device.
+    """
+    large = rows * inner * columns >= FEWEST_PRODUCTS
+    single = like.dtype == torch.float32 and like.device.type == "cpu"
+    return _ONEDNN if large and single and onednn_is_faster() else _TORCH
+
+
+@functools.cache
+def onednn_is_faster() -> bool:
+    """Return whether this CPU has AVX-512, is not Intel's, and torch has oneDNN."""
+    return (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and "AuthenticAMD" in _cpu()
+    )
+
+
+def _cpu() -> str:
+    """Return what the system says of its CPU, its maker included."""
+    told = Path("/proc/cpuinfo")
+    return told.read_text(errors="replace") if told.exists() else platform.processor()
+
+
+def _torch_write(buffer: Tensor, left: Tensor, right: Tensor) -> None:
+    torch.mm(left, right, out=buffer)
+
+
+def _torch_add(buffer: Tensor, left: Tensor, right: Tensor) -> None:
+    buffer.addmm_(left, right)
+
+
+def _onednn(left: Tensor, right: Tensor) -> Tensor:
+    weight = right.t()
+    if not (right.is_contiguous() or weight.is_contiguous()):
+        weight = weight.contiguous()  # a weight with gaps falls to a slow reference kernel
+    return torch.ops.mkldnn._linear_pointwise(left, weight, None, "none", [], "")
+
+
+def _onednn_write(buffer: Tensor, left: Tensor, right: Tensor) -> None:
+    buffer.copy_(_onednn(left, right))
+
+
+def _onednn_add(buffer: Tensor, left: Tensor, right: Tensor) -> None:
+    buffer.add_(_onednn(left, right))
+
+
+_TORCH = Products(torch.mm, _torch_write, _torch_add)
+_ONEDNN = Products(_onednn, _onednn_write, _onednn_add)
