@@ -13,7 +13,7 @@ from seqvae.distributions import Delta, PoissonLogRate, kl_terms
 from seqvae.encoders import BinGRU, DeltaHead, TrialGRU
 from seqvae.errors import InputError
 from seqvae.models import SequentialVAE
-from seqvae.models.sequential_vae import shift
+from seqvae.nn.recurrent import shift
 from seqvae.objectives import bound, importance_weighted_bound, log_likelihood
 from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial
 from seqvae.priors import AR1, IIDNormal

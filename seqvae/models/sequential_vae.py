@@ -170,8 +170,8 @@ class SequentialVAE(LatentVariableModel):
         latents = {"initial_condition": Latent(posterior, prior, sample)}
         encoding = observed.new_zeros(len(batch), 0, 0)
         if self.controller_encoder is not None:
-            states = self.controller_encoder(observed, batch.lengths).states
-            encoding = shift(states, self.controller_lag, self.controller_encoder.num_directions)
+            lag = self.controller_lag
+            encoding = self.controller_encoder(observed, batch.lengths, lag=lag).states
         return self._decode(latents, sample, encoding, batch)
 
     def sample(
@@ -229,16 +229,3 @@ class SequentialVAE(LatentVariableModel):
         """State-to-state weights of generator and controller, for the optional L2 term."""
         kernels = list(self.generator.recurrent_kernels)
         return kernels + ([self.decoder.controller.weight_hh] if self.inferred_input_dim else [])
-
-
-def shift(
-    states: Float[Tensor, "batch time direction_hidden"], lag: int, num_directions: int
-) -> Float[Tensor, "batch time direction_hidden"]:
-    """Delay each direction by ``lag`` bins: forward state of t - lag, backward state of t + lag."""
-    if lag == 0:
-        return states
-    hidden, num_kept = states.shape[-1] // num_directions, max(states.shape[1] - lag, 0)
-    shifted = torch.zeros_like(states)  # in the memory order of the states
-    shifted[:, lag:, :hidden] = states[:, :num_kept, :hidden]
-    shifted[:, :num_kept, hidden:] = states[:, lag:, hidden:]
-    return shifted

@@ -97,8 +97,6 @@ class ControlledDecoder(nn.Module):
         if self.inferred_input_dim == 0:
             encoding = encoding[:, :0]
         draws = self.draw(initial_state, encoding, external) if draws is None else draws
-        if draws.encoding_mask is not None:
-            encoding = encoding * draws.encoding_mask.permute(2, 0, 1)
         kernel = functional.normalize(self.factors.weight, dim=-1)
         cell = getattr(self.generator, "gru_cell", None)
         run = (initial_state, encoding, external, draws, kernel, prior_step)
@@ -146,6 +144,8 @@ class ControlledDecoder(nn.Module):
         sampled = state.shape[:2]
         num_encoded = encoding.shape[1]
         noise = draws.noise.permute(0, 2, 3, 1)
+        if draws.encoding_mask is not None:
+            encoding = encoding * draws.encoding_mask.permute(2, 0, 1)
         if num_encoded:
             from_encoding, from_factors = self.controller.weight_ih.split(
                 [encoding.shape[-1], kernel.shape[0]], dim=1

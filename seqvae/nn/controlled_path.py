@@ -68,6 +68,7 @@ def controlled_path(
     initial_state: Float[Tensor, "generator columns"],
     weights: ControlledWeights,
     min_std: float,
+    encoding_mask: Float[Tensor, "time encoding trial"] | None,
     factor_mask: Float[Tensor, "time factor columns"] | None,
     state_mask: Float[Tensor, "time generator columns"] | None,
     workspace: Workspace[ControlledBuffers],
@@ -84,7 +85,8 @@ def controlled_path(
         initial_state: g_0.
         weights: the parameters.
         min_std: floor of the standard deviation of u.
-        factor_mask: dropout of the factors on their way to the controller; None: no dropout.
+        encoding_mask: dropout of the encoding; None: no dropout.
+        factor_mask: dropout of the factors on their way to the controller.
         state_mask: dropout of the generator's state on its way to the factors.
         workspace: where the buffers are kept.
     """
@@ -100,7 +102,7 @@ def controlled_path(
             GRUPath(num_steps, 1, *generator, like=like, keep=keep),
         ),
     )
-    draws = (noise, factor_mask, state_mask)
+    draws = (noise, encoding_mask, factor_mask, state_mask)
     return ControlledPath(
         *_ControlledPath.apply(lease, min_std, *draws, encoding, external, initial_state, *flat)
     )
@@ -115,6 +117,7 @@ class _ControlledPath(torch.autograd.Function):
         lease: Lease[ControlledBuffers],
         min_std: float,
         noise: Tensor,
+        encoding_mask: Tensor | None,
         factor_mask: Tensor | None,
         state_mask: Tensor | None,
         encoding: Tensor,
@@ -143,7 +146,7 @@ class _ControlledPath(torch.autograd.Function):
         last, masked = factors_weight @ initial_state, torch.empty_like(factors_t[0])
         masked_state = torch.empty_like(initial_state)
         for block in controller.blocks():
-            control.load(block.start, encoding[block])
+            control.load(block.start, _masked(encoding, encoding_mask, block))
             generate.load(block.start, external[block])
             for t in range(block.start, block.stop):
                 if factor_mask_t is not None:
@@ -164,7 +167,7 @@ class _ControlledPath(torch.autograd.Function):
             lease.release()
         else:
             ctx.lease, ctx.min_std = lease, min_std
-            draws = (noise, factor_mask, state_mask)
+            draws = (noise, encoding_mask, factor_mask, state_mask)
             ctx.save_for_backward(*draws, encoding, external, factors, inferred, std, *flat)
         mean = posterior[:, :num_inferred].clone()
         return factors, inferred, mean, std, generator.cell_states[0][-1].clone()
@@ -179,8 +182,8 @@ class _ControlledPath(torch.autograd.Function):
         grad_final: Tensor,
     ) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
-        noise, factor_mask, state_mask, encoding, external, *saved = ctx.saved_tensors
-        factors, inferred, std, *flat = saved
+        noise, encoding_mask, factor_mask, state_mask, *saved = ctx.saved_tensors
+        encoding, external, factors, inferred, std, *flat = saved
         controller, generator = ctx.lease.buffers
         slopes, generator_slopes = controller.slopes, generator.slopes
         weights = _unflatten(flat)
@@ -211,8 +214,8 @@ class _ControlledPath(torch.autograd.Function):
         carried = from_factors[-1].clone()
         states, initial_state = generator.states[1:, 0], generator.cell_states[0][0]
         before = torch.cat([(weights.factors @ initial_state)[None], factors[:-1]])
-        grad_encoding = torch.zeros_like(encoding) if ctx.needs_input_grad[5] else None
-        grad_external = torch.zeros_like(external) if ctx.needs_input_grad[6] else None
+        grad_encoding = torch.empty_like(encoding) if ctx.needs_input_grad[6] else None
+        grad_external = torch.empty_like(external) if ctx.needs_input_grad[7] else None
         grad_factors_weight = torch.zeros_like(weights.factors)
         grad_posterior_weight = torch.zeros_like(_with_bias(weights))
         for block, _ in zip(slopes.blocks(), generator_slopes.blocks(), strict=True):
@@ -237,15 +240,18 @@ class _ControlledPath(torch.autograd.Function):
                     previous.mul_(factor_mask_t[t])
                 if t > 0:
                     previous.add_(from_factors[t - 1])
-            seen = states[block] if state_mask is None else states[block] * state_mask[block]
+            seen = _masked(states, state_mask, block)
             _add_block(grad_factors_weight, block_factors[:num_steps], seen)
             after = controller.states_one[1:, 0][block]
             _add_block(grad_posterior_weight, block_posterior[:num_steps], after)
-            seen = before[block] if factor_mask is None else before[block] * factor_mask[block]
             to_encoding = None if grad_encoding is None else grad_encoding[block]
             to_external = None if grad_external is None else grad_external[block]
-            control.add_block(block.start, encoding[block], seen, to_known=to_encoding)
+            known = _masked(encoding, encoding_mask, block)
+            seen = _masked(before, factor_mask, block)
+            control.add_block(block.start, known, seen, to_known=to_encoding)
             generate.add_block(block.start, external[block], inferred[block], to_known=to_external)
+            if to_encoding is not None and encoding_mask is not None:
+                to_encoding.mul_(encoding_mask[block])
         to_generator.addmm_(factors_weight_t, carried)
         grad_factors_weight.addmm_(carried, initial_state.t())
         ctx.lease.release()
@@ -258,7 +264,7 @@ class _ControlledPath(torch.autograd.Function):
             to_controller.sum(1),
         )
         inputs = (grad_encoding, grad_external, to_generator.clone())
-        return (*(None,) * 5, *inputs, *_flatten(gradients))
+        return (*(None,) * 6, *inputs, *_flatten(gradients))
 
 
 def _sizes(
@@ -278,6 +284,13 @@ def _add_block(
 ) -> None:
     """Add sum_t left_t @ right_t.T to ``total``."""
     add_product(total, flatten_steps(left), flatten_steps(right))
+
+
+def _masked(
+    values: Float[Tensor, "time _ _"], mask: Float[Tensor, "time _ _"] | None, block: slice
+) -> Float[Tensor, "steps _ _"]:
+    """Return the values of a block of steps that dropout leaves."""
+    return values[block] if mask is None else values[block] * mask[block]
 
 
 def _steps_or_none(mask: Tensor | None) -> Steps | None:

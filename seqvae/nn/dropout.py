@@ -17,7 +17,7 @@ def dropout_mask(
     like: Tensor,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "*shape"]:
-    """Draw a mask: 0 with probability q, else 1 / (1 - q), so that its mean is exactly 1.
+    """Draw a mask: 0 with probability q, else 1 / (1 - q), so that its mean is 1.
 
     q is ``rate`` rounded to a multiple of 1 / 65536.
 

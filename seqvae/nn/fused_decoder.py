@@ -66,6 +66,7 @@ class FusedDecoder:
                 initial_state=state,
                 weights=controlled,
                 min_std=self._min_std,
+                encoding_mask=draws.encoding_mask,
                 factor_mask=None if draws.factor_mask is None else draws.factor_mask.flatten(2),
                 state_mask=None if state_mask is None else state_mask[:num_encoded],
                 workspace=self._controlled,

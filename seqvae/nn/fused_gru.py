@@ -18,8 +18,9 @@ class GRUStates(NamedTuple):
     """States of one or two directions, feature-major.
 
     Attributes:
-        states: the state at each bin, in the order of time, forward direction first; None if only
-            the final ones were asked for.
+        states: the state at each bin (or ``lag`` bins before it, for the second direction after
+            it), in the order of time, forward direction first; None if only the final ones were
+            asked for.
         final: the state of each direction after its last step.
     """
 
@@ -34,6 +35,7 @@ def fused_gru(
     *,
     workspace: Workspace[GRUPath],
     padding: Bool[Tensor, "time columns"] | None = None,
+    lag: int = 0,
     final_only: bool = False,
 ) -> GRUStates:
     """Run a GRU, torch's equation, over known inputs; the second direction reads backwards.
@@ -48,6 +50,7 @@ def fused_gru(
         weights: the cell of each direction.
         workspace: where the buffers are kept.
         padding: True at bins that leave the state as it is; None: there are none.
+        lag: bins by which the states are delayed; 0 stands where there is none yet.
         final_only: leave the states out.
     """
     flat = [tensor for cell in weights for tensor in cell]
@@ -58,7 +61,7 @@ def fused_gru(
         (*sizes, keep, initial.dtype, initial.device),
         lambda: GRUPath(*sizes, like=initial, keep=keep),
     )
-    return GRUStates(*_FusedGRU.apply(lease, final_only, padding, inputs, initial, *flat))
+    return GRUStates(*_FusedGRU.apply(lease, lag, final_only, padding, inputs, initial, *flat))
 
 
 class _FusedGRU(torch.autograd.Function):
@@ -68,6 +71,7 @@ class _FusedGRU(torch.autograd.Function):
     def forward(
         ctx: Any,
         lease: Lease[GRUPath],
+        lag: int,
         final_only: bool,
         padding: Tensor | None,
         inputs: Tensor,
@@ -92,14 +96,13 @@ class _FusedGRU(torch.autograd.Function):
         if path.slopes is None:
             lease.release()
         else:
-            ctx.lease = lease
+            ctx.lease, ctx.lag = lease, lag
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(inputs, *flat)
         final = path.states[-1].clone()
         if final_only:
             return None, final
-        forwards, *backwards = path.states[1:].unbind(1)
-        return torch.cat([forwards, *(states.flip(0) for states in backwards)], dim=1), final
+        return _in_time(path, lag), final
 
     @staticmethod
     def backward(
@@ -115,18 +118,20 @@ class _FusedGRU(torch.autograd.Function):
         ]
         known = _by_direction(inputs, len(cells))
         to_known = None
-        if ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[4]:
             to_known = inputs.new_zeros(len(cells), *inputs.shape)
         to_states: list[Steps] = []
         if grad_states is not None:
+            num_kept = max(path.num_steps - ctx.lag, 0)
             forwards, *backwards = (steps(part) for part in grad_states.split(path.hidden, dim=1))
-            to_states = [forwards, *(part[::-1] for part in backwards)]
+            to_states = [forwards[ctx.lag :], *(part[:num_kept][::-1] for part in backwards)]
         gradient = path.slopes.gradient
         gradient.zero_() if grad_final is None else gradient.copy_(grad_final)
         for block in path.slopes.blocks():
             for t in range(block.stop - 1, block.start - 1, -1):
                 for to_cell, to_state in zip(path.slopes.cell_gradients, to_states, strict=False):
-                    to_cell.add_(to_state[t])
+                    if t < len(to_state):
+                        to_cell.add_(to_state[t])
                 path.slopes.step(t - block.start, t)
                 for cell in cells:
                     cell.to_state(t - block.start)
@@ -138,11 +143,26 @@ class _FusedGRU(torch.autograd.Function):
         grad_inputs = None if to_known is None else to_known[0]
         if to_known is not None and len(cells) > 1:
             grad_inputs = to_known[0] + to_known[1].flip(0)
-        return None, None, None, grad_inputs, gradient.clone(), *grads
+        return None, None, None, None, grad_inputs, gradient.clone(), *grads
 
 
 def _by_cell(flat: Sequence[Tensor]) -> list[CellWeights]:
     return [CellWeights(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
+
+
+def _in_time(path: GRUPath, lag: int) -> Float[Tensor, "time direction_hidden columns"]:
+    """Return the states after each step in the order of time, each direction delayed by ``lag``."""
+    hidden, num_steps = path.hidden, path.num_steps
+    num_kept = max(num_steps - lag, 0)
+    states = path.states.new_empty(num_steps, path.num_cells * hidden, path.columns)
+    states[:lag, :hidden] = 0.0
+    states[lag:, :hidden] = path.states[1 : 1 + num_kept, 0]
+    states[num_kept:, hidden:] = 0.0
+    for cell in range(1, path.num_cells):
+        after = path.cell_states[cell][1 : 1 + num_kept]
+        for target, state in zip(steps(states[:num_kept, hidden:])[::-1], after, strict=True):
+            target.copy_(state)
+    return states
 
 
 def _by_direction(buffer: Tensor, num_directions: int) -> list[Tensor]:

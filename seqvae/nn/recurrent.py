@@ -63,17 +63,32 @@ class SequenceGRU(nn.Module):
         return [w for name, w in self.gru.named_parameters() if name.startswith("weight_hh")]
 
     def forward(
-        self, inputs: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"]
+        self,
+        inputs: Float[Tensor, "batch time input"],
+        lengths: Int[Tensor, " batch"],
+        *,
+        lag: int = 0,
     ) -> SequenceStates:
-        """Read the sequences; bins at or past ``lengths`` are never read."""
-        if not self._runs_fused(inputs):
-            return self._torch(inputs, lengths)
+        """Read the sequences; bins at or past ``lengths`` are never read.
+
+        Args:
+            inputs: the sequences, padded.
+            lengths: their lengths.
+            lag: bins by which the states are delayed, see ``shift``.
+        """
         padding = _padding(inputs, lengths)
-        states, final = self._run_fused(inputs, padding, final_only=False)
-        assert states is not None
-        states = states.permute(2, 0, 1)
-        if padding is not None:
-            states = states.masked_fill(padding.t()[..., None], 0.0)
+        if not self._runs_fused(inputs):
+            states, final = self._torch(inputs, lengths)
+            return SequenceStates(shift(states, lag, self.num_directions), final)
+        if padding is None:
+            states, final = self._run_fused(inputs, None, lag=lag)
+            assert states is not None
+            states = states.permute(2, 0, 1)
+        else:
+            states, final = self._run_fused(inputs, padding)
+            assert states is not None
+            states = states.permute(2, 0, 1).masked_fill(padding.t()[..., None], 0.0)
+            states = shift(states, lag, self.num_directions)
         return SequenceStates(states, final.permute(2, 0, 1).flatten(1))
 
     def last(
@@ -93,7 +108,8 @@ class SequenceGRU(nn.Module):
         inputs: Float[Tensor, "batch time input"],
         padding: Bool[Tensor, "time batch"] | None,
         *,
-        final_only: bool,
+        lag: int = 0,
+        final_only: bool = False,
     ) -> GRUStates:
         """Run ``fused_gru``, in full precision whatever autocast asks for."""
         if padding is not None:  # which may hold anything, even nan
@@ -108,6 +124,7 @@ class SequenceGRU(nn.Module):
                 weights,
                 workspace=self._workspace,
                 padding=padding,
+                lag=lag,
                 final_only=final_only,
             )
 
@@ -127,6 +144,19 @@ class SequenceGRU(nn.Module):
             packed_states, final = self.gru(packed, initial)
             states, _ = pad_packed_sequence(packed_states, batch_first=True, total_length=num_bins)
         return SequenceStates(states, final.transpose(0, 1).flatten(1))
+
+
+def shift(
+    states: Float[Tensor, "batch time direction_hidden"], lag: int, num_directions: int
+) -> Float[Tensor, "batch time direction_hidden"]:
+    """Delay each direction by ``lag`` bins: forward state of t - lag, backward state of t + lag."""
+    if lag == 0:
+        return states
+    hidden, num_kept = states.shape[-1] // num_directions, max(states.shape[1] - lag, 0)
+    shifted = torch.zeros_like(states)  # in the memory order of the states
+    shifted[:, lag:, :hidden] = states[:, :num_kept, :hidden]
+    shifted[:, :num_kept, hidden:] = states[:, lag:, hidden:]
+    return shifted
 
 
 def _padding(
