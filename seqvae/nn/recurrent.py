@@ -76,20 +76,17 @@ class SequenceGRU(nn.Module):
             lengths: their lengths.
             lag: bins by which the states are delayed, see ``shift``.
         """
-        padding = _padding(inputs, lengths)
         if not self._runs_fused(inputs):
             states, final = self._torch(inputs, lengths)
             return SequenceStates(shift(states, lag, self.num_directions), final)
-        if padding is None:
-            states, final = self._run_fused(inputs, None, lag=lag)
-            assert states is not None
-            states = states.permute(2, 0, 1)
-        else:
-            states, final = self._run_fused(inputs, padding)
-            assert states is not None
-            states = states.permute(2, 0, 1).masked_fill(padding.t()[..., None], 0.0)
+        padding = _padding(inputs, lengths)
+        result = self._run_fused(inputs, padding, lag=lag if padding is None else 0)
+        assert result.states is not None
+        states, final = result.states.permute(2, 0, 1), result.final.permute(2, 0, 1).flatten(1)
+        if padding is not None:
+            states = states.masked_fill(padding.t()[..., None], 0.0)
             states = shift(states, lag, self.num_directions)
-        return SequenceStates(states, final.permute(2, 0, 1).flatten(1))
+        return SequenceStates(states, final)
 
     def last(
         self, inputs: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"]
