@@ -12,19 +12,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqvae.data import NeuralData
-from seqvae.models import LatentVariableModel
+from seqvae.models import Model
 from seqvae.objectives import bound, has_elbo
 from seqvae.types import Batch, DataSpec, Latent, Output
 
 if TYPE_CHECKING:
     import xarray as xr
 
-MAX_ENTRIES = 20_000_000
-"""Numbers of one tensor (samples x trials x bins x neurons) that a chunk may hold."""
+MAX_ENTRIES = 8_000_000
+"""Numbers of one tensor (samples x trials x bins x neurons) that a chunk may hold.
+
+In single precision just below 32 MB, up to which freed memory is used again without being mapped
+anew by the system; larger chunks are slower.
+"""
 
 
 def posterior_dataset(
-    model: LatentVariableModel,
+    model: Model,
     data: NeuralData,
     trials: np.ndarray,
     *,
@@ -109,27 +113,33 @@ def summarize(output: Output, batch: Batch, *, bin_width: float | None) -> dict[
         bin_width: seconds, to give ``rates`` in Hz; None gives ``mean`` in data units.
     """
     name, scale = ("mean", 1.0) if bin_width is None else ("rates", 1.0 / bin_width)
-    mean = output.emission.mean * scale
+    rates, factors = moments(output.emission.mean), moments(output.factors)
     values = {
-        name: mean.mean(dim=0),
-        f"{name}_sd": mean.std(dim=0, correction=0),
-        "factors": output.factors.mean(dim=0),
-        "factors_sd": output.factors.std(dim=0, correction=0),
+        name: scale * rates.mean,
+        f"{name}_sd": scale * rates.sd,
+        "factors": factors.mean,
+        "factors_sd": factors.sd,
     }
     for latent_name, latent in output.latents.items():
-        moments = latent_moments(latent)
-        values[f"{latent_name}_mean"] = fill(moments.mean, latent, batch)
-        values[f"{latent_name}_sd"] = fill(moments.sd, latent, batch)
+        mean, sd = latent_moments(latent)
+        values[f"{latent_name}_mean"] = fill(mean, latent, batch)
+        values[f"{latent_name}_sd"] = fill(sd, latent, batch)
     if has_elbo(output):
         values["elbo"] = bound(output, batch).elbo()
     return {key: value.float().cpu().numpy() for key, value in values.items()}
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of a latent under the posterior."""
+    """Mean and standard deviation under the posterior."""
 
     mean: Float[Tensor, "batch ..."]
     sd: Float[Tensor, "batch ..."]
+
+
+def moments(values: Float[Tensor, "sample batch ..."]) -> Moments:
+    """Return mean and standard deviation over samples; ``Tensor.std`` is several times slower."""
+    mean = values.mean(dim=0)
+    return Moments(mean, torch.linalg.vector_norm(values - mean, dim=0) / len(values) ** 0.5)
 
 
 def latent_moments(latent: Latent) -> Moments:

@@ -69,8 +69,9 @@ class BitsPerSpike(SumMetric):
         weight: Float[Tensor, "batch time neuron"],
     ) -> None:
         """Add trials; all in counts per bin."""
-        mean = mean_counts.double().clamp(min=_MIN_COUNT)
-        gain = target * (mean / self.null_counts).log() - (mean - self.null_counts)
+        mean = mean_counts.to(torch.promote_types(mean_counts.dtype, torch.float32))
+        mean, null = mean.clamp(min=_MIN_COUNT), self.null_counts.to(mean.dtype)
+        gain = target * (mean / null).log() - (mean - null)
         self.gain += _weighted_sum(gain, weight)
         self.num_spikes += _weighted_sum(target, weight)
 
@@ -99,7 +100,7 @@ class LogLikelihood(SumMetric):
     ) -> None:
         """Add the log-probability of each entry, in nats."""
         self.total += _weighted_sum(log_prob, weight)
-        self.num_entries += weight.sum(dtype=torch.float64)
+        self.num_entries += _sum(weight)
 
     def compute(self) -> Float[Tensor, ""]:
         """Return nats per entry."""
@@ -174,5 +175,12 @@ class MeanPerTrial(SumMetric):
 def _weighted_sum(
     values: Float[Tensor, "batch time neuron"], weight: Float[Tensor, "batch time neuron"]
 ) -> Float[Tensor, ""]:
-    """Sum in float64 what is scored; an entry of weight 0 may hold anything, even NaN."""
-    return (values.double().where(weight > 0, 0.0) * weight).sum()
+    """Sum what is scored; an entry of weight 0 may hold anything, even NaN."""
+    total = _sum(values * weight)
+    return total if torch.isfinite(total) else _sum(values.where(weight > 0, 0.0) * weight)
+
+
+def _sum(values: Float[Tensor, "batch time neuron"]) -> Float[Tensor, ""]:
+    """Sum in float64; over the bins of a trial in float32, if the values are no better."""
+    by_trial = values.sum(dim=1, dtype=torch.promote_types(values.dtype, torch.float32))
+    return by_trial.sum(dtype=torch.float64)

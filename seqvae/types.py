@@ -7,7 +7,8 @@ there. Entries that are missing, padded, held out or hidden by dropout are all t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -80,16 +81,23 @@ class Batch:
 
     def to(self, *args: object, **kwargs: object) -> Batch:
         """Move every tensor to a device; a dtype applies to the real-valued ones only."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)  # type: ignore[call-overload]
-        for name, tensor in moved.items():
+
+        def move(tensor: Tensor) -> Tensor:
             kind = dtype if tensor.is_floating_point() else None
-            moved[name] = tensor.to(device=device, dtype=kind, non_blocking=non_blocking)
-        return replace(self, **moved)
+            return tensor.to(device=device, dtype=kind, non_blocking=non_blocking)
+
+        return self._map(move)
 
     def __getitem__(self, index: Tensor | slice | list[int]) -> Batch:
         """Select trials."""
-        return Batch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        if isinstance(index, Tensor) and index.dtype == torch.int64:
+            rows = torch.where(index < 0, index + len(self), index).to(self.trial.device)
+            return self._map(lambda tensor: tensor.index_select(0, rows))  # twice as fast as [rows]
+        return self._map(lambda tensor: tensor[index])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
 
     @property
     def time_mask(self) -> Bool[Tensor, "batch time"]:

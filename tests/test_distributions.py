@@ -16,6 +16,7 @@ from seqvae.distributions import (
     PathGaussian,
     PoissonLogRate,
 )
+from seqvae.distributions.poisson import _table, log_factorial
 
 
 def real(*values: float) -> torch.Tensor:
@@ -41,6 +42,93 @@ def test_poisson_density_and_gradient_survive_underflow() -> None:
 def test_poisson_of_rate_zero_excludes_a_spike() -> None:
     distribution = PoissonLogRate(real(-math.inf), validate_args=False)
     assert distribution.log_prob(real(1.0)).item() == -math.inf
+
+
+def trials(*leading: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-rates (*leading, 3, 4, 5), counts and weights (3, 4, 5), a third of them 0."""
+    generator = torch.Generator().manual_seed(0)
+    log_rate = torch.randn(*leading, 3, 4, 5, generator=generator, dtype=torch.float64)
+    counts = torch.poisson(torch.full((3, 4, 5), 1.5, dtype=torch.float64), generator=generator)
+    weight = torch.rand(3, 4, 5, generator=generator, dtype=torch.float64)
+    return log_rate.requires_grad_(), counts, torch.where(weight < 1 / 3, 0.0, 2 * weight)
+
+
+def weighted(log_rate: torch.Tensor, counts: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return PoissonLogRate(log_rate, validate_args=False).weighted_log_prob(counts, weight)
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (2, 1)])
+def test_weighted_poisson_sum_and_its_slope_are_those_of_the_density(leading: tuple[int]) -> None:
+    log_rate, counts, weight = trials(*leading)
+    density = torch.distributions.Poisson(log_rate.exp(), validate_args=False).log_prob(counts)
+    expected = (weight * density).sum((-2, -1))
+    found = weighted(log_rate, counts, weight)
+    assert found.shape == (*leading, 3)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    upstream = torch.randn_like(found)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, log_rate, upstream),
+        torch.autograd.grad(expected, log_rate, upstream),
+        rtol=1e-13,
+        atol=1e-13,
+    )
+    with torch.no_grad():
+        assert torch.equal(weighted(log_rate, counts, weight), found)
+    single = weighted(log_rate.float(), counts.float(), weight.float())
+    torch.testing.assert_close(single, found.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_weighted_poisson_sum_has_right_slopes_of_first_and_second_order() -> None:
+    log_rate, counts, weight = trials(2)
+    assert torch.autograd.gradcheck(lambda x: weighted(x, counts, weight), log_rate)
+    assert torch.autograd.gradgradcheck(lambda x: weighted(x, counts, weight), log_rate)
+    shared = log_rate.detach()[0, :1].clone().requires_grad_()  # one log-rate for three trials
+    assert torch.autograd.gradcheck(lambda x: weighted(x, counts, weight), shared)
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: weighted(log_rate.detach(), counts, w), weight)
+
+
+def test_weighted_poisson_sum_keeps_the_conventions_of_the_density() -> None:
+    one = torch.ones(1, 1, dtype=torch.float64)
+    for log_rate, count in ((-math.inf, 0.0), (-math.inf, 2.0), (-110.0, 1.0), (math.inf, 0.0)):
+        rate = torch.full((1, 1), log_rate, dtype=torch.float64)
+        distribution = PoissonLogRate(rate, validate_args=False)
+        expected = distribution.log_prob(count * one)
+        assert torch.equal(distribution.weighted_log_prob(count * one, one), expected[0, 0])
+    assert weighted(one * math.nan, 0 * one, one).isnan()
+    with pytest.raises(ValueError, match="support"):
+        PoissonLogRate(one, validate_args=True).weighted_log_prob(0.5 * one, one)
+
+
+@pytest.mark.parametrize("garbage", [-37.0, -1.0, 0.5, 1e6, 1e300])
+def test_what_weighs_nothing_may_hold_anything_finite(garbage: float) -> None:
+    log_rate, counts, weight = trials(2)
+    littered = torch.where(weight == 0, garbage, counts)
+    found = weighted(log_rate, littered, weight)
+    torch.testing.assert_close(found, weighted(log_rate, counts, weight))
+    (slope,) = torch.autograd.grad(found.sum(), log_rate)
+    assert not slope[:, weight == 0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_log_factorials_are_those_of_the_gamma_function(dtype: torch.dtype) -> None:
+    small, large = torch.arange(4096), torch.tensor([0, 4096, 70_000])
+    for counts in (small, large, small.view(64, 64).T, small[:0]):
+        found = log_factorial(counts.to(dtype))
+        expected = torch.tensor([math.lgamma(count + 1) for count in counts.flatten().tolist()])
+        assert found.dtype == torch.promote_types(dtype, torch.float32)
+        torch.testing.assert_close(found.flatten().float(), expected)
+    halves = torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(log_factorial(halves), torch.lgamma(halves + 1))
+
+
+def test_log_factorials_first_met_in_inference_serve_training_too() -> None:
+    _table.cache_clear()
+    log_rate, counts, weight = trials()
+    with torch.inference_mode():
+        log_factorial(counts)
+    assert not log_factorial(counts).is_inference()
+    weighted(log_rate, counts, weight).sum().backward()
 
 
 @given(log_mean=st.floats(-20, 6), log_dispersion=st.floats(-6.5, 5), count=st.integers(0, 500))
@@ -94,6 +182,20 @@ def test_negative_binomial_gradients_are_right_on_both_sides_of_the_switch() -> 
         return NegativeBinomialLogMean(mean, dispersion).log_prob(counts)
 
     assert torch.autograd.gradcheck(log_prob, (log_mean, log_dispersion))
+
+
+def test_one_dispersion_a_neuron_is_that_dispersion_at_every_entry() -> None:
+    log_mean, counts, _ = trials(2)
+    log_dispersion = real(2.0, 0.5, -1.0, -4.2, -9.0).requires_grad_()
+    slopes = []
+    for dispersion in (log_dispersion, log_dispersion.expand(2, 3, 4, 5)):
+        distribution = NegativeBinomialLogMean(log_mean, dispersion, validate_args=False)
+        assert distribution.log_dispersion.shape == distribution.batch_shape == (2, 3, 4, 5)
+        total = distribution.log_prob(counts).sum()
+        slopes.append((total, *torch.autograd.grad(total, (log_mean, log_dispersion))))
+    torch.testing.assert_close(slopes[0], slopes[1])
+    wide = NegativeBinomialLogMean(log_mean[0, 0, 0], log_dispersion).expand((3, 4, 5))
+    assert wide.log_prob(counts).shape == (3, 4, 5)
 
 
 @pytest.mark.parametrize(

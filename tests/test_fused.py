@@ -289,3 +289,13 @@ def test_a_linear_readout_of_the_states_is_unaffected_by_reuse_of_buffers():
     gru(inputs + 1, lengths).states.sum().backward()
     assert torch.equal(states, before)
     assert isinstance(gru.gru, nn.GRU)
+
+
+def test_buffers_first_made_for_inference_serve_training_too():
+    model = make_model("fused")
+    batch = toy_batch(model.spec)
+    with torch.inference_mode():
+        model(batch)
+    with torch.no_grad():
+        expected = model(batch).factors.shape
+    assert learn(model, batch)[0].factors.shape == expected

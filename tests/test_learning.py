@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
@@ -19,6 +19,7 @@ from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
 from seqvae.encoders import MLP, DeltaHead, TrialGRU
 from seqvae.files import RunFiles
+from seqvae.learning.callbacks import StopOnNonFinite
 from seqvae.learning.gradient import DEFAULT_TRAINER, GradientLearner
 from seqvae.models.base import DEFAULT_SCHEDULE
 from seqvae.models.scores import Scores
@@ -355,7 +356,7 @@ def test_patience_below_one_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("model", "trainer", "words"),
     [
-        (partial(VAE, dropout=1.5), {}, "model: dropout probability"),
+        (partial(VAE, dropout=1.5), {}, "dropout must be from 0 to below 1"),
         (partial(VAE, factor_dim=-1), {}, "factor_dim must be at least 1, got -1"),
         (partial(VAE, validation_samples=0), {}, "validation_samples must be at least 1"),
         (partial(VAE, encoder=TrialGRU), {}, "answers with one latent a trial"),
@@ -394,6 +395,89 @@ def test_history_has_one_row_per_validation(tmp_path):
     assert [row["epoch"] for row in history(run)] == [1, 3]
 
 
+class Terms(Callback):
+    """Keeps the terms of each step, its trials, and what callbacks see at the end of an epoch."""
+
+    def __init__(self):
+        self.steps, self.epochs = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps.append((len(batch), {name: float(value) for name, value in outputs.items()}))
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.epochs.append((len(self.steps), dict(trainer.callback_metrics)))
+
+    def expected(self, start, stop):
+        """The mean over trials of each term of some steps, over the steps that have it."""
+        steps = self.steps[start:stop]
+        means = {}
+        for name in {name for _, terms in steps for name in terms} - {"loss"}:
+            pairs = [(size, terms[name]) for size, terms in steps if name in terms]
+            total = sum(size for size, _ in pairs)
+            means[f"train/{name}"] = sum(size * value for size, value in pairs) / total
+        kl = [value for name, value in means.items() if name.startswith("train/kl/")]
+        return means | {"train/elbo": means["train/log_likelihood"] - sum(kl)}
+
+
+TERMS = Objective(beta_steps=4, recurrent_l2=5.0, recurrent_l2_start=4, recurrent_l2_steps=3)
+
+
+@plain_lightning
+@pytest.mark.parametrize(
+    ("settings", "ends"),
+    [
+        ({"max_epochs": 3}, [4, 8, 12]),
+        ({"max_epochs": -1, "max_steps": 6}, [4, 6]),
+        ({"max_epochs": 2, "limit_train_batches": 3}, [3, 6]),
+        ({"max_epochs": 2, "val_check_interval": 2}, [4, 8]),
+        ({"max_epochs": 1, "accumulate_grad_batches": 3}, [4]),
+    ],
+)
+def test_terms_of_training_are_means_over_the_trials_of_an_epoch(settings, ends):
+    data = tiny_data(batch_size=5)  # 5, 5, 5 and 1 trials
+    terms = Terms()
+    trainer = Trainer(accelerator="cpu", callbacks=[terms], **QUIET, **settings)
+    trainer.fit(SVAE(data.spec, objective=TERMS), data)
+    assert [end for end, _ in terms.epochs] == ends
+    for start, (end, seen) in zip([0, *ends], terms.epochs, strict=False):
+        expected = terms.expected(start, end)
+        assert ("train/recurrent_l2" in expected) == (end > 5)  # on its ramp from the sixth step on
+        assert {name: float(seen[name]) for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+@plain_lightning
+def test_terms_of_an_epoch_that_a_validation_cuts_off_are_logged():
+    data, terms = tiny_data(batch_size=4), Terms()
+
+    class Stop(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    settings = {"max_epochs": 3, "val_check_interval": 3, "num_sanity_val_steps": 0} | QUIET
+    trainer = Trainer(accelerator="cpu", callbacks=[terms, Stop()], **settings)
+    trainer.fit(SVAE(data.spec), data)
+    expected = terms.expected(0, 3)
+    found = {name: float(trainer.callback_metrics[name]) for name in expected}
+    assert len(terms.steps) == 3
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+@plain_lightning
+def test_a_step_of_training_logs_nothing(monkeypatch):
+    calls = []
+    log = LightningModule.log
+    monkeypatch.setattr(
+        LightningModule,
+        "log",
+        lambda self, name, *a, **k: calls.append(name) or log(self, name, *a, **k),
+    )
+    data = tiny_data(batch_size=2)
+    trainer = Trainer(accelerator="cpu", max_epochs=2, limit_val_batches=0, **QUIET)
+    trainer.fit(SVAE(data.spec), data)
+    names = ["log_likelihood", "kl/initial_condition", "kl/inferred_inputs", "elbo"]
+    assert calls == 2 * [f"train/{name}" for name in names]
+
+
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
@@ -409,6 +493,27 @@ def test_nan_stops_with_step_and_term_and_keeps_the_best_weights(tmp_path, monke
     assert all(torch.isfinite(weight).all() for weight in kept["state_dict"].values())
     last = weights(tmp_path / "r" / "last.ckpt")["state_dict"]
     assert all(torch.isfinite(weight).all() for weight in last.values())
+
+
+class Clock(Trainer):
+    global_step = 0
+
+
+def test_the_first_step_and_the_term_behind_the_loss_are_named(tmp_path):
+    watch, model = StopOnNonFinite(RunFiles(tmp_path)), LightningModule()
+    trainer = Clock(accelerator="cpu", **QUIET)
+    good, bad = torch.tensor(1.0), torch.tensor(torch.inf)
+    for terms in (
+        {"loss": good, "kl/u": good},
+        {"loss": bad, "kl/u": good, "recurrent_l2": bad},
+        {"loss": bad, "kl/u": bad, "recurrent_l2": good},
+    ):
+        watch.on_train_batch_end(trainer, model, terms, None, 0)
+        trainer.global_step += 1
+    with pytest.raises(InputError, match="recurrent_l2 was nan or inf at step 1; no weights had"):
+        watch.on_validation_start(trainer, model)
+    watch.on_train_batch_end(trainer, model, {"loss": good}, None, 0)
+    watch.on_validation_start(trainer, model)
 
 
 def test_nan_in_the_first_epoch_says_that_nothing_was_saved(tmp_path, monkeypatch):

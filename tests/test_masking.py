@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from seqvae.data.masking import speckle
 from seqvae.data.sources import Arrays
 from seqvae.errors import InputError
 from seqvae.types import Batch
+from toy import toy_batch, toy_spec
 
 
 def make_data(**options) -> NeuralData:
@@ -36,8 +37,15 @@ def given_to_encoder(data: NeuralData, batch: Batch) -> torch.Tensor:
     return given
 
 
+def rounded(probability: float) -> float:
+    """The nearest multiple of 1 / 65536: an entry has 16 random bits."""
+    return round(probability * 65536) / 65536
+
+
 @pytest.mark.parametrize(("rate", "pass_rate"), [(0.3, 0.0), (0.3, 0.4), (0.7, 1.0), (0.0, 0.5)])
-@pytest.mark.parametrize("options", [{}, {"heldout": [], "forecast_bins": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"heldout": [], "forecast_bins": 0}, {"heldout": [0, 4]}, {"heldout": [3, 4]}]
+)
 def test_mean_over_masks_is_the_undropped_log_likelihood(rate, pass_rate, options):
     data = make_data(**options)
     batch = data.batch(data.trials("all")).to(torch.float64)
@@ -60,7 +68,7 @@ def test_a_scored_entry_weighs_one_over_its_probability(data, rate, pass_rate):
     dropout = CoordinatedDropout(rate, pass_rate)
     generator = torch.Generator().manual_seed(1)
     weights = torch.stack([dropout(batch, data.spec.heldin, generator).weight for _ in range(3000)])
-    probability = rate + (1 - rate) * pass_rate
+    probability = rounded(rate + (1 - rate) * pass_rate)
     given = given_to_encoder(data, batch)
     values = weights[:, given].unique()
     torch.testing.assert_close(values, torch.tensor([0.0, 1 / probability]))
@@ -68,6 +76,35 @@ def test_a_scored_entry_weighs_one_over_its_probability(data, rate, pass_rate):
     spread = (probability * (1 - probability) / len(weights)) ** 0.5
     assert (scored - probability).abs().max() < 5 * spread
     assert (weights[:, ~given] == batch.weight[~given]).all()
+
+
+@pytest.mark.parametrize("pass_rate", [0.0, 1e-9, 0.37, 1.0])
+@pytest.mark.parametrize("rate", [1e-9, 1 / 3, 0.5, 1 - 1e-9])
+def test_over_every_draw_the_weight_is_one_and_the_input_itself(monkeypatch, rate, pass_rate):
+    levels = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(64, 64, 16)
+    monkeypatch.setattr("seqvae.data.masking.random_int16", lambda *_: levels)
+    batch = toy_batch(toy_spec(num_neurons=16, num_time_bins=64), num_trials=64)
+    batch = replace(batch, observed=torch.full_like(batch.observed, 3.0))
+    for center in (0.0, torch.full((16,), 2.5, dtype=torch.float64)):
+        dropped = CoordinatedDropout(rate, pass_rate)(batch, tuple(range(16)), center=center)
+        assert dropped.weight.mean().item() == pytest.approx(1.0, abs=1e-12)
+        known = torch.where(dropped.observed_mask, dropped.observed, center)
+        assert known.mean().item() == pytest.approx(3.0, abs=1e-9)
+        assert 0 < dropped.observed_mask.sum() < 65536
+        assert (dropped.weight[~dropped.observed_mask] > 0).all()
+
+
+@pytest.mark.parametrize("heldout", [[], [0], [4], [0, 4], [1, 3], [0, 2, 3]])
+def test_only_entries_given_to_the_encoder_change_their_weight(heldout):
+    data = make_data(heldout=heldout)
+    batch = data.batch(data.trials("all"))
+    given = given_to_encoder(data, batch)
+    weight = CoordinatedDropout(0.5)(batch, data.spec.heldin).weight
+    assert torch.equal(weight[~given], batch.weight[~given])
+    assert set(weight[given].unique().tolist()) == {0.0, 2.0}
+    speckled = speckle(batch, data.spec.heldin, 0.5, seed=0).weight
+    assert (speckled[~given] == 0).all()
+    assert set(speckled[given].unique().tolist()) == {0.0, 1.0}
 
 
 def test_missing_and_padded_entries_keep_weight_zero(data):
@@ -81,7 +118,8 @@ def test_hidden_entries_are_zero_and_shown_ones_scaled(data):
     batch = data.batch(data.trials("all"))
     dropped = CoordinatedDropout(0.4)(batch, data.spec.heldin, torch.Generator().manual_seed(0))
     shown = dropped.observed_mask
-    torch.testing.assert_close(dropped.observed[shown], batch.observed[shown] / 0.6)
+    scaled = batch.observed[shown] / (1 - rounded(0.4))
+    torch.testing.assert_close(dropped.observed[shown], scaled)
     assert (dropped.observed[~shown] == 0).all()
     for column, neuron in enumerate(data.spec.heldin):
         both = shown[:, :, column] & (dropped.weight[:, : shown.shape[1], neuron] > 0)

@@ -60,14 +60,39 @@ def test_scores_do_not_depend_on_how_the_set_is_cut_into_batches(cuts: list[int]
 
 
 def test_bits_per_spike_is_the_poisson_gain_over_the_null_per_spike() -> None:
-    metric = BitsPerSpike(data()["null"])
-    update(metric, slice(None))
-    mean, target, weight, null = (
-        data()[name].double().numpy() for name in ("mean", "target", "weight", "null")
-    )
+    values = [data()[name].double() for name in ("mean", "target", "weight", "null")]
+    mean, target, weight, null = (value.numpy() for value in values)
     gain = stats.poisson.logpmf(target, mean) - stats.poisson.logpmf(target, null)
     expected = (weight * gain).sum() / (math.log(2) * (weight * target).sum())
-    assert metric.compute().item() == pytest.approx(expected, rel=1e-10)
+    double, single = BitsPerSpike(data()["null"]), BitsPerSpike(data()["null"])
+    double.update(*values[:3])
+    update(single, slice(None))
+    assert double.compute().item() == pytest.approx(expected, rel=1e-10)
+    assert single.compute().item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_scored_entry_that_is_not_a_number_is_not_passed_over() -> None:
+    values = data()
+    entry = tuple(values["weight"].nonzero()[0])
+    for metric in members()[:2]:
+        values["mean"][entry] = values["log_prob"][entry] = torch.nan
+        if isinstance(metric, BitsPerSpike):
+            metric.update(values["mean"], values["target"], values["weight"])
+        else:
+            metric.update(values["log_prob"], values["weight"])
+        assert metric.compute().isnan()
+
+
+def test_half_precision_is_summed_in_a_better_one() -> None:
+    for metric in members()[:2]:
+        weight = torch.ones(3, 4000, 1, dtype=torch.float16)
+        if isinstance(metric, BitsPerSpike):
+            metric = BitsPerSpike(torch.ones(1))
+            metric.update(2 * weight, weight, weight)
+            assert metric.compute().item() == pytest.approx(1 - 1 / math.log(2), rel=1e-6)
+        else:
+            metric.update(-100 * weight, weight)
+            assert metric.compute().item() == -100.0
 
 
 def test_the_null_model_scores_zero_bits() -> None:

@@ -42,6 +42,25 @@ def test_observed_holds_no_heldout_neuron_and_no_forecast_bin(data, toy_recordin
     assert (batch.weight == 1).all()
 
 
+def test_trials_of_a_batch_are_chosen_by_index_slice_list_or_mask(data):
+    whole = data.batch(data.trials("all"))
+    chosen = data.batch([2, 3, 4])
+    mask = torch.zeros(24, dtype=torch.bool)
+    mask[2:5] = True
+    for index in (
+        slice(2, 5),
+        [2, 3, 4],
+        torch.tensor([2, 3, 4]),
+        torch.tensor([-22, 3, -20]),
+        mask,
+    ):
+        assert_same(whole[index], chosen)
+    with pytest.raises(IndexError):
+        whole[torch.tensor([24])]
+    moved = chosen.to(torch.float64)
+    assert (moved.target.dtype, moved.observed_mask.dtype) == (torch.float64, torch.bool)
+
+
 def test_spec_tells_the_facts(data):
     spec = data.spec
     assert (spec.num_neurons, spec.num_inputs, spec.num_time_bins) == (6, 2, 12)

@@ -76,6 +76,27 @@ def test_weight_scales_what_an_entry_counts(batch: Batch):
     torch.testing.assert_close(log_likelihood(output, doubled), 2 * log_likelihood(output, batch))
 
 
+@pytest.mark.parametrize("kind", ["counts", "real"])
+def test_log_likelihood_is_the_weighted_sum_of_the_density(kind: str):
+    batch = toy_batch(toy_spec(), lengths=[8, 3, 6, 8], data_kind=kind)
+    output = make_output(batch)
+    emission = PoissonLogRate(output.factors) if kind == "counts" else Normal(output.factors, 1.5)
+    log_prob = emission.log_prob(batch.target)
+    expected = torch.einsum("btn, sbtn -> sb", batch.weight, log_prob)
+    found = log_likelihood(replace(output, emission=emission), batch)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_likelihood_that_is_known_is_not_computed_again(batch: Batch):
+    output = make_output(batch)
+    known = log_likelihood(output, batch)
+    other = replace(output, emission=PoissonLogRate(output.factors + 1))
+    terms, expected = bound(other, batch, likelihood=known), bound(output, batch)
+    assert torch.equal(terms.elbo(), expected.elbo())
+    iwae = importance_weighted_bound(other, batch, likelihood=known)
+    assert torch.equal(iwae, importance_weighted_bound(output, batch))
+
+
 def test_one_importance_sample_is_the_bound_by_the_log_ratio(batch: Batch):
     output = make_output(batch, num_samples=1)
     ratio = sum(log_ratio(latent) for latent in output.latents.values())

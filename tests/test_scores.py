@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,6 +89,20 @@ def test_log_likelihood_averages_the_density_over_samples(batch: Batch):
     assert found["log_likelihood"] == pytest.approx(float(density.log()[scored].mean()))
     scored[..., [0, 2, 3, 5]] = False
     assert found["heldout_log_likelihood"] == pytest.approx(float(density.log()[scored].mean()))
+
+
+def test_heldin_bound_is_the_bound_of_what_inference_sees(batch: Batch):
+    weight = batch.weight.clone()
+    weight[:, SPEC.num_encoded_bins :] = 0
+    weight[:, :, list(SPEC.heldout)] = 0
+    terms = bound(make_output(batch), replace(batch, weight=weight))
+    assert compute(batch)["heldin_elbo"] == pytest.approx(float(terms.elbo().mean()))
+
+
+def test_single_precision_scores_as_double_to_six_digits(batch: Batch):
+    log_rate = make_output(batch).factors
+    single = compute(batch.to(torch.float32), log_rate=log_rate.float())
+    assert single == pytest.approx(compute(batch, log_rate=log_rate), rel=1e-5)
 
 
 def test_trial_terms_are_means_over_trials(batch: Batch):

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from seqvae.errors import InputError
+from seqvae.random_bits import LEVELS, LOWEST, random_int16
 from seqvae.types import Batch
 
 
@@ -21,7 +23,8 @@ class CoordinatedDropout:
     shown ones from ``center`` are scaled by 1 / (1 - p). A hidden entry is scored, a shown one with
     probability r = ``pass_rate``; whatever is scored has weight 1 / (p + (1 - p) r). So for a fixed
     ``Output`` the mean over masks is the log-likelihood without dropout. Entries never given to the
-    encoder keep their weight. [Keshtkaran & Pandarinath 2019]
+    encoder keep their weight. The probabilities to be hidden and to be scored are rounded to
+    multiples of 1 / 65536. [Keshtkaran & Pandarinath 2019]
 
     Attributes:
         rate: p, probability that an entry is hidden; 0 switches the dropout off.
@@ -60,17 +63,18 @@ class CoordinatedDropout:
         """
         if self.rate == 0:
             return batch
-        given, device = batch.observed_mask, batch.observed.device
-        draw = torch.rand(given.shape, generator=generator, device=device)
-        hidden = draw < self.rate
+        num_hidden = min(max(round(self.rate * LEVELS), 1), LEVELS - 1)
         share_scored = self.rate + (1 - self.rate) * self.pass_rate
-        factor = (draw < share_scored) / share_scored
-        factor = torch.where(given, factor, 1).to(batch.weight.dtype)
-        block = _encoded_weight(batch, heldin) * factor
+        num_scored = max(round(share_scored * LEVELS), num_hidden)
+        given = batch.observed_mask
+        draw = random_int16(given, generator)  # one, so that what is hidden is scored
+        scored = torch.empty_like(draw, dtype=batch.weight.dtype)
+        torch.le(draw, LOWEST + num_scored - 1, out=scored)
+        factor = torch.where(given, scored.mul_(LEVELS / num_scored), 1.0)
         return replace(
             batch,
-            **_shown(batch, hidden, self.rate, center),
-            weight=_with_encoded_weight(batch.weight, block, heldin),
+            **_shown(batch, draw < LOWEST + num_hidden, num_hidden / LEVELS, center),
+            weight=_among_all(factor, batch.weight, heldin, fill=1.0).mul_(batch.weight),
         )
 
 
@@ -91,13 +95,11 @@ def speckle(
     shape = tuple(batch.observed.shape[1:])
     draws = [np.random.default_rng([seed, trial]).random(shape) for trial in batch.trial.tolist()]
     hidden = torch.from_numpy(np.stack(draws) < fraction).to(batch.observed.device)
-    scored = hidden & batch.observed_mask & (_encoded_weight(batch, heldin) > 0)
+    scored = (hidden & batch.observed_mask).to(batch.weight.dtype)
     return replace(
         batch,
         **_shown(batch, hidden, fraction, center),
-        weight=_with_encoded_weight(
-            torch.zeros_like(batch.weight), scored.to(batch.weight.dtype), heldin
-        ),
+        weight=_among_all(scored, batch.weight, heldin, fill=0.0).mul_(batch.weight > 0),
     )
 
 
@@ -106,30 +108,25 @@ def _shown(
 ) -> dict[str, Tensor]:
     """Return ``observed`` and its mask without the hidden entries."""
     shown = batch.observed_mask & ~hidden
-    scaled = center + (batch.observed - center) / (1 - rate)
-    return {"observed": torch.where(shown, scaled, 0), "observed_mask": shown}
+    center = torch.as_tensor(center).to(batch.observed)
+    scaled = torch.lerp(center, batch.observed, 1 / (1 - rate))
+    return {"observed": scaled.mul_(shown), "observed_mask": shown}
 
 
-def _covers_all(weight: Tensor, heldin: tuple[int, ...]) -> bool:
-    return heldin == tuple(range(weight.shape[2]))
-
-
-def _encoded_weight(
-    batch: Batch, heldin: tuple[int, ...]
-) -> Float[Tensor, "batch encoded_time heldin"]:
-    block = batch.weight[:, : batch.observed.shape[1]]
-    if _covers_all(batch.weight, heldin):
-        return block
-    return block.index_select(2, torch.tensor(heldin, device=block.device))
-
-
-def _with_encoded_weight(
-    weight: Float[Tensor, "batch time neuron"],
+def _among_all(
     block: Float[Tensor, "batch encoded_time heldin"],
+    like: Float[Tensor, "batch time neuron"],
     heldin: tuple[int, ...],
+    *,
+    fill: float,
 ) -> Float[Tensor, "batch time neuron"]:
-    num_encoded = block.shape[1]
-    if not _covers_all(weight, heldin):
-        index = torch.tensor(heldin, device=weight.device)
-        block = weight[:, :num_encoded].index_copy(2, index, block)
-    return torch.cat([block, weight[:, num_encoded:]], dim=1)
+    """Return the block at its place among all bins and neurons, and ``fill`` elsewhere."""
+    num_bins, num_neurons = like.shape[1:]
+    first, last = heldin[0], heldin[0] + len(heldin) - 1
+    if heldin == tuple(range(first, last + 1)):
+        around = (first, num_neurons - 1 - last, 0, num_bins - block.shape[1])
+        return functional.pad(block, around, value=fill)
+    whole = torch.full_like(like, fill)
+    index = torch.tensor(heldin, device=block.device)
+    whole[:, : block.shape[1]].index_copy_(2, index, block)
+    return whole

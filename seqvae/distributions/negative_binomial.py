@@ -10,6 +10,8 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import softplus
 from torch.types import _size
 
+from seqvae.distributions.poisson import log_factorial
+
 # From here on three terms of Stirling's series are exact to float64.
 _STIRLING_FROM = 64.0
 
@@ -41,6 +43,7 @@ class NegativeBinomialLogMean(Distribution):
         self, log_mean: Tensor, log_dispersion: Tensor, validate_args: bool | None = None
     ) -> None:
         self.log_mean, self.log_dispersion = torch.broadcast_tensors(log_mean, log_dispersion)
+        self._own_dispersion = log_dispersion  # what hangs on it alone is computed once
         super().__init__(self.log_mean.shape, validate_args=validate_args)
 
     def expand(
@@ -48,9 +51,7 @@ class NegativeBinomialLogMean(Distribution):
     ) -> NegativeBinomialLogMean:
         """Return the same counts with a larger batch shape."""
         return NegativeBinomialLogMean(
-            self.log_mean.expand(batch_shape),
-            self.log_dispersion.expand(batch_shape),
-            validate_args=False,
+            self.log_mean.expand(batch_shape), self._own_dispersion, validate_args=False
         )
 
     @property
@@ -74,12 +75,13 @@ class NegativeBinomialLogMean(Distribution):
         """Return log p(value), elementwise, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        concentration = (-self.log_dispersion).exp()
+        log_dispersion = self._own_dispersion
+        concentration = (-log_dispersion).exp()
         return (
-            _log_rising_ratio(value, concentration, self.log_dispersion)
-            - torch.lgamma(value + 1)
+            _log_rising_ratio(value, concentration, log_dispersion)
+            - log_factorial(value)
             + value * self.log_mean
-            - (value + concentration) * softplus(self.log_mean + self.log_dispersion)
+            - (value + concentration) * softplus(self.log_mean + log_dispersion)
         )
 
 

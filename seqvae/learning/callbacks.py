@@ -22,7 +22,7 @@ from seqvae.weights import save_weights
 class StopOnNonFinite(Callback):
     """Stops training when a term of the loss is no longer a number, and says which and when.
 
-    The first bad step is kept on the device and looked at once an epoch, so that a GPU never waits.
+    The terms stay on the device and are looked at once an epoch, so that a GPU never waits.
 
     Args:
         run: where the last good weights lie.
@@ -30,16 +30,14 @@ class StopOnNonFinite(Callback):
 
     def __init__(self, run: RunFiles) -> None:
         self.run = run
-        self._first_bad: dict[str, Tensor] = {}
+        self._terms: list[tuple[int, list[str], Tensor]] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the first step at which each term was not finite."""
-        for name, value in outputs.items():
-            now = torch.where(torch.isfinite(value.detach()), math.inf, float(trainer.global_step))
-            before = self._first_bad.get(name)
-            self._first_bad[name] = now if before is None else torch.minimum(before, now)
+        """Keep the terms of this step."""
+        values = torch.stack([value.detach() for value in outputs.values()])
+        self._terms.append((trainer.global_step, list(outputs), values))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look before the weights are scored."""
@@ -53,10 +51,12 @@ class StopOnNonFinite(Callback):
             self._stop(trainer.global_step, "val/elbo")
 
     def _look(self) -> None:
-        steps = {name: float(step) for name, step in self._first_bad.items()}
-        if steps and min(steps.values()) < math.inf:
-            name = min(steps, key=lambda name: (steps[name], name == "loss"))  # terms say more
-            self._stop(int(steps[name]), name)
+        terms, self._terms = self._terms, []
+        names = [(step, name) for step, names, _ in terms for name in names]
+        finite = torch.cat([values for *_, values in terms]).isfinite().tolist() if terms else []
+        bad = [where for where, good in zip(names, finite, strict=True) if not good]
+        if bad:  # the first; a term says more than the loss
+            self._stop(*min(bad, key=lambda where: (where[0], where[1] == "loss")))
 
     def _stop(self, step: int, term: str) -> None:
         kept = (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,11 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from seqvae.data import NeuralData
 from seqvae.data.loading import ShuffledBatches
+from seqvae.models.model import Model
 from seqvae.models.scores import Scores
 from seqvae.objectives import Objective, bound, has_elbo
-from seqvae.observations import Observation
 from seqvae.seeds import step_seed
-from seqvae.types import Batch, DataSpec, Output
+from seqvae.types import Batch, DataSpec
 
 OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -30,10 +29,11 @@ ScheduleFactory = Callable[[Optimizer], LRScheduler]
 DEFAULT_SCHEDULE = partial(ReduceLROnPlateau, factor=0.5, patience=12, min_lr=1e-4, threshold=0.0)
 
 
-class LatentVariableModel(pl.LightningModule, ABC):
+class LatentVariableModel(Model, pl.LightningModule):
     """A model trained on the evidence lower bound by gradients.
 
-    Subclasses set ``observation`` and fill in ``forward``, ``sample`` and ``recurrent_kernels``.
+    Subclasses set ``observation`` and fill in ``forward``, ``sample`` and, where they have some,
+    ``recurrent_kernels``.
     Given a ``NeuralData``, the readout starts at the training mean of each neuron.
 
     Noise is a function of (``seed``, step) alone, so a resumed run equals an uninterrupted one.
@@ -49,9 +49,6 @@ class LatentVariableModel(pl.LightningModule, ABC):
         validation_samples: posterior samples for each trial in validation.
     """
 
-    dimension_argument: ClassVar[str]
-    observation: Observation
-
     def __init__(
         self,
         spec: DataSpec,
@@ -61,30 +58,17 @@ class LatentVariableModel(pl.LightningModule, ABC):
         schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
         validation_samples: int = 4,
     ) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         self.objective = objective
         self.make_optimizer = optimizer
         self.make_schedule = schedule
         self.validation_samples = validation_samples
-        self.seed = 0
-        self.null_counts: Tensor
         self.observed_mean: Tensor
         self.observed_scale: Tensor
-        self.register_buffer("null_counts", torch.full((spec.num_neurons,), torch.nan))
         self.register_buffer("observed_mean", torch.zeros(spec.num_heldin))
         self.register_buffer("observed_scale", torch.ones(()))
         self._scores: list[Scores] = []
-
-    @abstractmethod
-    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
-        """Infer the latents of a batch and return posterior samples, factors and emission."""
-
-    @abstractmethod
-    def sample(
-        self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
-    ) -> Output:
-        """Draw new trials from the prior: latents, factors and emission (one sample)."""
+        self._term_sums: dict[str, tuple[Tensor, int]] = {}
 
     @property
     def recurrent_kernels(self) -> list[Tensor]:
@@ -96,22 +80,15 @@ class LatentVariableModel(pl.LightningModule, ABC):
 
         An entry that is missing or hidden counts as the mean.
         """
-        centred = (batch.observed - self.observed_mean) / self.observed_scale
-        return centred.masked_fill(~batch.observed_mask, 0.0)
-
-    @property
-    def initialized(self) -> bool:
-        """Whether the training means are known."""
-        return not bool(torch.isnan(self.null_counts).any())
+        centred = batch.observed - self.observed_mean
+        return centred.div_(self.observed_scale).mul_(batch.observed_mask)
 
     def initialize(self, data: NeuralData) -> None:
         """Take the training means: null rates of the scores, start of the readout, input scale."""
-        data.recording.require(self.observation.data_kind)
-        mean, std = data.train_mean.to(self.null_counts), data.train_std.to(self.null_counts)
-        self.null_counts.copy_(mean)
-        self.observation.initialize(mean, std)
+        super().initialize(data)
         heldin = list(self.spec.heldin)
-        self.observed_mean.copy_(mean[heldin])
+        std = data.train_std.to(self.null_counts)
+        self.observed_mean.copy_(self.null_counts[heldin])
         self.observed_scale.copy_(std[heldin].square().mean().sqrt().clamp_min(1e-6))
 
     # Lightning hooks
@@ -154,10 +131,15 @@ class LatentVariableModel(pl.LightningModule, ABC):
         sampler = getattr(self.trainer.train_dataloader, "sampler", None)
         if isinstance(sampler, ShuffledBatches):
             sampler.set_epoch(self.current_epoch)
+        self._term_sums = {}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make the noise of this step a function of (seed, step) alone."""
-        torch.manual_seed(step_seed(self.seed, self.trainer.fit_loop.total_batch_idx))
+        seed = step_seed(self.seed, self.trainer.fit_loop.total_batch_idx)
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # of all devices would take 0.5 ms
+        else:
+            torch.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss and its terms by name, in nats per trial."""
@@ -173,11 +155,34 @@ class LatentVariableModel(pl.LightningModule, ABC):
             parts["recurrent_l2"] = recurrent_l2 * kernels.square().mean()
             loss = loss + parts["recurrent_l2"]
         parts = {name: value.detach() for name, value in parts.items()}
-        logged = {f"train/{name}": value for name, value in parts.items()}
-        if has_elbo(output):
-            logged["train/elbo"] = terms.elbo().mean().detach()
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch))
+        elbo = {"elbo": terms.elbo().mean().detach()} if has_elbo(output) else {}
+        for name, value in (parts | elbo).items():
+            total, num_trials = self._term_sums.get(name, (0.0, 0))
+            self._term_sums[name] = (total + len(batch) * value.double(), num_trials + len(batch))
         return {"loss": loss, **parts}
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log where an epoch ends: callbacks' own hooks at its end run before the model's."""
+        trainer = self.trainer
+        stops = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if trainer.is_last_batch or stops:
+            self._log_terms()
+
+    def on_train_epoch_end(self) -> None:
+        """Log what a validation within the epoch has cut off."""
+        self._log_terms()
+
+    def _log_terms(self) -> None:
+        """Log the mean of each term over the trials since the last time."""
+        for name, (total, num_trials) in self._term_sums.items():
+            self.log(
+                f"train/{name}",
+                total / num_trials,
+                on_step=False,
+                on_epoch=True,
+                batch_size=num_trials,
+            )
+        self._term_sums = {}
 
     def on_validation_epoch_start(self) -> None:
         """Draw the same noise in every validation, and forget the last one's sums."""

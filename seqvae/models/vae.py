@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import AdamW
 
@@ -22,6 +22,7 @@ from seqvae.models.base import (
     ScheduleFactory,
 )
 from seqvae.nn import mlp
+from seqvae.nn.dropout import Dropout
 from seqvae.objectives import Objective
 from seqvae.observations import Observation, Poisson
 from seqvae.priors import Prior, StandardNormal
@@ -82,7 +83,7 @@ class VAE(LatentVariableModel):
             if size < 1:
                 raise InputError(f"{name} must be at least 1, got {size}")
         self.latent_dim = latent_dim
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.encoder = encoder(spec.num_heldin, latent_dim)
         self.prior = prior(latent_dim)
         self.decoder = mlp(

@@ -77,7 +77,8 @@ class Workspace(Generic[Buffers]):
         with self._lock:
             entry = next((e for e in self._entries if e.key == key and e.available), None)
             if entry is None:
-                entry = _Entry(key, make())
+                with torch.inference_mode(False):  # or only inference could ever write to them
+                    entry = _Entry(key, make())
                 idle = [other for other in self._entries if other.available]
                 for other in idle[: len(self._entries) + 1 - self._capacity]:
                     self._entries.remove(other)

@@ -1,0 +1,130 @@
+"""The package's own training step, timed while Lightning runs it; and one as a CUDA graph."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from sizes import Size, make_data, make_model
+from torch import Tensor
+from worker import WARM_UP, Stopwatch, Turns, forget_peak, peak_mib, repeat
+
+from seqvae import GradientLearner
+from seqvae.files import RunFiles
+from seqvae.objectives import bound
+from seqvae.types import Batch
+
+
+class Clock(Callback):
+    """Times the steps of a fit from batch start to batch start; halts the fit between its turns.
+
+    Steps that an epoch's end lies between are left out.
+
+    Args:
+        turns: when to measure.
+        steps: of a block, after the warm-up.
+    """
+
+    def __init__(self, turns: Turns, steps: int) -> None:
+        self.turns = turns
+        self.steps = steps
+        self._prepared = False
+        self._start = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the memory before the first step."""
+        self._held = forget_peak()
+        self._watch = Stopwatch()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Stop the watch of the last step and start that of the next."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        if batch_idx > 0:
+            self._watch.seconds.append(time.perf_counter() - self._start)
+        if not self._prepared and self._watch.seconds:
+            self._prepared = True
+            self.turns.wait()
+            self._watch = Stopwatch()
+        elif len(self._watch.seconds) == WARM_UP + self.steps:
+            self.turns.wait(self._watch.block(peak_mib=peak_mib() - self._held))
+            self._watch = Stopwatch()
+        self._start = time.perf_counter()
+
+
+def train(
+    turns: Turns,
+    size: Size,
+    steps: int,
+    recursion: str,
+    *,
+    compiled: bool = False,
+    accelerator: str = "cpu",
+) -> None:
+    """Fit the model as ``GradientLearner`` does, until the measuring ends.
+
+    Args:
+        turns: when to measure.
+        size: of data and model.
+        steps: of a block.
+        recursion: "fused" or "loop".
+        compiled: give the decoder to ``torch.compile``.
+        accelerator: "cpu" or "gpu".
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    data = make_data(size)
+    model = make_model(size, data.spec, recursion=recursion)
+    model.initialize(data)
+    if compiled:
+        model.decoder.compile()
+    trainer = partial(
+        Trainer, max_epochs=-1, accelerator=accelerator, callbacks=[Clock(turns, steps)]
+    )
+    with TemporaryDirectory() as folder:
+        learner = GradientLearner(trainer, progress=False)
+        learner.learn(model, data, RunFiles(Path(folder)))
+
+
+class _WholeTrials(Batch):
+    """Trials of full length, their lengths on the host, so that no kernel is waited for."""
+
+    @property
+    def time_mask(self) -> Tensor:
+        return self.target.new_ones(self.target.shape[:2], dtype=torch.bool)
+
+
+def cuda_graph(turns: Turns, size: Size, steps: int) -> None:
+    """Replay forward and backward of the loop as one CUDA graph (no clip, no optimiser)."""
+    data = make_data(size)
+    model = make_model(size, data.spec, recursion="loop").cuda()
+    batch = data.batch(list(range(size.batch_size)))
+    moved = {f.name: getattr(batch, f.name).cuda() for f in fields(batch)}
+    batch = _WholeTrials(**{**moved, "lengths": batch.lengths})
+
+    def forward_backward() -> None:
+        model.zero_grad(set_to_none=True)
+        (-bound(model(batch), batch).elbo().mean()).backward()
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # capture needs warm allocations on a stream of its own
+        for _ in range(3):
+            forward_backward()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        forward_backward()
+
+    def replay() -> None:
+        graph.replay()
+        torch.cuda.synchronize()
+
+    repeat(turns, replay, steps)
