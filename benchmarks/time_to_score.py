@@ -60,6 +60,7 @@ def measure(turns: Turns, path: str, recursion: str, *, score: float) -> None:
     tree = read_yaml(str(CONFIG))
     tree["data"]["source"]["init_args"]["path"] = path
     tree["model"]["init_args"]["recursion"] = recursion
+    tree["learner"] = {"class_path": "seqvae.GradientLearner", "init_args": tree["learner"]}
     result, seed = None, 0
     while True:
         turns.wait(result)

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from seqvae.data import NeuralData as NeuralData
     from seqvae.data import Recording as Recording
     from seqvae.errors import InputError as InputError
+    from seqvae.learning import EM as EM
     from seqvae.learning import GradientLearner as GradientLearner
     from seqvae.models import VAE as VAE
+    from seqvae.models import LinearDynamics as LinearDynamics
     from seqvae.models import SequentialVAE as SequentialVAE
     from seqvae.run import Run as Run
     from seqvae.workflow import check as check
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from seqvae.workflow import infer as infer
 
 _HOMES = {
+    "EM": "seqvae.learning",
     "GradientLearner": "seqvae.learning",
     "InputError": "seqvae.errors",
+    "LinearDynamics": "seqvae.models",
     "NeuralData": "seqvae.data",
     "Recording": "seqvae.data",
     "Run": "seqvae.run",
@@ -35,9 +39,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "EM",
     "VAE",
     "GradientLearner",
     "InputError",
+    "LinearDynamics",
     "NeuralData",
     "Recording",
     "Run",

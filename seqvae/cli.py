@@ -118,9 +118,9 @@ def _command(verb: str, argv: Sequence[str]) -> None:
         tree = {"data": tree["data"]} if wanted and "data" in tree else {}
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own parts, as with python -m
+    if verb == "fit":
+        tree = _with_learner(tree, flags, trust)
     tree = read_command(function, tree, flags, trust=trust)
-    if verb == "fit" and tree.get("learner") is None:
-        tree["learner"] = {}  # its defaults, so that --print_config shows them
     if wants_help:
         print(help_text(verb, function, tree, trust=trust), end="")
         return
@@ -251,6 +251,23 @@ def _source_of_path(
         return [("data.source", {"class_path": chosen})]
     is_ours = former_class.__module__.startswith("seqvae.")
     return [("data.source", chosen)] if is_ours else []
+
+
+def _with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> dict[str, Any]:
+    """Name the class of the learner, unless it is named: the one that learns the model."""
+    given = tree.get("learner") or {}
+    is_named = not isinstance(given, Mapping) or "class_path" in given
+    if is_named or {"learner", "learner.class_path"} & set(flags):
+        return dict(tree)
+    from seqvae.classpaths import class_path
+    from seqvae.config import open_parameters
+    from seqvae.learning import GradientLearner, default_learner
+    from seqvae.run import ModelFactory
+
+    model = flags.get("model", flags.get("model.class_path", tree.get("model")))
+    found = open_parameters(model, ModelFactory, key="model", trust=trust)
+    learner = default_learner(found[0]) if found else GradientLearner
+    return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(given)}}
 
 
 def _build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from seqvae.decoding import behavior_r2
 from seqvae.distributions import PoissonLogRate
 from seqvae.inference import deterministic, posterior_dataset, trials_per_chunk
 from seqvae.metrics import R2
-from seqvae.models import LatentVariableModel
+from seqvae.models import Model
 from seqvae.models.baselines import MeanRate, SmoothingGLM
 from seqvae.models.scores import Scores
 from seqvae.types import Batch
@@ -26,7 +26,7 @@ DECODING_SAMPLES = 20
 
 
 def evaluate_model(
-    model: LatentVariableModel, data: NeuralData, *, split: str, num_samples: int, seed: int
+    model: Model, data: NeuralData, *, split: str, num_samples: int, seed: int
 ) -> dict[str, Any]:
     """Score a model, and the mean rate and smoothing + GLM on the same trials.
 
@@ -78,7 +78,7 @@ class Gain(NamedTuple):
 class _Row:
     """The scores of one row of the table, and what it takes to pair rows over trials."""
 
-    def __init__(self, model: LatentVariableModel, data: NeuralData) -> None:
+    def __init__(self, model: Model, data: NeuralData) -> None:
         self.counts = model.observation.data_kind == "counts"
         self.scores = Scores(data.spec, model.null_counts, counts=self.counts)
         self.spec = data.spec
@@ -155,7 +155,7 @@ def _decoded(
 
 
 def _baselines(
-    model: LatentVariableModel, data: NeuralData, split: str
+    model: Model, data: NeuralData, split: str
 ) -> dict[str, tuple[_Row, dict[str, Any]]]:
     """Score the baselines, learned on the training trials of ``data``, and the true rates."""
     activity, rates, spec = data.recording.activity, data.recording.rates, data.spec
@@ -197,7 +197,7 @@ def _baselines(
 
 
 def _baseline_row(
-    model: LatentVariableModel,
+    model: Model,
     data: NeuralData,
     split: str,
     predict: Callable[[np.ndarray], np.ndarray],

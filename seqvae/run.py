@@ -22,11 +22,11 @@ from seqvae.config import check_trusted, from_config
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.files import RunFiles, write_text
-from seqvae.models import LatentVariableModel
+from seqvae.models import Model
 from seqvae.types import DataSpec
 from seqvae.weights import load_weights
 
-ModelFactory = Callable[[DataSpec], LatentVariableModel]
+ModelFactory = Callable[[DataSpec], Model]
 PACKAGES = ("seqvae", "torch", "pytorch_lightning", "numpy", "xarray", "h5py")
 
 
@@ -49,7 +49,7 @@ class Run:
             raise InputError(f"run {str(folder)!r} does not exist; give the run_dir of a fit")
         self.config: dict[str, Any] = _read_config(self.files)
         self.provenance: dict[str, Any] = _read_provenance(self.files)
-        self._model: LatentVariableModel | None = None
+        self._model: Model | None = None
         self._data: NeuralData | None = None
 
     def __repr__(self) -> str:
@@ -79,12 +79,12 @@ class Run:
                            self.provenance["versions"]["seqvae"]], sort_keys=True)  # fmt: skip
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def remember(self, model: LatentVariableModel, data: NeuralData) -> Run:
+    def remember(self, model: Model, data: NeuralData) -> Run:
         """Keep model and data of a fit in memory, so that they need not be read again."""
         self._model, self._data = model, data
         return self
 
-    def model(self, *, trust: bool = False) -> LatentVariableModel:
+    def model(self, *, trust: bool = False) -> Model:
         """Return the model with its best weights, ready for inference.
 
         Args:
@@ -129,7 +129,7 @@ class Run:
         return from_config(tree, annotation, key=section, trust=trust)
 
 
-def build_model(factory: ModelFactory, spec: DataSpec) -> LatentVariableModel:
+def build_model(factory: ModelFactory, spec: DataSpec) -> Model:
     """Build a model.
 
     Raises:

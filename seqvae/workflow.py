@@ -19,7 +19,8 @@ from seqvae.errors import InputError
 from seqvae.evaluation import evaluate_model
 from seqvae.files import RunFiles, write_text
 from seqvae.inference import posterior_dataset
-from seqvae.learning import GradientLearner
+from seqvae.learning import Learner, default_learner
+from seqvae.learning.learner import check_pair
 from seqvae.run import (
     ModelFactory,
     Run,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def fit(
     data: NeuralData,
     model: ModelFactory,
-    learner: GradientLearner | None = None,
+    learner: Learner | None = None,
     *,
     seed: int = 0,
     run_dir: str | None = None,
@@ -49,7 +50,7 @@ def fit(
     Args:
         data: the recording, how it is split, and what inference may see.
         model: factory of the model: a class, or ``functools.partial`` of one.
-        learner: how it is trained; None takes the defaults.
+        learner: how it is learned; None takes the model's own, with its defaults.
         seed: governs initial weights, order of trials, dropout and samples.
         run_dir: the run folder; None makes one under ``runs/`` named by model and time.
         resume: go on with the run in ``run_dir`` from its last checkpoint.
@@ -61,18 +62,18 @@ def fit(
     Raises:
         InputError: for anything the user can mend; nothing is written then.
     """
-    learner = learner if learner is not None else GradientLearner()
     if not isinstance(data, NeuralData):
         raise InputError(f"data must be NeuralData, got {type(data).__name__}")
-    if not hasattr(learner, "learn"):
+    if not (learner is None or hasattr(learner, "learn")):
         raise InputError(
-            "learner must be a GradientLearner, e.g. GradientLearner(partial(Trainer, "
-            f"max_epochs=50)), got {type(learner).__name__}"
+            "learner must be a Learner, e.g. GradientLearner(partial(Trainer, max_epochs=50)), "
+            f"got {type(learner).__name__}"
         )
     made = model.func if isinstance(model, partial) else model
     if not isinstance(made, type):
         name = getattr(made, "__qualname__", f"an instance of {type(made).__name__}")
         raise InputError(f"model: use a class or functools.partial of a class, got {name}")
+    learner = default_learner(made)() if learner is None else learner
     if run_dir is None:
         run_dir = f"runs/{made.__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}"
     if not 0 <= seed < 2**63:
@@ -92,6 +93,8 @@ def fit(
         if resume:
             check_resumable(Run(folder), config, data)
             checkpoint = files.last_checkpoint if files.last_checkpoint.exists() else None
+        if isinstance(learner, Learner):
+            check_pair(learner, module)
         learner.check(module, data, checkpoint=checkpoint)
         if resume:
             write_config(files, config)

@@ -196,7 +196,7 @@ def test_mistake_gets_one_sentence_and_writes_nothing(
         ({"modle": 3}, "modle does not exist; did you mean 'model'"),
         ({"model": {"class_path": "VAE", "init_args": {"latent_dmi": 3}}}, "model.latent_dmi does"),
         ({"model": {"class_path": "VAE", "init_arg": {}}}, "model.init_arg"),
-        ({"model": None}, "model must be a class of LatentVariableModel, got None"),
+        ({"model": None}, "model must be a class of Model, got None"),
         (
             {"data": {"source": {"class_path": "Lorenz", "init_args": {"sed": 1}}}},
             "data.source.sed",

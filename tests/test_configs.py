@@ -11,6 +11,7 @@ from seqvae.data.sources import write_hdf5
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 ONE_STEP = ["--learner.trainer.max_epochs", "1", "--learner.trainer.limit_train_batches", "1"]
+ONE_ITERATION = ["--learner.max_iterations", "1"]
 
 
 def small_recording(path: Path) -> Path:
@@ -25,13 +26,16 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains_a_step(config, tmp_path):
-    arguments = ["fit", "--config", str(config), "--run_dir", str(tmp_path / "run"), *ONE_STEP]
+    by_em = "LinearDynamics" in config.read_text()
+    arguments = ["fit", "--config", str(config), "--run_dir", str(tmp_path / "run")]
+    arguments += ONE_ITERATION if by_em else ONE_STEP
     if "maze" in config.stem:
         path = small_recording(tmp_path / "recording.h5")
         arguments += ["--data.source.path", str(path)]
     assert main(arguments) == 0
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"config.yaml", "weights.pt", "last.ckpt", "history.csv", "figures"} <= left
+    assert {"config.yaml", "weights.pt", "history.csv", "figures"} <= left
+    assert by_em or "last.ckpt" in left
 
 
 def test_digits_draw_the_manifold(tmp_path):

@@ -1,3 +1,6 @@
 """Learning: how the parameters of a model come about."""
 
+from seqvae.learning.em import EM as EM
 from seqvae.learning.gradient import GradientLearner as GradientLearner
+from seqvae.learning.learner import Learner as Learner
+from seqvae.learning.learner import default_learner as default_learner

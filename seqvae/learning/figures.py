@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from seqvae.data import NeuralData
 from seqvae.files import RunFiles, atomic_path
 from seqvae.inference import posterior_dataset
-from seqvae.models import VAE, LatentVariableModel
+from seqvae.models import VAE, Model
 from seqvae.weights import load_weights
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Figures(Callback):
         data = getattr(trainer, "datamodule", None)
         if not (trainer.is_global_zero and isinstance(data, NeuralData)):
             return
-        assert isinstance(pl_module, LatentVariableModel)
+        assert isinstance(pl_module, Model)
         for name, figure in draw(pl_module, data, self.history()).items():
             with atomic_path(self.run.figures / f"{name}.png") as temporary:
                 figure.savefig(temporary, format="png")
@@ -64,7 +64,7 @@ class Figures(Callback):
 
 
 def draw(
-    model: LatentVariableModel, data: NeuralData, history: list[dict[str, float | int]]
+    model: Model, data: NeuralData, history: list[dict[str, float | int]]
 ) -> dict[str, Figure]:
     """Draw what the data allow, for validation trials (training trials if there are none).
 
@@ -98,7 +98,7 @@ def draw(
 
 
 def _draw_images(
-    model: LatentVariableModel, data: NeuralData, trials: np.ndarray, shape: tuple[int, int]
+    model: Model, data: NeuralData, trials: np.ndarray, shape: tuple[int, int]
 ) -> dict[str, Figure]:
     """Draw reconstructions, the latent plane, and the images that it decodes to."""
     from seqvae import plotting

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import Callback, Trainer
@@ -30,6 +30,7 @@ from seqvae.learning.callbacks import (
     StopOnNonFinite,
 )
 from seqvae.learning.figures import Figures
+from seqvae.learning.learner import Learner
 from seqvae.learning.progress import Progress
 from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
@@ -71,7 +72,7 @@ _CHECKPOINT = {
 
 
 @dataclass(frozen=True)
-class GradientLearner:
+class GradientLearner(Learner):
     """Trains a model with Lightning's Trainer.
 
     Attributes:
@@ -86,6 +87,8 @@ class GradientLearner:
         figures_every: epochs between drawings of the figures; 0 draws them once, at the end.
         progress: whether a progress bar is shown.
     """
+
+    learns: ClassVar[type] = LatentVariableModel
 
     trainer: Callable[[], Trainer] = DEFAULT_TRAINER
     select: str = "val/heldin_elbo"

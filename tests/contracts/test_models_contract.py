@@ -1,4 +1,4 @@
-"""What every gradient-trained model promises; members are found by walking the family's folder."""
+"""What every model promises; members are found by walking the family's folder."""
 
 from __future__ import annotations
 
@@ -19,43 +19,56 @@ from seqvae.data.sources import Arrays
 from seqvae.distributions import kl, kl_terms
 from seqvae.encoders import MLP, DeltaHead
 from seqvae.learning.gradient import quiet
-from seqvae.models import VAE, LatentVariableModel
+from seqvae.models import VAE, LatentVariableModel, Model
 from seqvae.objectives import Objective, bound, importance_weighted_bound, log_likelihood
 from seqvae.types import Batch, Output
 from toy import scramble, toy_batch, toy_spec, valid_moments, with_garbage, with_target
 
 DIMENSION, NUM_SAMPLES = 3, 2
 SPEC = toy_spec(heldout=(1, 4), num_forecast_bins=2, num_inputs=2)
-MODELS = members(seqvae.models, LatentVariableModel)
+MODELS = members(seqvae.models, Model)
+TRAINED = members(seqvae.models, LatentVariableModel)
 
 
 @pytest.fixture(params=MODELS, ids=lambda member: member.__name__)
-def member(request: pytest.FixtureRequest) -> type[LatentVariableModel]:
+def member(request: pytest.FixtureRequest) -> type[Model]:
     torch.manual_seed(0)
     return request.param
 
 
-@pytest.fixture
-def model(member: type[LatentVariableModel]) -> LatentVariableModel:
+@pytest.fixture(params=TRAINED, ids=lambda member: member.__name__)
+def trained(request: pytest.FixtureRequest) -> type[LatentVariableModel]:
+    """A member that learns by gradients."""
+    torch.manual_seed(0)
+    return request.param
+
+
+def scrambled(member: type[Model]) -> Model:
     made = member(SPEC, **{member.dimension_argument: DIMENSION}).double()
     scramble(made, size=0.05)
     return made.eval()
 
 
-def example(model: LatentVariableModel, **options) -> Batch:
+@pytest.fixture
+def model(member: type[Model]) -> Model:
+    return scrambled(member)
+
+
+def example(model: Model, **options) -> Batch:
     return toy_batch(SPEC, data_kind=model.observation.data_kind, **options)
 
 
-def answer(model: LatentVariableModel, batch: Batch, seed: int = 1) -> Output:
+def answer(model: Model, batch: Batch, seed: int = 1) -> Output:
     torch.manual_seed(seed)
     return model(batch, NUM_SAMPLES)
 
 
 def test_the_walk_finds_the_members() -> None:
-    assert {"VAE", "SequentialVAE"} <= {member.__name__ for member in MODELS}
+    assert {"VAE", "SequentialVAE"} <= {member.__name__ for member in TRAINED}
+    assert {"VAE", "SequentialVAE", "LinearDynamics"} <= {member.__name__ for member in MODELS}
 
 
-def test_every_member_is_a_public_name_of_the_family(member: type[LatentVariableModel]) -> None:
+def test_every_member_is_a_public_name_of_the_family(member: type[Model]) -> None:
     assert getattr(seqvae.models, member.__name__) is member
 
 
@@ -67,14 +80,14 @@ def test_a_model_that_leaves_out_a_promise_cannot_be_built() -> None:
         Unfinished(SPEC)
 
 
-def test_only_the_facts_of_the_data_must_be_given(member: type[LatentVariableModel]) -> None:
+def test_only_the_facts_of_the_data_must_be_given(member: type[Model]) -> None:
     parameters = inspect.signature(member).parameters
     needed = [name for name, p in parameters.items() if p.default is inspect.Parameter.empty]
     assert needed == ["spec"]
     assert member.dimension_argument in parameters
 
 
-def test_output_has_the_axes_of_the_vocabulary(model: LatentVariableModel) -> None:
+def test_output_has_the_axes_of_the_vocabulary(model: Model) -> None:
     batch = example(model)
     output = answer(model, batch)
     assert output.emission.batch_shape == (NUM_SAMPLES, *batch.target.shape)
@@ -86,7 +99,7 @@ def test_output_has_the_axes_of_the_vocabulary(model: LatentVariableModel) -> No
         assert kl(latent).shape == (NUM_SAMPLES, len(batch))
 
 
-def test_dimension_argument_sizes_the_model(member: type[LatentVariableModel]) -> None:
+def test_dimension_argument_sizes_the_model(member: type[Model]) -> None:
     for size in (1, 5):
         model = member(SPEC, **{member.dimension_argument: size}).double()
         output = answer(model, example(model))
@@ -96,7 +109,7 @@ def test_dimension_argument_sizes_the_model(member: type[LatentVariableModel]) -
 
 
 def test_bound_is_finite_and_below_the_importance_weighted_one_on_average(
-    model: LatentVariableModel,
+    model: Model,
 ) -> None:
     batch = example(model, lengths=[8, 3, 6, 8])
     torch.manual_seed(0)
@@ -107,13 +120,13 @@ def test_bound_is_finite_and_below_the_importance_weighted_one_on_average(
     assert (iwae > elbo - 0.5).all()
 
 
-def test_the_seed_decides_the_noise(model: LatentVariableModel) -> None:
+def test_the_seed_decides_the_noise(model: Model) -> None:
     batch = example(model)
     assert torch.equal(answer(model, batch).factors, answer(model, batch).factors)
     assert not torch.equal(answer(model, batch).factors, answer(model, batch, seed=2).factors)
 
 
-def test_garbage_in_the_padding_changes_nothing(model: LatentVariableModel) -> None:
+def test_garbage_in_the_padding_changes_nothing(model: Model) -> None:
     batch = example(model, lengths=[8, 3, 6, 8])
     garbage = with_garbage(batch)
     clean, dirty = answer(model, batch), answer(model, garbage)
@@ -126,7 +139,7 @@ def test_garbage_in_the_padding_changes_nothing(model: LatentVariableModel) -> N
     close(log_likelihood(dirty, garbage), log_likelihood(clean, batch))
 
 
-def test_heldout_and_forecast_entries_do_not_reach_the_output(model: LatentVariableModel) -> None:
+def test_heldout_and_forecast_entries_do_not_reach_the_output(model: Model) -> None:
     batch = example(model)
     hidden = 1 - batch.target
     hidden[:, :6, list(SPEC.heldin)] = batch.target[:, :6, list(SPEC.heldin)]
@@ -137,7 +150,7 @@ def test_heldout_and_forecast_entries_do_not_reach_the_output(model: LatentVaria
     assert torch.equal(before.emission.mean, after.emission.mean)
 
 
-def test_heldin_entries_reach_the_output(model: LatentVariableModel) -> None:
+def test_heldin_entries_reach_the_output(model: Model) -> None:
     batch = example(model)
     seen = batch.target.clone()
     seen[:, 2, 0] = 1 - seen[:, 2, 0]
@@ -145,7 +158,7 @@ def test_heldin_entries_reach_the_output(model: LatentVariableModel) -> None:
     assert not torch.equal(answer(model, batch).emission.mean, after.emission.mean)
 
 
-def test_trials_are_independent(model: LatentVariableModel) -> None:
+def test_trials_are_independent(model: Model) -> None:
     batch = example(model)
     observed = batch.observed.clone()
     observed[1] = 1 - observed[1]
@@ -155,7 +168,10 @@ def test_trials_are_independent(model: LatentVariableModel) -> None:
     assert not torch.equal(after.factors[:, 1], before.factors[:, 1])
 
 
-def test_gradient_in_training_reaches_every_parameter(model: LatentVariableModel) -> None:
+def test_gradient_in_training_reaches_every_parameter(
+    trained: type[LatentVariableModel],
+) -> None:
+    model = scrambled(trained)
     batch = example(model, lengths=[8, 3, 6, 8])
     model.train()
     (-bound(answer(model, batch), batch).elbo().mean()).backward()
@@ -165,12 +181,13 @@ def test_gradient_in_training_reaches_every_parameter(model: LatentVariableModel
         assert parameter.grad.any(), name
 
 
-def test_recurrent_kernels_are_parameters_of_the_model(model: LatentVariableModel) -> None:
+def test_recurrent_kernels_are_parameters_of_the_model(trained: type[LatentVariableModel]) -> None:
+    model = trained(SPEC)
     own = {id(parameter) for parameter in model.parameters()}
     assert all(id(kernel) in own for kernel in model.recurrent_kernels)
 
 
-def test_new_trials_are_drawn_from_the_prior(model: LatentVariableModel) -> None:
+def test_new_trials_are_drawn_from_the_prior(model: Model) -> None:
     inputs = torch.randn(5, SPEC.num_time_bins, SPEC.num_inputs, dtype=torch.float64)
 
     def draw(seed: int) -> Output:
@@ -183,7 +200,7 @@ def test_new_trials_are_drawn_from_the_prior(model: LatentVariableModel) -> None
     assert not torch.equal(draw(0).factors, draw(1).factors)
 
 
-def test_state_dict_round_trip(model: LatentVariableModel) -> None:
+def test_state_dict_round_trip(model: Model) -> None:
     twin = type(model)(SPEC, **{model.dimension_argument: DIMENSION}).double().eval()
     twin.load_state_dict(model.state_dict())
     batch = example(model)
@@ -203,7 +220,7 @@ def make_data(kind: str, **options) -> NeuralData:
     return NeuralData(source, heldout=[1, 4], forecast_bins=2, batch_size=4, **options)
 
 
-def test_learning_starts_at_the_training_mean(member: type[LatentVariableModel]) -> None:
+def test_learning_starts_at_the_training_mean(member: type[Model]) -> None:
     data = make_data(member(SPEC).observation.data_kind)
     model = member(data.spec, **{member.dimension_argument: DIMENSION})
     assert not model.initialized
@@ -212,7 +229,7 @@ def test_learning_starts_at_the_training_mean(member: type[LatentVariableModel])
     assert_close(model.null_counts, data.train_mean)
     factors = model(data.batch(data.trials("train"))).factors
     start = model.observation(torch.zeros_like(factors)).mean
-    assert_close(start, data.train_mean.expand(start.shape))
+    assert_close(start.to(data.train_mean), data.train_mean.expand(start.shape))
 
 
 def fit(model: LatentVariableModel, data: NeuralData) -> Trainer:
@@ -231,10 +248,10 @@ def fit(model: LatentVariableModel, data: NeuralData) -> Trainer:
     return trainer
 
 
-def test_a_lightning_trainer_learns_it(member: type[LatentVariableModel]) -> None:
-    kind = member(SPEC).observation.data_kind
+def test_a_lightning_trainer_learns_it(trained: type[LatentVariableModel]) -> None:
+    kind = trained(SPEC).observation.data_kind
     data = make_data(kind, coordinated_dropout=CoordinatedDropout(0.3, 0.1), speckled_fraction=0.2)
-    model = member(data.spec, **{member.dimension_argument: DIMENSION})
+    model = trained(data.spec, **{trained.dimension_argument: DIMENSION})
     before = [parameter.detach().clone() for parameter in model.parameters()]
     trainer = fit(model, data)
     assert trainer.global_step == 8

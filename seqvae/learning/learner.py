@@ -1,0 +1,83 @@
+"""What the verb ``fit`` knows of a learner."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from seqvae.data import NeuralData
+from seqvae.errors import InputError
+from seqvae.files import RunFiles
+from seqvae.models import Model
+
+
+class Learner(ABC):
+    """Learns the parameters of a model; members are frozen dataclasses.
+
+    Attributes:
+        learns: the class of models that it can learn.
+    """
+
+    learns: ClassVar[type]
+
+    @abstractmethod
+    def check(self, model: Any, data: NeuralData, *, checkpoint: Path | None = None) -> None:
+        """Refuse settings that do not fit model and data, before anything is written.
+
+        Args:
+            model: the model to learn.
+            data: the data to learn from.
+            checkpoint: file that learning will go on from.
+
+        Raises:
+            InputError: naming the setting and what it needs.
+        """
+
+    @abstractmethod
+    def learn(
+        self,
+        model: Any,
+        data: NeuralData,
+        run: RunFiles,
+        *,
+        checkpoint: Path | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
+        """Learn ``model``; leaves it with the best parameters, and the run folder filled.
+
+        Args:
+            model: the model; its ``seed`` governs the noise.
+            data: the data to learn from.
+            run: where the files go.
+            checkpoint: file to go on from, which must pass ``check``.
+            config: the resolved configuration, for loggers.
+        """
+
+
+def default_learner(made: type) -> type[Learner]:
+    """Return the learner of a class of models.
+
+    Raises:
+        InputError: if it is no class of models that can be learned.
+    """
+    for kind in Learner.__subclasses__():
+        if issubclass(made, kind.learns):
+            return kind
+    raise InputError(f"model: no learner knows {made.__name__}; derive it from LatentVariableModel")
+
+
+def check_pair(learner: Learner, model: Model) -> None:
+    """Refuse a model that a learner cannot learn.
+
+    Raises:
+        InputError: naming both, and the learner that can.
+    """
+    if isinstance(model, learner.learns):
+        return
+    others = [kind.__name__ for kind in Learner.__subclasses__() if isinstance(model, kind.learns)]
+    cure = f"; use {' or '.join(others)}" if others else ""
+    raise InputError(
+        f"learner: {type(learner).__name__} cannot learn a {type(model).__name__}{cure}"
+    )

@@ -1,0 +1,188 @@
+"""Linear dynamical systems: the Kalman smoother's model, and its like for spike counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+from torch.nn import functional
+
+from seqvae.distributions import GaussianMarkovChain
+from seqvae.errors import InputError
+from seqvae.models.model import Model
+from seqvae.observations import Gaussian, Observation, Poisson
+from seqvae.state_space import (
+    Dynamics,
+    EStep,
+    GaussianEmission,
+    LinearEmission,
+    LinearStateSpace,
+    PoissonEmission,
+    exact,
+    laplace,
+    variational,
+)
+from seqvae.state_space.e_steps import converged
+from seqvae.state_space.threads import one_thread
+from seqvae.types import Batch, DataSpec, Latent, Output
+
+Inference = Literal["auto", "exact", "laplace", "variational"]
+
+
+class LinearDynamics(Model):
+    """Linear dynamics, read out linearly; learned by EM, in double precision.
+
+        z_1 ~ N(m, V),   z_t = A z_{t-1} + B u_t + b + w_t,   w_t ~ N(0, Q),   x_tn ~ p(x | z_t)
+
+    with external inputs u. With Gaussian noise this is the classical linear dynamical system
+    (Kalman; Rauch, Tung & Striebel), with Poisson counts that of Smith & Brown 2003 and Macke et
+    al. 2011. The posterior of the path is a Gaussian Markov chain, found from the held-in neurons
+    in the encoded bins by Newton's method: exact for a Gaussian readout. Forecast bins are the
+    posterior run on. The factors are the latents.
+
+    Args:
+        spec: facts of the data.
+        latent_dim: size of z.
+        observation: factory (latent_dim, num_neurons): ``Poisson`` or ``Gaussian``.
+        inference: ``exact`` (Gaussian readout only), ``laplace`` (the most likely path, and the
+            curvature there), ``variational`` (the Gaussian of highest bound), or ``auto``: exact
+            where it can be, else variational.
+
+    Raises:
+        InputError: for a size below 1 or a readout that has no such inference.
+    """
+
+    dimension_argument: ClassVar[str] = "latent_dim"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        latent_dim: int = 8,
+        observation: Callable[[int, int], Observation] = Poisson,
+        inference: Inference = "auto",
+    ) -> None:
+        super().__init__(spec)
+        if latent_dim < 1:
+            raise InputError(f"latent_dim must be at least 1, got {latent_dim}")
+        self.latent_dim = latent_dim
+        self.inference = inference
+        self.observation = observation(latent_dim, spec.num_neurons).double()
+        if not isinstance(self.observation, Poisson | Gaussian):
+            raise InputError(
+                "observation: LinearDynamics reads Poisson and Gaussian data only, got "
+                f"{type(self.observation).__name__}; a VAE takes any observation model"
+            )
+        identity = torch.eye(latent_dim, dtype=torch.float64)
+        zeros = identity.new_zeros
+        self.transition = nn.Parameter(0.9 * identity)
+        self.input_matrix = nn.Parameter(zeros(latent_dim, spec.num_inputs))
+        self.offset = nn.Parameter(zeros(latent_dim))
+        self.noise_root = nn.Parameter((1 - 0.9**2) ** 0.5 * identity)
+        self.initial_mean = nn.Parameter(zeros(latent_dim))
+        self.initial_root = nn.Parameter(identity.clone())
+        self.requires_grad_(False)  # EM needs no gradient
+        self.e_step()
+
+    def e_step(self, inference: str = "auto") -> EStep:
+        """Return the E-step of a name; ``auto`` is the model's own.
+
+        Raises:
+            InputError: for ``exact`` where it is not, or another name.
+        """
+        name = self.inference if inference == "auto" else inference
+        gaussian = isinstance(self.observation, Gaussian)
+        if gaussian and name in ("auto", "exact", "variational"):
+            return exact  # which is the best Gaussian, too
+        if name == "exact":
+            raise InputError(
+                f"inference is exact for a Gaussian observation only, not for "
+                f"{type(self.observation).__name__}; take 'variational' or 'laplace'"
+            )
+        if name == "laplace":
+            return laplace
+        if name not in ("auto", "variational"):
+            raise InputError(f"inference must be auto, exact, laplace or variational, got {name!r}")
+        return variational
+
+    @property
+    def state_space(self) -> LinearStateSpace:
+        """All parameters, as the functions of ``seqvae.state_space`` take them."""
+        dynamics = Dynamics(
+            self.transition,
+            self.input_matrix,
+            self.offset,
+            self.noise_root @ self.noise_root.mT,
+            self.initial_mean,
+            self.initial_root @ self.initial_root.mT,
+        )
+        return LinearStateSpace(dynamics, self._emission())
+
+    @torch.no_grad()
+    def take(self, learned: LinearStateSpace) -> None:
+        """Take parameters that were learned."""
+        dynamics, emission = learned
+        self.transition.copy_(dynamics.transition)
+        self.input_matrix.copy_(dynamics.input_matrix)
+        self.offset.copy_(dynamics.offset)
+        self.noise_root.copy_(torch.linalg.cholesky(dynamics.noise_covariance))
+        self.initial_mean.copy_(dynamics.initial_mean)
+        self.initial_root.copy_(torch.linalg.cholesky(dynamics.initial_covariance))
+        readout = self._readout
+        readout.weight.copy_(emission.loadings)
+        readout.bias.copy_(emission.bias)
+        if isinstance(self.observation, Gaussian):
+            assert isinstance(emission, GaussianEmission)
+            self.observation.log_std.copy_((emission.std - self.observation.min_std).log())
+
+    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
+        """Infer the path of each trial, draw samples and read them out; see the class."""
+        dynamics, emission = self.state_space
+        num_bins = batch.target.shape[1]
+        later = num_bins - batch.observed.shape[1]
+        # whatever stands in the padding is no input
+        inputs = torch.where(batch.time_mask[..., None], batch.inputs, 0.0).to(self.offset)
+        with one_thread():
+            prior = dynamics.chain(inputs)
+            weight = functional.pad(batch.observed_mask.to(self.offset), (0, 0, 0, later))
+            target = functional.pad(batch.observed.to(self.offset), (0, 0, 0, later))
+            found = converged(
+                self.e_step(),
+                prior,
+                emission.select(list(self.spec.heldin)),
+                target=torch.where(weight > 0, target, 0.0),
+                weight=weight,
+            )
+            posterior = GaussianMarkovChain(found.mean, found.precision, validate_args=False)
+            sample = posterior.rsample(Size((num_samples,)))
+        latent = Latent(posterior, prior, sample, batch.time_mask)
+        return Output({"latents": latent}, sample, self.observation(sample))
+
+    def sample(
+        self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
+    ) -> Output:
+        """Draw new trials from the prior; ``inputs`` None: 0 everywhere."""
+        if inputs is None:
+            inputs = self.offset.new_zeros(
+                num_trials, self.spec.num_time_bins, self.spec.num_inputs
+            )
+        prior = self.state_space.dynamics.chain(inputs.to(self.offset))
+        sample = prior.rsample(Size((1,)))
+        latent = Latent(prior, prior, sample)
+        return Output({"latents": latent}, sample, self.observation(sample))
+
+    @property
+    def _readout(self) -> nn.Linear:
+        readout = self.observation.readout
+        assert isinstance(readout, nn.Linear)
+        return readout
+
+    def _emission(self) -> LinearEmission:
+        readout = self._readout
+        if isinstance(self.observation, Gaussian):
+            least = self.observation.min_std + 1e-6
+            return GaussianEmission(readout.weight, readout.bias, self.observation.std, least)
+        return PoissonEmission(readout.weight, readout.bias)

@@ -1,0 +1,66 @@
+"""What the verbs know of a model, however it is learned."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seqvae.data import NeuralData
+from seqvae.observations import Observation
+from seqvae.types import Batch, DataSpec, Output
+
+
+class Model(nn.Module, ABC):
+    """A latent-variable model of trials; answers a batch with latents, factors and emission.
+
+    Subclasses set ``observation`` and fill in ``forward`` and ``sample``.
+
+    Args:
+        spec: facts of the data.
+
+    Attributes:
+        dimension_argument: the constructor's argument that is its size.
+        observation: the distribution of the data, given the factors.
+        null_counts: training mean of each neuron, NaN until ``initialize``.
+        seed: of the noise in learning.
+    """
+
+    dimension_argument: ClassVar[str]
+    observation: Observation
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.seed = 0
+        self.null_counts: Tensor
+        self.register_buffer("null_counts", torch.full((spec.num_neurons,), torch.nan))
+
+    @abstractmethod
+    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
+        """Infer the latents of a batch and return posterior samples, factors and emission."""
+
+    @abstractmethod
+    def sample(
+        self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
+    ) -> Output:
+        """Draw new trials from the prior: latents, factors and emission (one sample)."""
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the training means are known."""
+        return not bool(torch.isnan(self.null_counts).any())
+
+    def initialize(self, data: NeuralData) -> None:
+        """Take the training means: null rates of the scores, start of the readout.
+
+        Raises:
+            InputError: if the data are not of the kind that the observation model reads.
+        """
+        data.recording.require(self.observation.data_kind)
+        mean, std = data.train_mean.to(self.null_counts), data.train_std.to(self.null_counts)
+        self.null_counts.copy_(mean)
+        self.observation.initialize(mean, std)
