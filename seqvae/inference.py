@@ -139,7 +139,7 @@ class Moments(NamedTuple):
 def moments(values: Float[Tensor, "sample batch ..."]) -> Moments:
     """Return mean and standard deviation over samples; ``Tensor.std`` is several times slower."""
     mean = values.mean(dim=0)
-    return Moments(mean, torch.linalg.vector_norm(values - mean, dim=0) / len(values) ** 0.5)
+    return Moments(mean, (values - mean).square_().mean(dim=0).sqrt())
 
 
 def latent_moments(latent: Latent) -> Moments:
