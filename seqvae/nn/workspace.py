@@ -64,10 +64,10 @@ class Workspace(Generic[Buffers]):
     which on CPU takes as long as the matrix products that fill it. A copy of a workspace is empty.
 
     Args:
-        capacity: shapes kept: a full batch and the last, smaller one of an epoch.
+        capacity: shapes kept: a full batch, the last, smaller one of an epoch, and validation's.
     """
 
-    def __init__(self, capacity: int = 2) -> None:
+    def __init__(self, capacity: int = 3) -> None:
         self._capacity = capacity
         self._entries: list[_Entry[Buffers]] = []
         self._lock = threading.Lock()
