@@ -270,6 +270,20 @@ def test_onednn_multiplies_like_torch(transposed: bool):
             torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="no oneDNN")
+def test_the_recursion_is_the_same_when_every_product_is_onednns(monkeypatch: pytest.MonkeyPatch):
+    spec = toy_spec(heldout=(1, 4), num_inputs=2, num_forecast_bins=2)
+    fused, loop = (make_model(name, spec=spec).float() for name in ("fused", "loop"))
+    batch = toy_batch(spec, lengths=[8, 3, 1, 8]).to(torch.float32)
+    expected_output, expected = learn(loop, batch, 2)
+    monkeypatch.setattr(products, "_TORCH", products._ONEDNN)
+    output, gradient = learn(fused, batch, 2)
+    torch.testing.assert_close(output.factors, expected_output.factors, rtol=1e-4, atol=1e-5)
+    for name, value in expected.items():
+        error = (gradient[name] - value).norm() / value.norm().clamp_min(1e-6)
+        assert error < 1e-3, f"{name}: {error:.1e}"
+
+
 def test_onednn_is_for_large_single_precision_products_on_cpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
     single = torch.zeros(())

@@ -1,7 +1,7 @@
 """Matrix products into a buffer, by the library that is fastest at them.
 
 On x86 torch multiplies single precision by MKL, which leaves the AVX-512 units of CPUs that are
-not Intel's unused: half the speed of such a CPU. oneDNN, which torch brings along for its compiler,
+not Intel's unused: half the speed of a Zen 5. oneDNN, which torch brings along for its compiler,
 uses them. It is taken where it is known to win, and nowhere else; the choice depends on the machine
 and the shapes only, so that a run can be repeated bit for bit.
 """
@@ -51,7 +51,7 @@ def products(rows: int, inner: int, columns: int, *, like: Tensor) -> Products:
 
 @functools.cache
 def onednn_is_faster() -> bool:
-    """Return whether this CPU has AVX-512, is not Intel's, and torch has oneDNN."""
+    """Return whether this CPU is AMD's with AVX-512, where oneDNN won, and torch has oneDNN."""
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkldnn.is_available()
