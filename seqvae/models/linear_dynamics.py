@@ -56,6 +56,7 @@ class LinearDynamics(Model):
     """
 
     dimension_argument: ClassVar[str] = "latent_dim"
+    serves_any_heldin: ClassVar[bool] = True
 
     def __init__(
         self,

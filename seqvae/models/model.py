@@ -24,12 +24,15 @@ class Model(nn.Module, ABC):
 
     Attributes:
         dimension_argument: the constructor's argument that is its size.
+        serves_any_heldin: whether what is learned does not depend on which neurons are held in: all
+            are learned from, and latents can be inferred from any of them.
         observation: the distribution of the data, given the factors.
         null_counts: training mean of each neuron, NaN until ``initialize``.
         seed: of the noise in learning.
     """
 
     dimension_argument: ClassVar[str]
+    serves_any_heldin: ClassVar[bool] = False
     observation: Observation
 
     def __init__(self, spec: DataSpec) -> None:
