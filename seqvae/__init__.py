@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from seqvae.crossvalidation import crossvalidate as crossvalidate
     from seqvae.data import NeuralData as NeuralData
     from seqvae.data import Recording as Recording
     from seqvae.errors import InputError as InputError
     from seqvae.learning import EM as EM
     from seqvae.learning import GradientLearner as GradientLearner
+    from seqvae.learning import SwitchingEM as SwitchingEM
     from seqvae.models import VAE as VAE
     from seqvae.models import LinearDynamics as LinearDynamics
     from seqvae.models import SequentialVAE as SequentialVAE
+    from seqvae.models import SwitchingLinearDynamics as SwitchingLinearDynamics
     from seqvae.run import Run as Run
     from seqvae.workflow import check as check
     from seqvae.workflow import evaluate as evaluate
@@ -31,8 +34,11 @@ _HOMES = {
     "Recording": "seqvae.data",
     "Run": "seqvae.run",
     "SequentialVAE": "seqvae.models",
+    "SwitchingEM": "seqvae.learning",
+    "SwitchingLinearDynamics": "seqvae.models",
     "VAE": "seqvae.models",
     "check": "seqvae.workflow",
+    "crossvalidate": "seqvae.crossvalidation",
     "evaluate": "seqvae.workflow",
     "fit": "seqvae.workflow",
     "infer": "seqvae.workflow",
@@ -48,7 +54,10 @@ __all__ = [
     "Recording",
     "Run",
     "SequentialVAE",
+    "SwitchingEM",
+    "SwitchingLinearDynamics",
     "check",
+    "crossvalidate",
     "evaluate",
     "fit",
     "infer",

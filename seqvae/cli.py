@@ -25,6 +25,7 @@ VERBS = {
     "fit": "learn a model from data; leaves a run folder with weights, scores and figures",
     "infer": "infer rates, factors and latents with a learned model; writes posterior.nc",
     "evaluate": "score a learned model beside the baselines; prints a table",
+    "crossvalidate": "find how many latent dimensions the data support, and with which model",
     "check": "validate a recording and tell what is in it",
 }
 HELP = """usage: seqvae VERB [--config FILE] [--key value ...]
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     verb, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if verb in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {v:<10}{text}" for v, text in VERBS.items())))
+        print(HELP.format(verbs="\n".join(f"  {v:<15}{text}" for v, text in VERBS.items())))
         return 0
     if verb == "--version":
         from importlib.metadata import version
@@ -80,6 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _function(verb: str) -> Callable[..., Any]:
+    if verb == "crossvalidate":
+        from seqvae.crossvalidation import crossvalidate
+
+        return crossvalidate
+    from seqvae import workflow
+
+    found: Callable[..., Any] = getattr(workflow, verb)
+    return found
+
+
 def _tell(verb: str, text: str) -> None:
     print(f"seqvae {verb}: {' '.join(text.split())}", file=sys.stderr)
 
@@ -100,7 +112,7 @@ def _is_users(error: Exception) -> bool:
 def _command(verb: str, argv: Sequence[str]) -> None:
     flags = read_flags(argv)
     # What needs no torch comes first, so that it is refused at once.
-    takes_config = verb in ("fit", "check")
+    takes_config = verb in ("fit", "crossvalidate", "check")
     tree = read_yaml(str(flags.pop("config"))) if takes_config and "config" in flags else {}
     trust = takes_config or _is_set(flags.get("trust", False))
     if "run" in flags and not takes_config:
@@ -108,11 +120,10 @@ def _command(verb: str, argv: Sequence[str]) -> None:
     wants_help = _is_set(flags.pop("help", False))
     wants_config = _is_set(flags.pop("print_config", False))
 
-    from seqvae import workflow
     from seqvae.terminal import config_text, help_text, report
 
-    function = getattr(workflow, verb)
-    if verb != "fit":
+    function = _function(verb)
+    if verb not in ("fit", "crossvalidate"):
         # A run answers for its own data, unless the command says something about them.
         wanted = verb == "check" or any(key.split(".")[0] == "data" for key in flags)
         tree = {"data": tree["data"]} if wanted and "data" in tree else {}
@@ -120,6 +131,8 @@ def _command(verb: str, argv: Sequence[str]) -> None:
         sys.path.append(os.getcwd())  # a user's own parts, as with python -m
     if verb == "fit":
         tree = _with_learner(tree, flags, trust)
+    if verb == "crossvalidate":
+        tree = _with_learners(tree, flags, trust)
     tree = read_command(function, tree, flags, trust=trust)
     if wants_help:
         print(help_text(verb, function, tree, trust=trust), end="")
@@ -270,13 +283,41 @@ def _with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool
     return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(given)}}
 
 
+def _with_learners(
+    tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool
+) -> dict[str, Any]:
+    """Name the class of each learner that settings are given for, as ``_with_learner`` does."""
+    given, models = tree.get("learners") or {}, tree.get("models") or {}
+    if not (isinstance(given, Mapping) and isinstance(models, Mapping)):
+        return dict(tree)
+    words = [key.split(".") for key in flags if key.startswith("learners.")]
+    learners = dict(given)
+    for name in {*given, *(parts[1] for parts in words)}:
+        here = {"model": f"models.{name}", "learner": f"learners.{name}"}
+        own = {
+            key.replace(long, short, 1): value
+            for short, long in here.items()
+            for key, value in flags.items()
+            if key == long or key.startswith(f"{long}.")
+        }
+        sections = {"model": models.get(name), "learner": given.get(name)}
+        learner = _with_learner(sections, own, trust).get("learner")
+        if learner is not None:
+            learners[name] = learner
+    return {**tree, "learners": learners} if learners else dict(tree)
+
+
 def _build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool) -> dict[str, Any]:
     from seqvae.config import read_arguments
     from seqvae.signatures import REQUIRED, parameters
 
     known = parameters(function)
     required = {name for name, parameter in known.items() if parameter.default is REQUIRED}
-    cures = {"data": "--data.source.path FILE or --config FILE", "run": "--run FOLDER"}
+    cures = {
+        "data": "--data.source.path FILE or --config FILE",
+        "dims": '--dims "[1, 2, 4, 8]"',
+        "run": "--run FOLDER",
+    }
     for name in cures.keys() & required - tree.keys():
         if tree.keys() <= known.keys():  # else the name may be there, but misspelt
             raise InputError(f"{name} is required: give {cures[name]}")

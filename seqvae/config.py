@@ -40,6 +40,7 @@ from seqvae.signatures import (
     parts,
     read_leaf,
     takes_any_name,
+    value_annotation,
 )
 
 # Arguments of objects built here whose class does not keep them (Lightning's loggers and
@@ -156,6 +157,12 @@ def from_config(tree: Any, annotation: Any, *, key: str = "config", trust: bool 
         return [
             from_config(item, items, key=f"{key}[{i}]", trust=trust) for i, item in enumerate(tree)
         ]
+    values = value_annotation(annotation) if isinstance(tree, Mapping) else None
+    if values is not None:
+        return {
+            str(name): from_config(item, values, key=_join(key, str(name)), trust=trust)
+            for name, item in tree.items()
+        }
     if not (isinstance(tree, Mapping) and parts(annotation)):
         accepted, value = read_leaf(tree, annotation)
         if accepted:
@@ -245,15 +252,20 @@ def override(
     annotation, key = parameter.annotation, _join(key, name)
     default = None if parameter.default is REQUIRED else parameter.default
     former = tree[name] if name in tree else to_config(default, key=key)
+    return {**tree, name: _assigned(former, annotation, (rest, value), key, trust)}
+
+
+def _assigned(
+    former: Any, annotation: Any, assignment: tuple[str, Any], key: str, trust: bool
+) -> Any:
+    rest, value = assignment
     if rest == "class_path" or rest.startswith("init_args."):
         rest = rest.partition(".")[2]
     if rest:
-        new = _override_inside(former, annotation, (rest, value), key, trust)
-    elif parts(annotation) and isinstance(value, str) and not read_leaf(value, annotation)[0]:
-        new = _change_class(former, annotation, value, key, trust)
-    else:
-        new = value
-    return {**tree, name: new}
+        return _override_inside(former, annotation, (rest, value), key, trust)
+    if parts(annotation) and isinstance(value, str) and not read_leaf(value, annotation)[0]:
+        return _change_class(former, annotation, value, key, trust)
+    return value
 
 
 def _override_inside(
@@ -263,6 +275,12 @@ def _override_inside(
         _, cls, arguments = _open({} if former is None else former, annotation, key, trust)
         arguments = override(cls, arguments, assignment, key=key, trust=trust)
         return {"class_path": class_path(cls), "init_args": arguments}
+    values = value_annotation(annotation)
+    if values is not None and isinstance(former, Mapping | None):
+        name, _, rest = assignment[0].partition(".")
+        tree = former or {}
+        key = _join(key, name)
+        return {**tree, name: _assigned(tree.get(name), values, (rest, assignment[1]), key, trust)}
     if read_leaf({}, annotation)[0] and isinstance(former, Mapping | None):
         return {**(former or {}), assignment[0]: assignment[1]}
     raise InputError(f"{key}.{assignment[0]} does not exist: {key} is {describe(annotation)}")

@@ -40,9 +40,15 @@ def write_text(path: str | Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The layout of a run folder: where each file lies."""
+    """The layout of a run folder: where each file lies.
+
+    Attributes:
+        folder: the run folder.
+        with_figures: whether learning leaves pictures in it.
+    """
 
     folder: Path
+    with_figures: bool = True
 
     @property
     def config(self) -> Path:

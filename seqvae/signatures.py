@@ -160,6 +160,16 @@ def item_annotation(annotation: Any) -> Any:
     return None
 
 
+def value_annotation(annotation: Any) -> Any:
+    """Return the type of the values of a mapping whose values are parts, else None."""
+    for member in members(annotation):
+        origin, arguments = typing.get_origin(member), typing.get_args(member)
+        is_mapping = isinstance(origin, type) and issubclass(origin, Mapping)
+        if is_mapping and len(arguments) == 2 and parts(arguments[1]):
+            return arguments[1]
+    return None
+
+
 def read_leaf(value: Any, annotation: Any) -> tuple[bool, Any]:
     """Read a value that is no part: (whether the annotation accepts it, the value as typed)."""
     if any(member in (Any, object) for member in members(annotation)):

@@ -90,10 +90,42 @@ def report(verb: str, arguments: Mapping[str, Any], result: Any) -> None:
         print(table(result))
         if arguments.get("out"):
             print(f"metrics: {arguments['out']}")
+    elif verb == "crossvalidate":
+        print(dimensions(result))
     else:
         for name, value in result.items():
             for item in value if name == "warnings" else [value]:
                 print(f"{name}: {item}")
+
+
+def dimensions(result: Any) -> str:
+    """Lay out a cross-validation: a row for each size, a column for each model, * the chosen."""
+    if result.summary is None:
+        return (
+            f"results: {result.folder}\n{result.num_missing} cells are still to be done, by other "
+            "shards or another call"
+        )
+    summary, models = result.summary, result.summary["models"]
+    dims = sorted({dim for told in models.values() for dim in told["dims"]})
+    lines = [["dimension", *models]]
+    for dim in dims:
+        cells = []
+        for told in models.values():
+            scores = dict(zip(told["dims"], told["mean"], strict=True))
+            mark = "*" if dim == told["chosen_dim"] else " "
+            cells.append(f"{scores[dim]:.4f}{mark}" if dim in scores else "failed ")
+        lines.append([str(dim), *cells])
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    laid = ["  ".join(map(str.rjust, line, widths)) for line in lines]
+    best = summary["best_model"]
+    gaps = [
+        f"{best} exceeds {name} by {gap['mean']:.4f} +- {gap['standard_error']:.4f} (paired over "
+        "folds)"
+        for name, gap in summary["differences"].items()
+    ]
+    unit = summary["unit"].replace("_", " ")
+    head = f"held-out score in {unit}; * chosen by {summary['rule']}; 0 is the mean rate"
+    return "\n".join([head, *laid, *gaps, f"results: {result.folder}"])
 
 
 def table(metrics: Mapping[str, Any]) -> str:

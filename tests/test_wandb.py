@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seqvae import GradientLearner, fit
+from seqvae import GradientLearner, crossvalidate, fit
 from seqvae.config import from_config
 from seqvae.learning.weights_and_biases import has_account
 from tiny import SVAE, tiny_data, tiny_learner
@@ -99,6 +99,32 @@ def test_fit_without_account_runs_offline_into_the_run_folder(tmp_path):
     pictures = {path.name.rsplit("_", 2)[0] for path in offline.rglob("*.png")}
     assert {"learning_curves", "rasters_and_rates", "latents", "inferred_inputs"} <= pictures
     assert {f"figures/{name}" for name in pictures} <= logged
+
+
+@pytest.mark.filterwarnings("ignore:.*largest of the grid")
+def test_crossvalidation_logs_table_curve_and_cells(tmp_path):
+    found = crossvalidate(
+        tiny_data(), dims=[1, 2], scheme="gabriel", trial_folds=2, neuron_folds=2, progress=False,
+        out_dir=str(tmp_path / "cv"), wandb_project="lorenz", wandb_cells=True,
+    )  # fmt: skip
+    assert wandb.run is None
+    runs = [path for path in (found.folder / "wandb").glob("offline-run-*") if path.is_dir()]
+    assert len(runs) == 1 + len(found.scores)
+    (whole,) = [run for run in runs if list(run.rglob("curve*.png"))]
+    (written,) = whole.rglob("scores*.table.json")
+    told = json.loads(written.read_text())
+    assert told["columns"] == list(found.scores.columns)
+    score = told["columns"].index("score")
+    assert [row[score] for row in told["data"]] == pytest.approx(list(found.scores["score"]))
+    (log,) = whole.glob("*.wandb")
+    summaries = {
+        item.key if not item.nested_key else "/".join(item.nested_key): json.loads(item.value_json)
+        for record in records(log)
+        if record.HasField("summary")
+        for item in record.summary.update
+    }
+    assert summaries["best_model"] == "pca"
+    assert summaries["pca/chosen_dim"] == found.chosen_dim("pca")
 
 
 def test_second_fit_of_a_process_has_its_own_wandb_run(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from seqvae.data.validation import (
     as_bin_width,
@@ -203,6 +203,12 @@ class Recording:
             value = getattr(self, name)
             if value is not None:
                 chosen._keep(name, value[index])
+        return chosen
+
+    def hide(self, entries: Bool[np.ndarray, "trial time neuron"]) -> Recording:
+        """Return the recording with some entries missing, as for a test of predicting them."""
+        chosen = copy.copy(self)
+        chosen._keep("activity", np.where(entries, np.float32(np.nan), self.activity))
         return chosen
 
     def _keep(self, name: str, value: Any) -> None:

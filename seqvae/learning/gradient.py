@@ -89,6 +89,7 @@ class GradientLearner(Learner):
     """
 
     learns: ClassVar[type] = LatentVariableModel
+    selects: ClassVar[bool] = True
 
     trainer: Callable[[], Trainer] = DEFAULT_TRAINER
     select: str = "val/heldin_elbo"
@@ -227,8 +228,10 @@ class GradientLearner(Learner):
             history,
             KeepBest(run, monitor=self.select),
             SaveLast(run),
-            Figures(run, every=self.figures_every, history=lambda: history.rows),
         ]
+        if run.with_figures:
+            every = self.figures_every
+            callbacks.append(Figures(run, every=every, history=lambda: history.rows))
         if self.patience is not None:
             callbacks.append(
                 EarlyStoppingAfterRamps(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from inspect import isabstract
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +19,11 @@ class Learner(ABC):
 
     Attributes:
         learns: the class of models that it can learn.
+        selects: whether validation trials choose what is kept; else they are scored only.
     """
 
     learns: ClassVar[type]
+    selects: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, model: Any, data: NeuralData, *, checkpoint: Path | None = None) -> None:
@@ -62,7 +65,7 @@ def default_learner(made: type) -> type[Learner]:
     Raises:
         InputError: if it is no class of models that can be learned.
     """
-    for kind in Learner.__subclasses__():
+    for kind in _members(Learner):
         if issubclass(made, kind.learns):
             return kind
     raise InputError(f"model: no learner knows {made.__name__}; derive it from LatentVariableModel")
@@ -76,8 +79,16 @@ def check_pair(learner: Learner, model: Model) -> None:
     """
     if isinstance(model, learner.learns):
         return
-    others = [kind.__name__ for kind in Learner.__subclasses__() if isinstance(model, kind.learns)]
+    others = [kind.__name__ for kind in _members(Learner) if isinstance(model, kind.learns)]
     cure = f"; use {' or '.join(others)}" if others else ""
     raise InputError(
         f"learner: {type(learner).__name__} cannot learn a {type(model).__name__}{cure}"
     )
+
+
+def _members(kind: type[Learner]) -> Iterator[type[Learner]]:
+    """Every learner there is, those that only serve others as a base left out."""
+    for derived in kind.__subclasses__():
+        yield from _members(derived)
+        if not isabstract(derived):
+            yield derived

@@ -1,0 +1,249 @@
+"""A cell of the grid: one model of one size, learned on one fold and scored on what it left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqvae.crossvalidation.division import Division, Part
+from seqvae.crossvalidation.gabriel import fold_errors
+from seqvae.crossvalidation.scoring import Null, Sums, k_shot_gain, score
+from seqvae.data import NeuralData
+from seqvae.data.sources import Arrays
+from seqvae.errors import InputError
+from seqvae.files import RunFiles, write_text
+from seqvae.learning import Learner
+from seqvae.models import Model
+from seqvae.run import ModelFactory, build_model
+
+MEAN_RATE = "mean_rate"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a job stands in the grid.
+
+    Attributes:
+        model: its name; ``mean_rate`` for dimension 0, which all models share.
+        dim: its size.
+        trial_fold: the rows left out.
+        neuron_fold: the neurons left out; None: one fit serves all folds of neurons.
+        seed: the how-many-eth repetition.
+    """
+
+    model: str
+    dim: int
+    trial_fold: int
+    neuron_fold: int | None
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A cell, and all that its result depends on.
+
+    Attributes:
+        cell: where it stands.
+        facts: what the key is made of: checksum of the data, configs, folds, version.
+        factory: of the model; None: the mean-rate model, or a factorisation of a matrix.
+        learner: how it is learned; None likewise.
+        division: of the recording.
+        kind: "counts", "real" or "binary".
+        num_samples: posterior samples for the score.
+        k_shot: trials of the few-shot score; 0: none.
+        settings: of ``NeuralData``.
+        folder: where the result goes.
+    """
+
+    cell: Cell
+    facts: Mapping[str, Any]
+    factory: ModelFactory | None
+    learner: Learner | None
+    division: Division
+    kind: str
+    num_samples: int
+    k_shot: int
+    settings: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits of cell and facts: what has the same key has the same result."""
+        text = json.dumps([asdict(self.cell), self.facts], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def path(self) -> Path:
+        """The file of the result."""
+        return self.folder / "cells" / f"{self.key}.json"
+
+    @property
+    def seed(self) -> int:
+        """The seed of model and data: a function of the key, whoever does the job and when."""
+        return int(self.key, 16) >> 1
+
+    @property
+    def neuron_folds(self) -> list[int | None]:
+        """The folds of neurons that the job scores."""
+        if self.division.scheme == "speckled":
+            return [None]
+        if self.cell.neuron_fold is not None:
+            return [self.cell.neuron_fold]
+        return list(range(self.division.num_neuron_folds))
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Do a job on one thread, write its result atomically, and return it; a failure is a result."""
+    began = time.monotonic()
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    told: dict[str, Any] = {"key": job.key, "cell": asdict(job.cell)}
+    try:
+        with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng():
+            warnings.simplefilter("always")
+            scored = _scored(job)
+        told |= {"status": "done", "rows": scored}
+        words = (str(w.message) for w in caught if w.category is UserWarning)
+        told["warnings"] = list(dict.fromkeys(words))
+    except InputError as error:
+        told |= {"status": "failed", "error": str(error)}
+    except Exception:  # a defect in one cell must not end a grid of hours
+        told |= {"status": "failed", "error": traceback.format_exc()}
+    finally:
+        torch.set_num_threads(num_threads)
+    told["seconds"] = time.monotonic() - began
+    write_result(job.path, told)
+    return told
+
+
+def write_result(path: Path, told: Mapping[str, Any]) -> None:
+    """Write a result; the file appears whole or not at all."""
+    write_text(path, json.dumps(told, indent=1) + "\n")
+
+
+def read_result(job: Job) -> dict[str, Any] | None:
+    """Return the result of a job that was done; None for a failed, damaged or missing one."""
+    try:
+        told = json.loads(job.path.read_text(encoding="utf-8"))
+        whole = told["status"] == "done" and told["key"] == job.key
+        return told if whole and len(told["rows"]) == len(job.neuron_folds) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _scored(job: Job) -> list[dict[str, Any]]:
+    if job.division.scheme == "gabriel":
+        return [_gabriel_row(job, fold) for fold in job.neuron_folds]
+    cell, division = job.cell, job.division
+    train = division.train(cell.trial_fold)
+    null = Null.of(train, job.kind)
+    learned = None
+    if job.factory is not None:
+        learned = learn(job, division.heldin(cell.neuron_fold))
+    rows = []
+    for fold in job.neuron_folds:
+        part = division.part(cell.trial_fold, fold)
+        if learned is None:
+            rows.append(_row(fold, null.sums(part.truth, None)))
+            continue
+        model = _serving(job, learned, part)
+        sums = score(model, part, null, num_samples=job.num_samples, settings=dict(job.settings))
+        rows.append(_row(fold, sums))
+        if job.k_shot:
+            hidden = np.ones(train.activity.shape, dtype=bool)
+            hidden[..., list(part.heldin)] = False
+            shown = Part(train.hide(hidden), part.heldin, np.where(hidden, train.activity, np.nan))
+            rows[-1]["k_shot_gain"] = k_shot_gain(
+                model, part, shown, null, shots=job.k_shot, settings=dict(job.settings)
+            )
+    return rows
+
+
+def _row(fold: int | None, sums: Sums) -> dict[str, Any]:
+    return {"neuron_fold": fold, **asdict(sums)}
+
+
+def learn(job: Job, heldin: tuple[int, ...]) -> Model:
+    """Learn the model of a job on its training rows, in a folder that is thrown away."""
+    assert job.factory is not None
+    assert job.learner is not None
+    cell, learner = job.cell, job.learner
+    data = learning_data(
+        job.division,
+        cell.trial_fold,
+        heldin,
+        learner=learner,
+        settings=job.settings,
+        seed=job.seed,
+    )
+    torch.manual_seed(job.seed)
+    model = build_model(sized(job.factory, cell.dim), data.spec)
+    model.seed = job.seed
+    model.initialize(data)
+    with tempfile.TemporaryDirectory(prefix="seqvae-cell-") as folder:
+        learner.learn(model, data, RunFiles(Path(folder), with_figures=False))
+    return model.eval()
+
+
+def learning_data(
+    division: Division,
+    trial_fold: int,
+    heldin: tuple[int, ...],
+    *,
+    learner: Learner,
+    settings: Mapping[str, Any],
+    seed: int,
+) -> NeuralData:
+    """Return the training rows of a fold; a learner that selects gets some for validation."""
+    train = division.train(trial_fold)
+    kept = dict(settings)
+    kept["val_fraction"] = kept["val_fraction"] if learner.selects else 0.0
+    heldout = sorted(set(range(train.num_neurons)) - set(heldin))
+    return NeuralData(Arrays(train), heldout=heldout, seed=seed, **kept)
+
+
+def sized(factory: ModelFactory, dim: int) -> ModelFactory:
+    """Return the factory of a model of one size, which its class names."""
+    made: Any = factory.func if isinstance(factory, partial) else factory
+    return partial(factory, **{made.dimension_argument: dim})
+
+
+def quiet(learner: Learner) -> Learner:
+    """Return the learner without its progress bar: the grid has one."""
+    if dataclasses.is_dataclass(learner) and hasattr(learner, "progress"):
+        return dataclasses.replace(learner, progress=False)
+    return learner
+
+
+def _serving(job: Job, learned: Model, part: Part) -> Model:
+    """Return the learned model as it answers from a part's held-in neurons."""
+    if learned.spec.heldin == part.heldin:
+        return learned
+    assert learned.serves_any_heldin
+    assert job.factory is not None
+    spec = dataclasses.replace(learned.spec, heldin=part.heldin)
+    model = build_model(sized(job.factory, job.cell.dim), spec)
+    model.load_state_dict(learned.state_dict())
+    model.seed = learned.seed
+    return model.to(learned.null_counts.device).eval()
+
+
+def _gabriel_row(job: Job, fold: int | None) -> dict[str, Any]:
+    assert fold is not None
+    counts, dims = job.kind == "counts", [0, job.cell.dim]
+    found = fold_errors(job.division, job.cell.trial_fold, fold, dims=dims, counts=counts)
+    null, own = found.errors.tolist()
+    return _row(fold, Sums(-own, null - own, 0.0, found.entries, 0))

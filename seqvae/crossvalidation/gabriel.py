@@ -1,0 +1,111 @@
+"""Bi-cross-validation of a matrix: rows and columns are held out at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from seqvae.crossvalidation.division import Division
+from seqvae.errors import InputError
+
+
+def gabriel_errors(
+    train: Float[np.ndarray, "train_row column"],
+    test: Float[np.ndarray, "test_row column"],
+    *,
+    heldout: list[int],
+    dims: list[int],
+) -> Float[np.ndarray, " dim"]:
+    """Return the squared error of the held-out block for each number of components.
+
+    With X = [A B; C D], rows A B held out and columns A C held out, D = U S V' centred and cut to
+    its k leading singular values is all that the factorisation knows; A is predicted from the
+    rest of its row and of its column [Gabriel 2002; Owen & Perry 2009, Ann. Appl. Stat. 3:564]:
+
+        A_hat = mean_C + (B - mean_D) D_k^+ (C - mean_C),    means over the training rows.
+
+    k = 0 is the mean of each column. Singular values that are zero to rounding have inverse zero,
+    so a matrix of exact rank r is predicted exactly by every k >= r.
+
+    Args:
+        train: rows [C D].
+        test: rows [A B].
+        heldout: the columns of A and C.
+        dims: the k to try.
+
+    Raises:
+        InputError: if a k exceeds the rank that D can have.
+    """
+    heldin = np.setdiff1d(np.arange(train.shape[1]), heldout)
+    most = min(len(train) - 1, len(heldin))
+    if max(dims) > most:
+        raise InputError(
+            f"dims: {max(dims)} components need as many held-in neurons and training rows, but "
+            f"there are {len(heldin)} and {len(train)}; lower it"
+        )
+    mean = train.mean(axis=0, dtype=np.float64)
+    inner, outer = train[:, heldin] - mean[heldin], train[:, heldout] - mean[heldout]
+    # R of [D C]: D^+ C is that of its two blocks, which are small however many rows there are
+    triangle = np.asarray(np.linalg.qr(np.hstack([inner, outer]), mode="r"))[: len(heldin)]
+    left, values, right = np.linalg.svd(triangle[:, : len(heldin)], full_matrices=False)
+    known = values > values[0] * max(inner.shape) * np.finfo(np.float64).eps
+    inverse = np.where(known, 1.0 / np.where(known, values, 1.0), 0.0)
+    onto = inverse[:, None] * (left.T @ triangle[:, len(heldin) :])
+    scores = (test[:, heldin] - mean[heldin]) @ right.T
+    residual = test[:, heldout] - mean[heldout]
+    errors = {0: float((residual**2).sum())}
+    for k in range(1, max(dims) + 1):
+        residual = residual - scores[:, [k - 1]] * onto[k - 1]
+        errors[k] = float((residual**2).sum())
+    return np.array([errors[k] for k in dims])
+
+
+class FoldErrors(NamedTuple):
+    """Squared errors of a held-out block by number of components, and its number of entries."""
+
+    errors: Float[np.ndarray, " dim"]
+    entries: int
+
+
+def fold_errors(
+    division: Division, trial_fold: int, neuron_fold: int, *, dims: list[int], counts: bool = False
+) -> FoldErrors:
+    """Return the squared error of each number of components on a fold of rows and one of neurons.
+
+    Rows are time bins. Counts are taken by their square root, whose variance does not grow with
+    the rate, and each column in units of its standard deviation in training: else a neuron of much
+    noise passes for a component.
+
+    Args:
+        division: of the recording.
+        trial_fold: rows held out.
+        neuron_fold: columns held out.
+        dims: numbers of components.
+        counts: whether to take square roots.
+
+    Raises:
+        InputError: if entries are missing.
+    """
+    heldin = set(division.heldin(neuron_fold))
+    heldout = [n for n in range(division.recording.num_neurons) if n not in heldin]
+    train = _rows(division.train(trial_fold).activity, counts)
+    test = _rows(division.test(trial_fold).activity, counts)
+    std = train.std(axis=0)
+    unit = np.where(std > 0, std, 1.0)
+    errors = gabriel_errors(train / unit, test / unit, heldout=heldout, dims=dims)
+    return FoldErrors(errors, len(test) * len(heldout))
+
+
+def _rows(
+    activity: Float[np.ndarray, "trial time neuron"], counts: bool
+) -> Float[np.ndarray, "row column"]:
+    rows = activity.reshape(-1, activity.shape[2]).astype(np.float64)
+    rows = rows[np.isfinite(rows).any(axis=1)]  # padding is no row
+    if not np.isfinite(rows).all():
+        raise InputError(
+            "activity has missing entries, which scheme 'gabriel' cannot take; use scheme "
+            "'speckled' or 'fold_in'"
+        )
+    return np.sqrt(rows) if counts else rows

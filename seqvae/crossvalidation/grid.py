@@ -1,0 +1,273 @@
+"""The verb crossvalidate: folds x sizes x models -> jobs -> table -> choice."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from seqvae.crossvalidation.cell import read_result
+from seqvae.crossvalidation.choice import RULES, Rule
+from seqvae.crossvalidation.division import Division, Scheme
+from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, share
+from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
+from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
+from seqvae.crossvalidation.table import scores_table, summarize
+from seqvae.data import NeuralData, Recording
+from seqvae.errors import InputError, nearest
+from seqvae.files import atomic_path, write_text
+from seqvae.learning import Learner
+from seqvae.run import ModelFactory
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMES = ("auto", "fold_in", "gabriel", "speckled")
+ROWS = ("auto", "trials", "blocks", "random")
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """What a cross-validation found.
+
+    Attributes:
+        folder: where it lies: ``scores.csv``, ``summary.json``, ``curve.png``, ``cells/``.
+        scores: one row for each scored cell.
+        summary: chosen dimension and scores of each model, the best model, and by how much; None
+            while cells of other shards are missing.
+        num_missing: cells that are still to be done, by other shards.
+    """
+
+    folder: Path
+    scores: pd.DataFrame
+    summary: dict[str, Any] | None
+    num_missing: int = 0
+
+    def chosen_dim(self, model: str) -> int:
+        """Return the dimension chosen for a model.
+
+        Raises:
+            InputError: if it has none.
+        """
+        models = self.summary["models"] if self.summary else {}
+        if model not in models:
+            raise InputError(f"model {model!r} has no chosen dimension{nearest(model, models)}")
+        dim: int = models[model]["chosen_dim"]
+        return dim
+
+
+def crossvalidate(
+    data: NeuralData,
+    models: Mapping[str, ModelFactory] | None = None,
+    learners: Mapping[str, Learner] | None = None,
+    *,
+    dims: list[int],
+    trial_folds: int = 5,
+    neuron_folds: int = 4,
+    scheme: Literal["auto", "fold_in", "gabriel", "speckled"] = "auto",
+    rows: Literal["auto", "trials", "blocks", "random"] = "auto",
+    gap: int | None = None,
+    rule: Rule = "paired_1se",
+    seeds: int = 1,
+    seed: int = 0,
+    num_samples: int = 50,
+    k_shot: int = 0,
+    out_dir: str | None = None,
+    jobs: int = 1,
+    backend: Literal["loky", "ray", "dask"] = "loky",
+    ray_remote_args: dict[str, float] | None = None,
+    shard: str | None = None,
+    wandb_project: str | None = None,
+    wandb_cells: bool = False,
+    progress: bool = True,
+) -> CrossValidation:
+    """Find how many latent dimensions the data support, and which model deserves them.
+
+    Every model of every size is learned on the same training rows and scored on held-out neurons
+    of held-out rows, which it infers from the other neurons; counts in bits per spike, other data
+    in nats per entry. A second call with the same folder goes on where the first one ended.
+
+    Args:
+        data: the recording, and how a model is given it (batch size, dropout). Trials that the
+            file or the fractions keep for the test take no part; those kept for validation do, as
+            any other, and each learner that selects takes its own from the training rows.
+        models: factory of each model by name; None, with scheme ``gabriel``: ``PCA``.
+        learners: how a model is learned, by its name; others by their own with its defaults.
+        dims: the sizes to try, of each model's own dimension; 0, the mean rate, is always there.
+        trial_folds: folds of rows; with scheme ``speckled`` of entries.
+        neuron_folds: folds of neurons.
+        scheme: ``fold_in`` (co-smoothing; ``auto``), for every model; ``gabriel`` (Owen & Perry),
+            for the factorisation of a matrix whose rows are time bins; ``speckled`` (Wold): single
+            entries are held out.
+        rows: whole ``trials``, contiguous ``blocks`` of one long recording, single bins at
+            ``random``; ``auto``: blocks for one trial, else trials.
+        gap: bins left out on either side of a block; None: as long as the activity remembers.
+        rule: how the dimension is chosen: ``paired_1se``, ``min`` or ``1se``.
+        seeds: repetitions of each cell, averaged.
+        seed: of the folds, and mixed into that of every cell.
+        num_samples: posterior samples of the score.
+        k_shot: training trials for a second, few-shot score; 0: none.
+        out_dir: folder of the results; None makes one under ``cv/`` named by time.
+        jobs: cells at a time, each on one core; -1: one for each core.
+        backend: where they run: ``loky`` (processes), ``ray`` or ``dask`` (a cluster).
+        ray_remote_args: of Ray's workers, such as ``{num_gpus: 1}``.
+        shard: ``2/8`` does the second of eight shares of the cells, for an array of cluster jobs
+            on one folder; the one that ends last writes the summary.
+        wandb_project: log table and curve to this project of Weights & Biases.
+        wandb_cells: log one run for each cell, too.
+        progress: whether a progress bar is shown.
+
+    Returns:
+        The scores, and the summary with the chosen dimension of each model and the best model.
+
+    Raises:
+        InputError: for anything the user can mend; no cell is begun then.
+    """
+    if not isinstance(data, NeuralData):
+        raise InputError(f"data must be NeuralData, got {type(data).__name__}")
+    for name, word, known in (
+        ("scheme", scheme, SCHEMES), ("rows", rows, ROWS), ("rule", rule, RULES),
+        ("backend", backend, BACKENDS),
+    ):  # fmt: skip
+        if word not in known:
+            raise InputError(f"{name} {word!r} is unknown{nearest(word, known)}")
+    for name, number, least in (
+        ("seeds", seeds, 1), ("seed", seed, 0), ("num_samples", num_samples, 1),
+        ("k_shot", k_shot, 0),
+    ):  # fmt: skip
+        if number < least:
+            raise InputError(f"{name} must be at least {least}, got {number}")
+    chosen: Scheme = "fold_in" if scheme == "auto" else scheme
+    if k_shot and chosen != "fold_in":
+        raise InputError(f"k_shot needs held-out neurons: scheme 'fold_in', not {chosen!r}")
+    check_backend(backend, jobs, ray_remote_args)
+    check_wandb(wandb_project, wandb_cells)
+    sizes, part = checked_dims(dims), parse_shard(shard)
+    factories = checked_models(models, scheme=chosen)
+    for name in sorted(set(learners or {}) - set(factories)):
+        raise InputError(f"learners.{name} is no model{nearest(name, factories)}")
+
+    folder = Path(out_dir or f"cv/{datetime.now():%Y%m%d-%H%M%S}")
+    recording = _recording(data)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="activity")  # told when the data were loaded
+        division = Division.of(
+            recording,
+            scheme=chosen,
+            rows=rows,
+            trial_folds=trial_folds,
+            neuron_folds=neuron_folds,
+            gap=gap,
+            seed=seed,
+        )
+        todo, unit = make_plan(
+            data,
+            division,
+            factories,
+            learners or {},
+            dims=sizes,
+            seeds=seeds,
+            num_samples=num_samples,
+            k_shot=k_shot,
+            folder=folder,
+        )
+    _open_folder(folder, recording.checksum)
+
+    mine = share(todo, part)
+    found = {job.key: told for job in todo if (told := read_result(job)) is not None}
+    pending = [job for job in mine if job.key not in found]
+    results = run_jobs(
+        pending,
+        num_workers=jobs,
+        backend=backend,
+        remote_args=ray_remote_args,
+        num_done=len(mine) - len(pending),
+        progress=progress,
+    )
+    found |= {told["key"]: told for told in results}
+    for job in todo:  # other shards may have ended meanwhile
+        if job.key not in found and (told := read_result(job)) is not None:
+            found[job.key] = told
+    table = scores_table([found[job.key] for job in todo if job.key in found],
+                         unit=unit, k_shot=bool(k_shot))  # fmt: skip
+    if missing := len(todo) - len(found):
+        return CrossValidation(folder, table, None, missing)
+    _tell_failures(found.values(), folder)
+    facts = {
+        "scheme": chosen, "rows": division.rows, "gap": division.gap, "trial_folds": trial_folds,
+        "neuron_folds": neuron_folds, "seeds": seeds, "seed": seed,
+        "trials": division.recording.num_trials, "neurons": division.recording.num_neurons,
+    }  # fmt: skip
+    summary = facts | summarize(table, list(factories), rule=rule, unit=unit, k_shot=bool(k_shot))
+    _write(folder, table, summary)
+    if wandb_project is not None:
+        log_to_wandb(folder, table, summary, project=wandb_project, cells=wandb_cells)
+    return CrossValidation(folder, table, summary)
+
+
+def _recording(data: NeuralData) -> Recording:
+    """Return the trials that take part, their forecast bins marked."""
+    data.setup()
+    recording = data.recording.select(np.flatnonzero(data.split != "test"))
+    forecasts = data.spec.num_forecast_bins > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return replace(
+            recording, num_encoded_bins=data.spec.num_encoded_bins if forecasts else None
+        )
+
+
+def _open_folder(folder: Path, checksum: str) -> None:
+    """Make the folder, or refuse one that holds something else.
+
+    Raises:
+        InputError: if it holds the cells of other data, or anything but a cross-validation.
+    """
+    mark = folder / "data.json"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"out_dir {str(folder)!r} is a file; give a folder")
+    if folder.exists() and any(folder.iterdir()):
+        try:
+            former = json.loads(mark.read_text(encoding="utf-8"))["checksum"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"out_dir {str(folder)!r} is not empty and no cross-validation; give a new folder"
+            ) from error
+        if former != checksum:
+            raise InputError(
+                f"out_dir {str(folder)!r} holds the cells of other data; give a new folder"
+            )
+    try:
+        write_text(mark, json.dumps({"checksum": checksum}) + "\n")
+        (folder / "cells").mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out_dir {str(folder)!r} cannot be written: {error.strerror}") from error
+    if not os.access(folder / "cells", os.W_OK):
+        raise InputError(f"out_dir {str(folder)!r} cannot be written")
+
+
+def _tell_failures(results: Any, folder: Path) -> None:
+    failed = [told for told in results if told["status"] != "done"]
+    if failed:
+        cell, error = failed[0]["cell"], failed[0]["error"].strip().splitlines()[-1]
+        warnings.warn(
+            f"{len(failed)} cells failed and will be tried again by the next call; the first, "
+            f"{cell['model']} of dimension {cell['dim']}: {error} (see {folder / 'cells'})",
+            stacklevel=3,
+        )
+
+
+def _write(folder: Path, table: pd.DataFrame, summary: dict[str, Any]) -> None:
+    from seqvae.plotting import dimension_curve
+
+    write_text(folder / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    with atomic_path(folder / "curve.png") as temporary:
+        dimension_curve(summary).savefig(temporary, format="png")

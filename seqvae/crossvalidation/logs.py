@@ -1,0 +1,73 @@
+"""A cross-validation in Weights & Biases: one run with table and curve, one for each cell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqvae.errors import InputError
+from seqvae.learning.weights_and_biases import has_account
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def check_wandb(project: str | None, cells: bool) -> None:
+    """Refuse runs of cells without a project.
+
+    Raises:
+        InputError: likewise.
+    """
+    if cells and project is None:
+        raise InputError("wandb_cells needs a project: give wandb_project")
+
+
+def log_to_wandb(
+    folder: Path, table: pd.DataFrame, summary: dict[str, Any], *, project: str, cells: bool
+) -> None:
+    """Log to W&B, offline without an account; its files go to the folder.
+
+    Args:
+        folder: of the cross-validation, with ``curve.png`` in it.
+        table: of the scores.
+        summary: as written to ``summary.json``.
+        project: of W&B.
+        cells: whether each cell is a run of its own, in the group of this folder.
+    """
+    import wandb
+
+    name = folder.resolve().name
+    common: dict[str, Any] = {"project": project, "dir": str(folder), "group": name}
+    with _quiet_wandb():
+        if cells:
+            for row in table.to_dict("records"):
+                title = "-".join(str(row[key]) for key in ("model", "dim", "trial_fold",
+                                                           "neuron_fold", "seed"))  # fmt: skip
+                place = {key: row[key] for key in ("model", "dim", "seed", "trial_fold")}
+                place["neuron_fold"] = str(row["neuron_fold"])
+                with wandb.init(name=title, job_type="cell", config=place, **common) as run:
+                    run.log({key: row[key] for key in ("score", "gain_sum", "seconds")})
+        facts = {key: value for key, value in summary.items() if not isinstance(value, dict)}
+        with wandb.init(name=name, job_type="crossvalidation", config=facts, **common) as run:
+            shown = table.astype({"neuron_fold": "string"})
+            run.log({"scores": wandb.Table(dataframe=shown)})
+            run.log({"curve": wandb.Image(str(folder / "curve.png"))})
+            for model, told in summary["models"].items():
+                run.summary[f"{model}/chosen_dim"] = told["chosen_dim"]
+                run.summary[f"{model}/score"] = told["score"]
+            run.summary["best_model"] = summary["best_model"]
+
+
+@contextmanager
+def _quiet_wandb() -> Iterator[None]:
+    settings = {"WANDB_SILENT": "true"} | ({} if has_account() else {"WANDB_MODE": "offline"})
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

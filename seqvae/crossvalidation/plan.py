@@ -1,0 +1,236 @@
+"""From models and sizes to jobs; everything that the user can mend is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from seqvae.config import to_config
+from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, quiet, sized
+from seqvae.crossvalidation.division import Division
+from seqvae.data import NeuralData
+from seqvae.errors import InputError
+from seqvae.learning import Learner, default_learner
+from seqvae.learning.learner import check_pair
+from seqvae.models import PCA, Model
+from seqvae.run import ModelFactory, build_model
+
+LARGEST_DIM = 10_000
+SETTINGS = (
+    "val_fraction",
+    "batch_size",
+    "eval_batch_size",
+    "coordinated_dropout",
+    "speckled_fraction",
+)
+
+
+class Plan(NamedTuple):
+    """The jobs of a grid and the unit of its scores."""
+
+    jobs: list[Job]
+    unit: str
+
+
+def make_plan(
+    data: NeuralData,
+    division: Division,
+    models: Mapping[str, ModelFactory],
+    learners: Mapping[str, Learner],
+    *,
+    dims: list[int],
+    seeds: int,
+    num_samples: int,
+    k_shot: int,
+    folder: Path,
+) -> Plan:
+    """Return a job for each model, size, fold and seed; first the mean-rate model.
+
+    A model that serves any held-in neurons is learned once for all folds of neurons.
+
+    Args:
+        data: says how a model is given the recording.
+        division: of the recording.
+        models: factories by name.
+        learners: by name of the model; the others have their own.
+        dims: sizes, ascending, above 0.
+        seeds: repetitions.
+        num_samples: posterior samples of the score.
+        k_shot: trials of the few-shot score.
+        folder: where results go.
+
+    Raises:
+        InputError: if models, learners and data do not go together.
+    """
+    from importlib.metadata import version
+
+    settings = {name: getattr(data, name) for name in SETTINGS}
+    facts = {
+        "checksum": division.recording.checksum,
+        "version": version("seqvae"),
+        "scheme": division.scheme,
+        "rows": division.rows,
+        "folds": [division.num_trial_folds, division.num_neuron_folds, division.seed],
+        "gap": division.gap,
+        "settings": to_config(settings, key="data"),
+        "num_samples": num_samples,
+        "k_shot": k_shot,
+    }
+    fits: dict[str, tuple[ModelFactory | None, Learner | None, bool]] = {}
+    is_matrix = division.scheme == "gabriel"
+    kinds = {}
+    for name, factory in models.items():
+        if is_matrix:
+            check_size(division, dims[-1])
+            fits[name] = (None, None, True)
+            continue
+        chosen = learners.get(name)
+        learner = quiet(default_learner(_made(factory))() if chosen is None else chosen)
+        kind = _checked(name, factory, learner, division=division, dims=dims, settings=settings)
+        kinds[name] = kind
+        whole = division.scheme == "speckled" or _made(factory).serves_any_heldin
+        fits[name] = (factory, learner, whole)
+    kind = _one_kind(kinds) if kinds else _kind_of(division.recording.activity)
+
+    def job(cell: Cell, factory: ModelFactory | None, learner: Learner | None) -> Job:
+        configs: dict[str, Any] = {}
+        if factory is not None:
+            configs["model"] = to_config(sized(factory, cell.dim), key=f"models.{cell.model}")
+            configs["learner"] = to_config(learner, key=f"learners.{cell.model}")
+        return Job(
+            cell=cell,
+            facts={**facts, **configs},
+            factory=factory,
+            learner=learner,
+            division=division,
+            kind=kind,
+            num_samples=num_samples,
+            k_shot=k_shot,
+            settings=settings,
+            folder=folder,
+        )
+
+    folds = range(division.num_trial_folds)
+    jobs = [job(Cell(MEAN_RATE, 0, fold, None, 0), None, None) for fold in folds]
+    for name, (made, taught, whole) in fits.items():
+        neuron_folds = [None] if whole else list(range(division.num_neuron_folds))
+        jobs += [
+            job(Cell(name, dim, fold, neuron_fold, seed), made, taught)
+            for dim in dims
+            for fold in folds
+            for neuron_fold in neuron_folds
+            for seed in range(1 if is_matrix else seeds)
+        ]
+    unit = "bits_per_spike" if kind == "counts" else "log_likelihood"
+    return Plan(jobs, "variance_explained" if is_matrix else unit)
+
+
+def checked_dims(dims: list[int]) -> list[int]:
+    """Return the sizes in order, without the 0 that is always there.
+
+    Raises:
+        InputError: for anything but whole numbers from 0 on, at least one above.
+    """
+    for dim in dims:
+        if isinstance(dim, bool) or not isinstance(dim, int | np.integer):
+            raise InputError(f"dims must be whole numbers, got {dim!r}")
+        if not 0 <= dim <= LARGEST_DIM:
+            raise InputError(f"dims must be from 0 to {LARGEST_DIM}, got {dim}")
+    found = sorted({int(dim) for dim in dims} - {0})
+    if not found:
+        raise InputError(f"dims must hold a size above 0, got {list(dims)}")
+    return found
+
+
+def checked_models(
+    models: Mapping[str, ModelFactory] | None, *, scheme: str
+) -> dict[str, ModelFactory]:
+    """Return the models to compare.
+
+    Raises:
+        InputError: if there is none, a name is taken, or one cannot do what the scheme asks.
+    """
+    if models is None and scheme == "gabriel":
+        models = {"pca": PCA}
+    if not models:
+        raise InputError("models: name at least one, e.g. {'lds': LinearDynamics}")
+    for name, factory in models.items():
+        if name == MEAN_RATE:
+            raise InputError(f"models: {MEAN_RATE!r} is dimension 0; give the model another name")
+        made = _made(factory)
+        if not (isinstance(made, type) and issubclass(made, Model)):
+            raise InputError(
+                f"models.{name} must be a class of Model or functools.partial of one, got "
+                f"{getattr(made, '__name__', made)!r}"
+            )
+        if scheme == "gabriel" and not issubclass(made, PCA):
+            raise InputError(
+                f"models.{name}: scheme 'gabriel' factorises a matrix, which is PCA; use scheme "
+                f"'fold_in' for {made.__name__}"
+            )
+    return dict(models)
+
+
+def check_size(division: Division, dim: int) -> None:
+    """Refuse more components than a held-in block has rows or columns.
+
+    Raises:
+        InputError: naming both numbers.
+    """
+    fewest = min(len(division.heldin(fold)) for fold in range(division.num_neuron_folds))
+    if dim > fewest:
+        raise InputError(
+            f"dims: {dim} components need as many held-in neurons, but a fold leaves {fewest}; "
+            "lower it"
+        )
+
+
+def _checked(
+    name: str,
+    factory: ModelFactory,
+    learner: Learner,
+    *,
+    division: Division,
+    dims: list[int],
+    settings: Mapping[str, Any],
+) -> str:
+    """Build the smallest and the largest model and let the learner look; return the data's kind."""
+    made = _made(factory)
+    whole = division.scheme == "speckled" or made.serves_any_heldin
+    heldin = division.heldin(None if whole else 0)
+    data = learning_data(division, 0, heldin, learner=learner, settings=settings, seed=0)
+    try:
+        for dim in sorted({dims[0], dims[-1]}):
+            with torch.random.fork_rng():
+                model = build_model(sized(factory, dim), data.spec)
+                model.initialize(data)
+                check_pair(learner, model)
+                learner.check(model, data)
+    except InputError as error:
+        raise InputError(f"models.{name}: {error}") from error
+    return model.observation.data_kind
+
+
+def _one_kind(kinds: Mapping[str, str]) -> str:
+    first, *others = kinds
+    for other in others:
+        if kinds[other] != kinds[first]:
+            raise InputError(
+                f"models.{other} reads {kinds[other]} and models.{first} {kinds[first]}, whose "
+                "scores cannot be compared; give them like observation models"
+            )
+    return kinds[first]
+
+
+def _kind_of(activity: np.ndarray) -> str:
+    known = activity[np.isfinite(activity)]
+    return "counts" if bool(((known >= 0) & (known == np.floor(known))).all()) else "real"
+
+
+def _made(factory: Any) -> Any:
+    return factory.func if isinstance(factory, partial) else factory

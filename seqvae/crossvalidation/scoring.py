@@ -1,0 +1,203 @@
+"""The score of a model on what it did not see, as sums that add over cells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Normal
+
+from seqvae.crossvalidation.division import Part
+from seqvae.data import NeuralData, Recording
+from seqvae.data.sources import Arrays
+from seqvae.distributions import PoissonLogRate
+from seqvae.inference import deterministic, trials_per_chunk
+from seqvae.models import Model
+from seqvae.regression import inside_support, log_partition, regress
+from seqvae.types import Batch
+
+K_SHOT_REPEATS = 8
+K_SHOT_PENALTY = 1.0
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over the scored entries.
+
+    Attributes:
+        log_likelihood: of what was held out, in nats; of counts, Poisson at the predicted mean.
+        gain: the same less that of the mean-rate model (the mean, and for real data the standard
+            deviation, of each neuron over the training rows).
+        spikes: counts that were scored, 0 for other data.
+        entries: entries that were scored.
+        left_out: neurons that are not scored because training has no spike (no value) of them.
+    """
+
+    log_likelihood: float
+    gain: float
+    spikes: float
+    entries: int
+    left_out: int
+
+
+@dataclass(frozen=True, eq=False)
+class Null:
+    """The mean-rate model: each neuron on its own, whatever the trial and the bin."""
+
+    kind: str
+    mean: Float[Tensor, " neuron"]
+    std: Float[Tensor, " neuron"]
+    is_known: np.ndarray
+
+    @classmethod
+    def of(cls, train: Recording, kind: str) -> Null:
+        """Learn it from the training rows."""
+        activity = train.activity.astype(np.float64)
+        present = np.isfinite(activity)
+        number = np.maximum(present.sum((0, 1)), 1)
+        mean = np.where(present, activity, 0.0).sum((0, 1)) / number
+        spread = np.where(present, activity - mean, 0.0)
+        std = np.sqrt((spread**2).sum((0, 1)) / number)
+        known = mean > 0 if kind == "counts" else present.any(axis=(0, 1)) & (std > 0)
+        mean = inside_support(mean, kind)  # type: ignore[arg-type]
+        return cls(kind, torch.from_numpy(mean), torch.from_numpy(std), known)
+
+    def around(self, mean: Float[Tensor, "*rows neuron"]) -> Distribution:
+        """Return the distribution with other means."""
+        if self.kind == "counts":
+            return PoissonLogRate(mean.log(), validate_args=False)
+        if self.kind == "binary":
+            return Bernoulli(mean, validate_args=False)
+        return Normal(mean, self.std.clamp_min(1e-12), validate_args=False)
+
+    def sums(self, truth: Float[np.ndarray, "trial time neuron"], log_prob: Tensor | None) -> Sums:
+        """Add up log-probabilities of the entries of ``truth``; None: its own."""
+        scored = np.isfinite(truth) & self.is_known
+        target = torch.from_numpy(np.where(scored, truth, 0.0)).double()
+        mask = torch.from_numpy(scored)
+        own = self.around(self.mean).log_prob(target)[mask].sum()
+        total = own if log_prob is None else log_prob.double()[mask].sum()
+        asked = np.isfinite(truth).any(axis=(0, 1))
+        return Sums(
+            log_likelihood=float(total),
+            gain=float(total - own),
+            spikes=float(target.sum()) if self.kind == "counts" else 0.0,
+            entries=int(scored.sum()),
+            left_out=int((asked & ~self.is_known).sum()),
+        )
+
+
+def score(
+    model: Model, part: Part, null: Null, *, num_samples: int, settings: dict[str, Any]
+) -> Sums:
+    """Score a model on what is held out of a part.
+
+    Counts are scored by the Poisson likelihood at the mean over posterior samples of the rate, as
+    bits per spike are; other data by the mean over samples of the model's own likelihood.
+
+    Args:
+        model: learned, and built for the part's held-in neurons.
+        part: what it may see, and the truth.
+        null: the mean-rate model of the same training rows.
+        num_samples: posterior samples.
+        settings: of ``NeuralData``.
+    """
+    told = []
+    data = seen_data(part, settings)
+    counts = model.observation.data_kind == "counts"
+    with deterministic(model, model.seed):
+        for batch in data.batches("all", trials_per_chunk(data.spec, num_samples)):
+            batch = batch.to(model.null_counts.device)
+            output = model(batch, num_samples)
+            rows = part.truth[batch.trial.cpu().numpy()]
+            target = torch.from_numpy(np.nan_to_num(rows)).to(model.null_counts.device)
+            if counts:
+                mean = output.emission.mean.double().mean(dim=0).clamp_min(1e-9)
+                told.append(PoissonLogRate(mean.log(), validate_args=False).log_prob(target).cpu())
+            else:
+                log_probs = output.emission.log_prob(target).double()
+                told.append((reduce(torch.logaddexp, log_probs) - math.log(num_samples)).cpu())
+    return null.sums(part.truth, torch.cat(told))
+
+
+def k_shot_gain(
+    model: Model,
+    part: Part,
+    train: Part,
+    null: Null,
+    *,
+    shots: int,
+    settings: dict[str, Any],
+) -> float:
+    """Score a readout of the held-out neurons that is learned from ``shots`` trials only.
+
+    A model may carry dynamics that the data do not need and still predict as well. Few trials
+    suffice to read neurons from latents that hold little else, and do not from others [Dabholkar &
+    Barak 2024, arXiv:2408.14442]. The readout is a ridge-penalised GLM from the posterior mean of
+    the factors, inferred from held-in neurons; the answer is the mean over random draws of the
+    trials.
+
+    Args:
+        model: learned, and built for the part's held-in neurons.
+        part: what is scored.
+        train: the training rows, held-out neurons hidden, and their values as truth.
+        null: the mean-rate model.
+        shots: trials to learn the readout from.
+        settings: of ``NeuralData``.
+
+    Returns:
+        Gain over the mean-rate model in nats, over the entries that ``score`` sums.
+    """
+    features = [_factors(model, one, settings) for one in (train, part)]
+    inside = np.isfinite(train.seen.activity).any(axis=2)
+    generator = np.random.default_rng(model.seed)
+    heldout = np.flatnonzero(np.isfinite(part.truth).any(axis=(0, 1)) & null.is_known)
+    kind, gains = null.kind, []
+    limits = [pick(train.truth[..., heldout], axis=(0, 1)) for pick in (np.nanmin, np.nanmax)]
+    for _ in range(K_SHOT_REPEATS):
+        trials = generator.permutation(len(inside))[:shots]
+        chosen, targets = features[0][trials][inside[trials]], train.truth[trials][inside[trials]]
+        center, unit = chosen.mean(axis=0), chosen.std(axis=0)
+        unit = np.where(unit > 1e-9, unit, np.inf)
+        scale, offset = np.ones(len(heldout)), np.zeros(len(heldout))
+        if kind == "real":
+            scale, offset = null.std.numpy()[heldout], null.mean.numpy()[heldout]
+        weights = regress(
+            (chosen - center) / unit,
+            (targets[:, heldout].astype(np.float64) - offset) / scale,
+            penalty=K_SHOT_PENALTY,
+            data_kind=kind,  # type: ignore[arg-type]
+        )
+        predictor = (features[1] - center) / unit @ weights[:-1] + weights[-1]
+        expected = offset + scale * log_partition(predictor, kind)[1]  # type: ignore[arg-type]
+        mean = np.broadcast_to(null.mean.numpy(), part.truth.shape).copy()
+        mean[..., heldout] = inside_support(np.clip(expected, *limits), kind)  # type: ignore[arg-type]
+        target = torch.from_numpy(np.nan_to_num(part.truth)).double()
+        log_prob = null.around(torch.from_numpy(mean)).log_prob(target)
+        gains.append(null.sums(part.truth, log_prob).gain)
+    return float(np.mean(gains))
+
+
+def seen_data(part: Part, settings: dict[str, Any]) -> NeuralData:
+    """Return what inference gets."""
+    heldout = sorted(set(range(part.truth.shape[2])) - set(part.heldin))
+    size = settings["eval_batch_size"]
+    return NeuralData(Arrays(part.seen), val_fraction=0.0, heldout=heldout, eval_batch_size=size)
+
+
+def _factors(
+    model: Model, part: Part, settings: dict[str, Any]
+) -> Float[np.ndarray, "trial time factor"]:
+    data, found = seen_data(part, settings), []
+    samples = 10
+    with deterministic(model, model.seed):
+        for batch in data.batches("all", trials_per_chunk(data.spec, samples)):
+            batch: Batch = batch.to(model.null_counts.device)  # type: ignore[no-redef]
+            found.append(model(batch, samples).factors.double().mean(dim=0).cpu())
+    return torch.cat(found).numpy()

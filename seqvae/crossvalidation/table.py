@@ -1,0 +1,187 @@
+"""From the results of cells to a table, a choice for each model, and the best of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqvae.crossvalidation.cell import MEAN_RATE
+from seqvae.crossvalidation.choice import Choice, Rule, choose, paired_gap
+from seqvae.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "model",
+    "dim",
+    "trial_fold",
+    "neuron_fold",
+    "seed",
+    "score",
+    "log_likelihood_sum",
+    "gain_sum",
+    "spikes",
+    "entries",
+    "left_out",
+    "seconds",
+    "status",
+)
+K_SHOT = ("k_shot_score", "k_shot_gain_sum")
+CELL = ["trial_fold", "neuron_fold"]
+
+
+def scores_table(results: Iterable[dict[str, Any]], *, unit: str, k_shot: bool) -> pd.DataFrame:
+    """Return one row for each scored cell, in a fixed order.
+
+    ``score`` is what ``gain_sum`` (nats over the mean-rate model) comes to in the unit: bits per
+    spike; nats per entry, then not a gain but the log-likelihood itself; or, for factorised
+    matrices, the share of variance explained. A failed cell has one row without numbers.
+
+    Args:
+        results: as ``run_job`` gives them.
+        unit: ``bits_per_spike``, ``log_likelihood`` or ``variance_explained``.
+        k_shot: whether there is a few-shot score.
+    """
+    import pandas as pd
+
+    rows = []
+    for told in results:
+        place = {**told["cell"], "seconds": told["seconds"], "status": told["status"]}
+        if told["status"] != "done":
+            rows.append(place)
+            continue
+        for scored in told["rows"]:
+            sums = {
+                "neuron_fold": scored["neuron_fold"],
+                "log_likelihood_sum": scored["log_likelihood"],
+                "gain_sum": scored["gain"],
+                **{name: scored[name] for name in ("spikes", "entries", "left_out")},
+            }
+            sums["score"] = ratio(sums["gain_sum"], sums, unit)
+            if k_shot:
+                gain = 0.0 if place["model"] == MEAN_RATE else scored["k_shot_gain"]
+                sums |= {"k_shot_gain_sum": gain, "k_shot_score": ratio(gain, sums, unit)}
+            rows.append(place | sums)
+    columns = [*COLUMNS, *(K_SHOT if k_shot else ())]
+    table = pd.DataFrame(rows, columns=columns)
+    table["neuron_fold"] = table["neuron_fold"].astype("Int64")
+    keys = ["model", "dim", "seed", *CELL]
+    return table.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def ratio(gain: float, sums: Any, unit: str) -> float:
+    """Turn summed nats into the unit of the score; a ratio of sums, never a mean of ratios."""
+    if unit == "bits_per_spike":
+        return gain / (math.log(2) * sums["spikes"]) if sums["spikes"] else math.nan
+    if unit == "variance_explained":
+        null = gain - sums["log_likelihood_sum"]  # the squared error of the mean
+        return gain / null if null else math.nan
+    null = sums["log_likelihood_sum"] - sums["gain_sum"]
+    return (gain + null) / sums["entries"] if sums["entries"] else math.nan
+
+
+class Grid:
+    """The scores of one model as a matrix: cells by dimensions, the mean-rate model first.
+
+    Args:
+        table: of ``scores_table``.
+        model: its name.
+        column: the summed score: ``gain_sum`` or ``k_shot_gain_sum``.
+    """
+
+    def __init__(self, table: pd.DataFrame, model: str, *, column: str = "gain_sum") -> None:
+        table = table.assign(neuron_fold=table["neuron_fold"].fillna(-1).astype(int))
+        own = table[table["model"] == model]
+        null = table[(table["model"] == MEAN_RATE) & (table["status"] == "done")]
+        failed = set(own.loc[own["status"] != "done", "dim"])
+        done = own[own["status"] == "done"]
+        means = done.groupby([*CELL, "dim"])[column].mean().unstack("dim")
+        cells = null.set_index(CELL)
+        self.cells = cells.sort_index()
+        self.dims = [0, *sorted({int(dim) for dim in own["dim"]})]
+        scores = np.full((len(self.cells), len(self.dims)), np.nan)
+        scores[:, 0] = 0.0
+        aligned = means.reindex(self.cells.index)
+        for place, dim in enumerate(self.dims[1:], start=1):
+            if dim in aligned and dim not in failed:
+                scores[:, place] = aligned[dim]
+        self.scores = scores
+
+    def unit_size(self, unit: str) -> float:
+        """Return by how much summed nats are divided to be in the unit."""
+        if unit == "bits_per_spike":
+            return math.log(2) * float(self.cells["spikes"].sum())
+        if unit == "variance_explained":
+            return -float(self.cells["log_likelihood_sum"].sum())
+        return float(self.cells["entries"].sum())
+
+    def zero(self, unit: str) -> float:
+        """Return the score of the mean-rate model in the unit."""
+        if unit == "log_likelihood":
+            return float(self.cells["log_likelihood_sum"].sum()) / self.unit_size(unit)
+        return 0.0
+
+
+def summarize(
+    table: pd.DataFrame, models: list[str], *, rule: Rule, unit: str, k_shot: bool
+) -> dict[str, Any]:
+    """Choose a dimension for each model, and the model of the highest score at its own.
+
+    Returns:
+        ``models``: for each the chosen dimension, the rule, and, by dimension, ``mean`` score and
+        ``paired_se`` of its difference to the winner; ``best_model``; ``differences``: by how much
+        the best exceeds each other, paired over cells; all in ``unit``.
+
+    Raises:
+        InputError: if a model has no dimension without failures.
+    """
+    told: dict[str, Any] = {"unit": unit, "rule": rule, "models": {}}
+    chosen: dict[str, tuple[Choice, Grid, np.ndarray]] = {}
+    problems = []
+    for name in models:
+        grid = Grid(table, name)
+        size, zero = grid.unit_size(unit), grid.zero(unit)
+        if not np.isfinite(grid.scores[:, 1:]).all(axis=0).any():
+            problems.append(name)
+            continue
+        choice = choose(grid.scores, grid.dims, rule=rule, name=name)
+        means = [zero + total / size for total in choice.total]
+        entry: dict[str, Any] = {
+            "chosen_dim": choice.dim,
+            "winner": choice.winner,
+            "rule": rule,
+            "dims": list(choice.dims),
+            "mean": means,
+            "paired_se": [error / size for error in choice.loss_se],
+            "score": means[choice.dims.index(choice.dim)],
+            "failed_dims": list(choice.dropped),
+        }
+        if k_shot:
+            shots = Grid(table, name, column="k_shot_gain_sum")
+            kept = [shots.dims.index(dim) for dim in choice.dims]
+            entry["k_shot"] = [
+                zero + float(total) / size for total in shots.scores[:, kept].sum(axis=0)
+            ]
+        told["models"][name] = entry
+        chosen[name] = (choice, grid, grid.scores[:, grid.dims.index(choice.dim)])
+    if not chosen:
+        raise InputError(
+            f"{', '.join(problems)}: every dimension has failed cells; read the 'error' in the "
+            "files under cells/"
+        )
+    told["failed_models"] = problems
+    best = max(chosen, key=lambda name: told["models"][name]["score"])
+    told["best_model"] = best
+    told["differences"] = {}
+    for name, (_, grid, scores) in chosen.items():
+        if name != best:
+            gap, size = paired_gap(chosen[best][2], scores), grid.unit_size(unit)
+            told["differences"][name] = {
+                "mean": gap.mean / size,
+                "standard_error": gap.standard_error / size,
+            }
+    return told
