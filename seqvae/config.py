@@ -17,17 +17,13 @@ nearest valid name, and so that no class is imported that may not be.
 from __future__ import annotations
 
 import functools
-import inspect
-import warnings
-import weakref
-from collections.abc import Callable, Hashable, Mapping
-from datetime import timedelta
-from enum import Enum
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqvae.classpaths import check_trusted as check_trusted
 from seqvae.classpaths import class_path, find_class, nearest_class
+from seqvae.config_writing import arguments_of, attributes
+from seqvae.config_writing import to_config as to_config
 from seqvae.errors import InputError, nearest
 from seqvae.signatures import (
     REQUIRED,
@@ -42,102 +38,6 @@ from seqvae.signatures import (
     takes_any_name,
     value_annotation,
 )
-
-# Arguments of objects built here whose class does not keep them (Lightning's loggers and
-# callbacks), so that they can be written again.
-_arguments_of: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
-
-
-# --- writing -------------------------------------------------------------------------------------
-
-
-def to_config(value: Any, *, key: str = "config") -> Any:
-    """Write a live object as a plain tree, defaults included.
-
-    A source of arrays in memory is written as null: a config holds no data.
-
-    Args:
-        value: scalars, paths, lists, mappings, classes, partials of classes, and instances that
-            keep each constructor argument under its own name.
-        key: the dotted name of the value, for the error.
-
-    Raises:
-        InputError: for a lambda or any other thing that no config can name.
-    """
-    if isinstance(value, type):
-        return _write(value, {}, key)
-    if isinstance(value, functools.partial) and isinstance(value.func, type) and not value.args:
-        return _write(value.func, value.keywords, key)
-    if isinstance(value, functools.partial) or inspect.isroutine(value):
-        name = getattr(value, "__qualname__", repr(value))
-        raise InputError(f"{key}: use a class or functools.partial of a class, got {name}")
-    if isinstance(value, Enum):
-        return value.name
-    if hasattr(value, "__array__"):
-        if value.ndim:
-            raise InputError(f"{key}: an array cannot stand in a config, give its values as a list")
-        return value.item()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Path | timedelta):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(name): to_config(item, key=f"{key}.{name}") for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_config(item, key=f"{key}[{i}]") for i, item in enumerate(value)]
-    return _write_instance(value, key)
-
-
-def _write(cls: type, arguments: Mapping[str, Any], key: str) -> dict[str, Any]:
-    if "<locals>" in cls.__qualname__:
-        raise InputError(f"{key}: {cls.__name__} must be defined at the top level of a module")
-    values = {name: parameter.default for name, parameter in parameters(cls).items()}
-    values.update(arguments)
-    # To torch and Lightning None means "as you think best", and their signatures grow.
-    is_foreign = cls.__module__.split(".")[0] in ("torch", "pytorch_lightning")
-    init_args = {
-        name: to_config(value, key=f"{key}.{name}")
-        for name, value in values.items()
-        if value is not REQUIRED and not (is_foreign and repr(value) in ("None", "'deprecated'"))
-    }
-    return {"class_path": class_path(cls)} | ({"init_args": init_args} if init_args else {})
-
-
-def _write_instance(value: Any, key: str) -> dict[str, Any] | None:
-    cls: Any = type(value)
-    if class_path(cls) == "seqvae.data.sources.Arrays":
-        return None
-    names, attributes = list(parameters(cls)), _attributes(value)
-    if not set(names) <= set(attributes) and isinstance(value, Hashable) and value in _arguments_of:
-        return _write(cls, _arguments_of[value], key)
-    kept = {name: attributes[f"_{name}"] for name in names if f"_{name}" in attributes}
-    kept.update({name: attributes[name] for name in names if name in attributes})
-    lost = [name for name in names if name not in kept]
-    if any(parameters(cls)[name].default is REQUIRED for name in lost):
-        raise InputError(
-            f"{key}: a {cls.__name__} cannot be written to a config, because it does not keep its "
-            f"argument {lost[0]!r} as an attribute"
-        )
-    if lost:
-        warnings.warn(
-            f"{key}: {cls.__name__} does not keep {', '.join(lost)}; the config shows the default",
-            stacklevel=2,
-        )
-    return _write(cls, kept, key)
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    """Return what an object stores, without waking its properties (a logger's start a service)."""
-    cls: Any = type(value)
-    slots = {
-        name: getattr(value, name)
-        for name in parameters(cls)
-        if inspect.ismemberdescriptor(inspect.getattr_static(cls, name, None))
-    }
-    return {**slots, **getattr(value, "__dict__", {})}
-
-
-# --- reading -------------------------------------------------------------------------------------
 
 
 def from_config(tree: Any, annotation: Any, *, key: str = "config", trust: bool = False) -> Any:
@@ -177,8 +77,8 @@ def from_config(tree: Any, annotation: Any, *, key: str = "config", trust: bool 
         raise
     except ValueError as error:
         raise InputError(f"{key}: {error}") from error
-    if not set(parameters(cls)) <= set(_attributes(value)):
-        _arguments_of[value] = arguments
+    if not set(parameters(cls)) <= set(attributes(value)):
+        arguments_of[value] = arguments
     return value
 
 

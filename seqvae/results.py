@@ -38,8 +38,9 @@ class PosteriorWriter:
     touch an older one. Both routes give the same dataset.
 
     Variables have dims from (trial, time, neuron), (trial, time, factor), (trial,) or, for a latent
-    ``<name>_mean`` and ``<name>_sd``, (trial, [time,] ``<name>_dim``). Values are stored in single
-    precision, those with one number per trial in double.
+    ``<name>_mean`` and ``<name>_sd``, (trial, [time,] ``<name>_dim``). A discrete latent has the
+    probabilities of its states for its mean, and the most likely state, from 0, under its own name
+    (trial, time). Values are stored in single precision, those with one number per trial in double.
 
     Args:
         path: file to write; None gathers in memory.
@@ -152,6 +153,8 @@ def _describe(name: str, num_axes: int) -> tuple[tuple[str, ...], str, str]:
         return _KNOWN[name]
     if num_axes == 1:
         return ("trial",), "nats", name.replace("_", " ")
+    if num_axes == 2 and not name.endswith(("_mean", "_sd")):
+        return ("trial", "time"), "1", f"{name.replace('_', ' ')}, most likely"
     latent, _, moment = name.rpartition("_")
     assert moment in ("mean", "sd"), f"{name}: a latent is <name>_mean or <name>_sd"
     dims = ("trial", "time", f"{latent}_dim") if num_axes == 3 else ("trial", f"{latent}_dim")

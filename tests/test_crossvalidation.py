@@ -462,3 +462,72 @@ def test_command_line_asks_for_dims(capsys):
     words = ["--data.source.class_path", "Lorenz", "--models.lds", "LinearDynamics"]
     assert cli.main(["crossvalidate", *words]) == 2
     assert "dims is required: give --dims" in capsys.readouterr().err
+
+
+# --- warm starts ---------------------------------------------------------------------------------
+
+
+def warm(folder, **settings):
+    given = {"models": {"vae": VAE}, "learners": {"vae": tiny_learner(1)}, "warm_starts": True}
+    return small(out_dir=str(folder), **{**given, **settings})
+
+
+def test_larger_size_begins_with_the_parameters_of_the_smaller():
+    data = tiny_data()
+    data.setup()
+    for member in (VAE, LinearDynamics):
+        smaller, larger = (member(data.spec, latent_dim=size) for size in (2, 3))
+        before = {name: value.clone() for name, value in larger.state_dict().items()}
+        larger.begin_from(smaller)
+        assert larger.has_begun
+        for name, value in smaller.state_dict().items():
+            block = tuple(slice(0, size) for size in value.shape)
+            now = larger.state_dict()[name]
+            assert torch.equal(now[block], value) or bool(value.isnan().all())
+            untouched = torch.ones_like(now, dtype=torch.bool)
+            untouched[block] = False
+            assert torch.equal(now[untouched], before[name][untouched])
+
+
+def test_warm_start_is_part_of_what_a_cell_hangs_on(tmp_path):
+    found = warm(tmp_path / "warm")
+    cold = small(
+        models={"vae": VAE}, learners={"vae": tiny_learner(1)}, out_dir=str(tmp_path / "cold")
+    )
+    one, two = (cv.scores.set_index(["dim", "trial_fold", "neuron_fold"]) for cv in (found, cold))
+    names = {path.stem for path in (tmp_path / "warm/cells").glob("*.json")}
+    other = {path.stem for path in (tmp_path / "cold/cells").glob("*.json")}
+    assert len(names & other) == len(names) - 4  # all but those of the larger size
+    assert (one.loc[1, "score"] == two.loc[1, "score"]).all()
+    assert (one.loc[2, "score"] != two.loc[2, "score"]).all()
+
+
+def test_interrupted_chain_goes_on_to_the_same_table(tmp_path):
+    whole = warm(tmp_path / "whole", dims=[1, 2, 3])
+    warm(tmp_path / "part", dims=[1, 2])
+    (weights, *_) = sorted((tmp_path / "part/cells").glob("*.pt"))
+    weights.unlink()  # is made again, the same
+    again = warm(tmp_path / "part", dims=[1, 2, 3], jobs=2)
+    pd.testing.assert_frame_equal(table(again.folder), table(whole.folder))
+    assert weights.exists()
+
+
+def test_chain_whose_beginning_fails_is_told(tmp_path, monkeypatch):
+    real = cells._scored
+
+    def never(job):
+        if job.cell.dim == 1:
+            raise InputError("learning diverged")
+        return real(job)
+
+    monkeypatch.setattr(cells, "_scored", never)
+    with (
+        pytest.warns(UserWarning, match="cells failed"),
+        pytest.raises(InputError, match="every dimension has failed cells"),
+    ):
+        warm(tmp_path / "cv")
+
+
+def test_warm_start_is_refused_where_learning_begins_from_the_data(tmp_path):
+    with pytest.raises(InputError, match="models.pca is learned by ClosedForm, which begins from"):
+        warm(tmp_path / "cv", models={"pca": PCA}, learners=None)

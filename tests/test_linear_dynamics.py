@@ -82,6 +82,30 @@ def test_answer_is_that_of_the_kalman_smoother():
         assert float(elbo) == pytest.approx(truth.log_likelihood, abs=0.5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_evidence_is_that_of_what_inference_sees(kind):
+    state_space = random_model(kind, 2, num_neurons=6, num_inputs=1)
+    model = with_parameters(state_space, heldout=(1, 4), num_forecast_bins=3)
+    whole = simulate(state_space, num_trials=3, num_bins=10, lengths=[10, 4, 9], missing=0.2)
+    batch = cut(whole, model)
+    found = model.evidence(batch)
+    weight = whole.weight.clone()
+    weight[..., [1, 4]] = weight[:, 7:] = 0
+    if kind == "gaussian":
+        truth = [
+            kalman_smoother(state_space, whole.target[i], weight[i], whole.inputs[i]).log_likelihood
+            for i in range(3)
+        ]
+        assert_close(found["log_evidence"], torch.tensor(truth).double(), rtol=1e-8, atol=0)
+        return
+    assert list(found) == ["laplace_evidence"]
+    torch.manual_seed(0)
+    elbo = bound(model(batch, 4000), replace(batch, weight=weight)).elbo()
+    assert ((found["laplace_evidence"] - elbo).abs() < 0.5).all()
+    hidden = replace(batch, target=0 * batch.target, weight=0 * batch.weight)
+    assert torch.equal(model.evidence(hidden)["laplace_evidence"], found["laplace_evidence"])
+
+
 def test_forecast_is_the_posterior_run_on():
     state_space = random_model("poisson", 2, num_inputs=1)
     model = with_parameters(state_space, num_forecast_bins=3)

@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from seqvae.files import RunFiles, write_text
 from seqvae.learning import Learner
 from seqvae.models import Model
 from seqvae.run import ModelFactory, build_model
+from seqvae.weights import load_weights, save_weights
 
 MEAN_RATE = "mean_rate"
 
@@ -66,6 +67,8 @@ class Job:
         k_shot: trials of the few-shot score; 0: none.
         settings: of ``NeuralData``.
         folder: where the result goes.
+        keeps_weights: whether what is learned is kept, too, for the next size to begin from.
+        before: the job of the next smaller size, where learning begins; None: anew.
     """
 
     cell: Cell
@@ -78,17 +81,25 @@ class Job:
     k_shot: int
     settings: Mapping[str, Any]
     folder: Path
+    keeps_weights: bool = False
+    before: Job | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Sixteen hex digits of cell and facts: what has the same key has the same result."""
-        text = json.dumps([asdict(self.cell), self.facts], sort_keys=True)
+        before = None if self.before is None else self.before.key
+        text = json.dumps([asdict(self.cell), self.facts, before], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def path(self) -> Path:
         """The file of the result."""
         return self.folder / "cells" / f"{self.key}.json"
+
+    @property
+    def weights(self) -> Path:
+        """The file of what was learned."""
+        return self.path.with_suffix(".pt")
 
     @property
     def seed(self) -> int:
@@ -103,6 +114,16 @@ class Job:
         if self.cell.neuron_fold is not None:
             return [self.cell.neuron_fold]
         return list(range(self.division.num_neuron_folds))
+
+
+def run_chain(jobs: list[Job]) -> list[dict[str, Any]]:
+    """Do jobs of ascending size, each of which begins where the one before ended."""
+    return [run_job(job) for job in jobs]
+
+
+def is_done(job: Job) -> bool:
+    """Whether result (and weights, where they are kept) are there."""
+    return read_result(job) is not None and (not job.keeps_weights or job.weights.exists())
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -193,8 +214,14 @@ def learn(job: Job, heldin: tuple[int, ...]) -> Model:
     model = build_model(sized(job.factory, cell.dim), data.spec)
     model.seed = job.seed
     model.initialize(data)
+    if job.before is not None:
+        smaller = build_model(sized(job.factory, job.before.cell.dim), data.spec)
+        load_weights(job.before.weights, smaller)
+        model.begin_from(smaller)
     with tempfile.TemporaryDirectory(prefix="seqvae-cell-") as folder:
         learner.learn(model, data, RunFiles(Path(folder), with_figures=False))
+    if job.keeps_weights:
+        save_weights(job.weights, model, step=0, score=0.0)
     return model.eval()
 
 

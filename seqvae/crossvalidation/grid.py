@@ -6,21 +6,19 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from seqvae.crossvalidation.cell import read_result
+from seqvae.crossvalidation.cell import Job, is_done, read_result
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, share
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
 from seqvae.crossvalidation.table import scores_table, summarize
-from seqvae.data import NeuralData, Recording
+from seqvae.data import NeuralData
 from seqvae.errors import InputError, nearest
 from seqvae.files import atomic_path, write_text
 from seqvae.learning import Learner
@@ -79,6 +77,7 @@ def crossvalidate(
     seed: int = 0,
     num_samples: int = 50,
     k_shot: int = 0,
+    warm_starts: bool = False,
     out_dir: str | None = None,
     jobs: int = 1,
     backend: Literal["loky", "ray", "dask"] = "loky",
@@ -114,6 +113,8 @@ def crossvalidate(
         seed: of the folds, and mixed into that of every cell.
         num_samples: posterior samples of the score.
         k_shot: training trials for a second, few-shot score; 0: none.
+        warm_starts: each size begins where the next smaller one of the same fold ended; fewer
+            cells then run at a time. For learners that begin from a model's parameters.
         out_dir: folder of the results; None makes one under ``cv/`` named by time.
         jobs: cells at a time, each on one core; -1: one for each core.
         backend: where they run: ``loky`` (processes), ``ray`` or ``dask`` (a cluster).
@@ -155,9 +156,9 @@ def crossvalidate(
         raise InputError(f"learners.{name} is no model{nearest(name, factories)}")
 
     folder = Path(out_dir or f"cv/{datetime.now():%Y%m%d-%H%M%S}")
-    recording = _recording(data)
+    recording = data.pool()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="activity")  # told when the data were loaded
+        warnings.filterwarnings("ignore", message=".*neurons")  # told when they were loaded
         division = Division.of(
             recording,
             scheme=chosen,
@@ -167,7 +168,7 @@ def crossvalidate(
             gap=gap,
             seed=seed,
         )
-        todo, unit = make_plan(
+        chains, unit = make_plan(
             data,
             division,
             factories,
@@ -176,23 +177,24 @@ def crossvalidate(
             seeds=seeds,
             num_samples=num_samples,
             k_shot=k_shot,
+            warm_starts=warm_starts,
             folder=folder,
         )
     _open_folder(folder, recording.checksum)
 
-    mine = share(todo, part)
-    found = {job.key: told for job in todo if (told := read_result(job)) is not None}
-    pending = [job for job in mine if job.key not in found]
+    todo = [job for chain in chains for job in chain]
+    mine = share(chains, part)
+    pending = [rest for chain in mine if (rest := _undone(chain))]
     results = run_jobs(
         pending,
         num_workers=jobs,
         backend=backend,
         remote_args=ray_remote_args,
-        num_done=len(mine) - len(pending),
+        num_done=sum(map(len, mine)) - sum(map(len, pending)),
         progress=progress,
     )
-    found |= {told["key"]: told for told in results}
-    for job in todo:  # other shards may have ended meanwhile
+    found = {told["key"]: told for told in results}
+    for job in todo:  # of former calls and other shards
         if job.key not in found and (told := read_result(job)) is not None:
             found[job.key] = told
     table = scores_table([found[job.key] for job in todo if job.key in found],
@@ -212,16 +214,12 @@ def crossvalidate(
     return CrossValidation(folder, table, summary)
 
 
-def _recording(data: NeuralData) -> Recording:
-    """Return the trials that take part, their forecast bins marked."""
-    data.setup()
-    recording = data.recording.select(np.flatnonzero(data.split != "test"))
-    forecasts = data.spec.num_forecast_bins > 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return replace(
-            recording, num_encoded_bins=data.spec.num_encoded_bins if forecasts else None
-        )
+def _undone(chain: list[Job]) -> list[Job]:
+    """Return the part of a chain from the first job on that is not done."""
+    for place, job in enumerate(chain):
+        if not is_done(job):
+            return chain[place:]
+    return []
 
 
 def _open_folder(folder: Path, checksum: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,14 +10,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seqvae.crossvalidation.cell import Job, run_job, write_result
+from seqvae.crossvalidation.cell import Job, run_chain, write_result
 from seqvae.errors import InputError
 
 BACKENDS = ("loky", "ray", "dask")
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    chains: Sequence[list[Job]],
     *,
     num_workers: int,
     backend: str,
@@ -26,13 +25,13 @@ def run_jobs(
     num_done: int = 0,
     progress: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Do jobs in any order and yield each result as it comes.
+    """Do chains of jobs in any order and yield each result as it comes.
 
-    Every job runs on one thread and depends on nothing but itself, so neither the backend nor the
+    Every chain runs on one thread and depends on nothing but itself, so neither the backend nor the
     number of workers changes a result.
 
     Args:
-        jobs: what is to be done.
+        chains: what is to be done; a job that hangs on no other is a chain of its own.
         num_workers: jobs at a time; -1: as many as there are cores.
         backend: ``loky`` (processes), ``ray`` or ``dask`` (as they are connected: a laptop's cores
             or a cluster).
@@ -42,8 +41,8 @@ def run_jobs(
     """
     from joblib import Parallel, delayed
 
-    total = num_done + len(jobs)
-    bar = tqdm(total=total, initial=num_done, desc="crossvalidate", unit="cell",
+    jobs = [job for chain in chains for job in chain]
+    bar = tqdm(total=num_done + len(jobs), initial=num_done, desc="crossvalidate", unit="cell",
                disable=not progress, dynamic_ncols=True)  # fmt: skip
     with bar, _one_thread(), _chosen(backend, remote_args):
         # a batch of one: jobs are long, and a killed grid then loses as little as can be
@@ -56,15 +55,16 @@ def run_jobs(
         )
         if backend == "ray":  # which answers at the end only, but tells how far it is
             parallel.print_progress = lambda: bar.update(
-                num_done + parallel.n_completed_tasks - bar.n
+                num_done + sum(map(len, chains[: parallel.n_completed_tasks])) - bar.n
             )
         paths = {job.key: job.path for job in jobs}
-        for told in parallel(delayed(run_job)(job) for job in jobs):
+        for results in parallel(delayed(run_chain)(chain) for chain in chains):
             if backend != "ray":
-                bar.update()
-            if not paths[told["key"]].exists():  # the worker's disk was another
-                write_result(paths[told["key"]], told)
-            yield told
+                bar.update(len(results))
+            for told in results:
+                if not paths[told["key"]].exists():  # the worker's disk was another
+                    write_result(paths[told["key"]], told)
+                yield told
 
 
 def check_backend(backend: str, num_workers: int, remote_args: Mapping[str, Any] | None) -> None:
@@ -100,13 +100,10 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
     return int(part), int(whole)
 
 
-def share(jobs: Sequence[Job], shard: tuple[int, int]) -> list[Job]:
-    """Return every n-th job from the i-th on, so that large and small sizes are spread."""
+def share(chains: Sequence[list[Job]], shard: tuple[int, int]) -> list[list[Job]]:
+    """Return every n-th chain from the i-th on, so that large and small sizes are spread."""
     part, whole = shard
-    size = math.ceil(len(jobs) / whole) if jobs else 0
-    chosen = list(jobs[part - 1 :: whole])
-    assert len(chosen) <= size
-    return chosen
+    return list(chains[part - 1 :: whole])
 
 
 @contextmanager

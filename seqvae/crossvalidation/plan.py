@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -31,9 +32,14 @@ SETTINGS = (
 
 
 class Plan(NamedTuple):
-    """The jobs of a grid and the unit of its scores."""
+    """The jobs of a grid and the unit of its scores.
 
-    jobs: list[Job]
+    Attributes:
+        chains: jobs of ascending size that hang on each other; else each on its own.
+        unit: of the scores.
+    """
+
+    chains: list[list[Job]]
     unit: str
 
 
@@ -47,6 +53,7 @@ def make_plan(
     seeds: int,
     num_samples: int,
     k_shot: int,
+    warm_starts: bool,
     folder: Path,
 ) -> Plan:
     """Return a job for each model, size, fold and seed; first the mean-rate model.
@@ -62,6 +69,7 @@ def make_plan(
         seeds: repetitions.
         num_samples: posterior samples of the score.
         k_shot: trials of the few-shot score.
+        warm_starts: whether each size begins where the one before it ended.
         folder: where results go.
 
     Raises:
@@ -91,13 +99,23 @@ def make_plan(
             continue
         chosen = learners.get(name)
         learner = quiet(default_learner(_made(factory))() if chosen is None else chosen)
+        if warm_starts and not learner.begins_from_model:
+            raise InputError(
+                f"warm_starts: models.{name} is learned by {type(learner).__name__}, which begins "
+                "from the data alone; leave warm_starts out"
+            )
         kind = _checked(name, factory, learner, division=division, dims=dims, settings=settings)
         kinds[name] = kind
         whole = division.scheme == "speckled" or _made(factory).serves_any_heldin
         fits[name] = (factory, learner, whole)
     kind = _one_kind(kinds) if kinds else _kind_of(division.recording.activity)
 
-    def job(cell: Cell, factory: ModelFactory | None, learner: Learner | None) -> Job:
+    def job(
+        cell: Cell,
+        factory: ModelFactory | None,
+        learner: Learner | None,
+        before: Job | None = None,
+    ) -> Job:
         configs: dict[str, Any] = {}
         if factory is not None:
             configs["model"] = to_config(sized(factory, cell.dim), key=f"models.{cell.model}")
@@ -113,21 +131,28 @@ def make_plan(
             k_shot=k_shot,
             settings=settings,
             folder=folder,
+            keeps_weights=warm_starts and factory is not None,
+            before=before,
         )
 
     folds = range(division.num_trial_folds)
-    jobs = [job(Cell(MEAN_RATE, 0, fold, None, 0), None, None) for fold in folds]
+    chains = [[job(Cell(MEAN_RATE, 0, fold, None, 0), None, None)] for fold in folds]
     for name, (made, taught, whole) in fits.items():
         neuron_folds = [None] if whole else list(range(division.num_neuron_folds))
-        jobs += [
-            job(Cell(name, dim, fold, neuron_fold, seed), made, taught)
-            for dim in dims
-            for fold in folds
-            for neuron_fold in neuron_folds
-            for seed in range(1 if is_matrix else seeds)
-        ]
+        places = itertools.product(folds, neuron_folds, range(1 if is_matrix else seeds))
+        columns: list[list[Job]] = []
+        for fold, neuron_fold, seed in places:
+            column: list[Job] = []
+            for dim in dims:
+                before = column[-1] if warm_starts and column else None
+                column.append(job(Cell(name, dim, fold, neuron_fold, seed), made, taught, before))
+            columns.append(column)
+        if warm_starts:
+            chains += columns
+        else:  # small sizes first, whatever the fold
+            chains += [[one] for row in zip(*columns, strict=True) for one in row]
     unit = "bits_per_spike" if kind == "counts" else "log_likelihood"
-    return Plan(jobs, "variance_explained" if is_matrix else unit)
+    return Plan(chains, "variance_explained" if is_matrix else unit)
 
 
 def checked_dims(dims: list[int]) -> list[int]:

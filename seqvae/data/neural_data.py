@@ -114,6 +114,14 @@ class NeuralData(pl.LightningDataModule):
         resident = resident_batch(recording, spec, recording.lengths)
         self._loaded = _Loaded(recording, split, spec, resident)
 
+    def pool(self) -> Recording:
+        """Return the trials that are not kept for the test, for others to divide."""
+        recording = self.source.load() if self._loaded is None else self._loaded.recording
+        test, seed = self.test_fraction, self.split_seed
+        split = split_trials(recording, val_fraction=0.0, test_fraction=test, seed=seed)
+        encoded = _encoded_bins(recording, self.forecast_bins)
+        return recording.select(np.flatnonzero(split != "test")).encode(encoded)
+
     def adapted(self, spec: DataSpec) -> NeuralData:
         """Return these data as the spec of a trained model asks for them; they stay as they are.
 

@@ -211,6 +211,12 @@ class Recording:
         chosen._keep("activity", np.where(entries, np.float32(np.nan), self.activity))
         return chosen
 
+    def encode(self, num_bins: int) -> Recording:
+        """Return the recording with another number of bins that inference may see."""
+        chosen = copy.copy(self)
+        chosen._keep("num_encoded_bins", as_encoded_bins(num_bins, self.num_time_bins))
+        return chosen
+
     def _keep(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray):
             value.setflags(write=False)

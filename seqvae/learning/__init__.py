@@ -1,6 +1,8 @@
 """Learning: how the parameters of a model come about."""
 
+from seqvae.learning.closed_form import ClosedForm as ClosedForm
 from seqvae.learning.em import EM as EM
 from seqvae.learning.gradient import GradientLearner as GradientLearner
 from seqvae.learning.learner import Learner as Learner
 from seqvae.learning.learner import default_learner as default_learner
+from seqvae.learning.switching_em import SwitchingEM as SwitchingEM

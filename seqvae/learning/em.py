@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.files import RunFiles, atomic_path, write_text
+from seqvae.files import RunFiles
 from seqvae.inference import deterministic, trials_per_chunk
+from seqvae.learning.finishing import Row, write_figures, write_history
 from seqvae.learning.learner import Learner
 from seqvae.models import LinearDynamics, Model
-from seqvae.models.linear_dynamics import Inference
+from seqvae.models.linear_readout import Inference
 from seqvae.models.scores import Scores
 from seqvae.state_space import (
-    Bound,
     EStep,
+    LinearEmission,
     LinearStateSpace,
     Posterior,
     bound,
@@ -41,16 +43,47 @@ VALIDATION_SAMPLES = 10
 LEAST_BINS_FOR_MOMENTS = 4
 
 
-@dataclass(frozen=True)
-class EM(Learner):
-    """Learns a ``LinearDynamics`` by expectation maximisation.
+class Terms(Protocol):
+    """The evidence lower bound of each trial, by its terms."""
 
-    Each iteration infers the posterior of every training trial, all neurons and bins seen, and
-    then maximises the bound over the parameters in closed form or by one safe Newton step: with
-    the exact or the variational E-step the bound, less the ridge penalty, never falls (Laplace's
-    may, a little). Learning begins from lagged covariances and from smoothed principal components,
-    three iterations each, and goes on from the better. The parameters are left in a canonical
-    form. Validation trials are scored, and choose nothing. A resumed run begins anew.
+    @property
+    def log_likelihood(self) -> Float[Tensor, " batch"]:
+        """E_q[log p(x | z)]."""
+
+    @property
+    def divergences(self) -> dict[str, Float[Tensor, " batch"]]:
+        """The KL of each latent by name."""
+
+    @property
+    def elbo(self) -> Float[Tensor, " batch"]:
+        """The bound."""
+
+
+class Iteration(NamedTuple):
+    """One iteration of EM.
+
+    Attributes:
+        iteration: from 1.
+        penalized: the bound of all trials less the penalty, in nats, of the parameters that the
+            iteration began with.
+        terms: the bound of each trial.
+        posterior: of each trial.
+        learned: the parameters after the M-step.
+    """
+
+    iteration: int
+    penalized: float
+    terms: Terms
+    posterior: Any
+    learned: Any
+
+
+@dataclass(frozen=True)
+class ExpectationMaximization(Learner):
+    """What is the same in all learners by EM: iterations, validation, files.
+
+    Members fill in ``iterations`` and ``finished``. Validation trials are scored, and choose
+    nothing. A resumed run begins anew.
 
     Attributes:
         e_step: ``exact`` (Gaussian observation), ``laplace`` or ``variational``; ``auto``: the
@@ -64,8 +97,6 @@ class EM(Learner):
         progress: whether a progress bar is shown.
     """
 
-    learns: ClassVar[type] = LinearDynamics
-
     e_step: Inference = "auto"
     max_iterations: int = 100
     tolerance: float = 1e-6
@@ -73,9 +104,20 @@ class EM(Learner):
     validate_every: int = 10
     progress: bool = True
 
-    def check(
-        self, model: LinearDynamics, data: NeuralData, *, checkpoint: Path | None = None
-    ) -> None:
+    @abstractmethod
+    def iterations(self, model: Any, batch: Batch) -> Iterator[Iteration]:
+        """Yield each iteration of EM, until the bound stops to rise.
+
+        Args:
+            model: says what is learned; its parameters are not changed.
+            batch: the trials to learn from, in double precision.
+        """
+
+    @abstractmethod
+    def finished(self, state: Iteration, batch: Batch) -> Any:
+        """Return what was learned in the form in which two fits can be compared."""
+
+    def check(self, model: Any, data: NeuralData, *, checkpoint: Path | None = None) -> None:
         """Refuse settings that do not fit model and data, before anything is written.
 
         Args:
@@ -103,7 +145,7 @@ class EM(Learner):
 
     def learn(
         self,
-        model: LinearDynamics,
+        model: Any,
         data: NeuralData,
         run: RunFiles,
         *,
@@ -124,7 +166,7 @@ class EM(Learner):
             KeyboardInterrupt: if interrupted; the parameters of that moment are saved.
         """
         batch = data.batch(data.trials("train")).to(model.offset)
-        rows: list[dict[str, float | int]] = []
+        rows: list[Row] = []
         began = time.monotonic()
         bar = tqdm(
             total=self.max_iterations,
@@ -133,21 +175,70 @@ class EM(Learner):
             disable=not self.progress,
             dynamic_ncols=True,
         )
+
+        def keep(state: Iteration) -> None:
+            """Put what was learned into the model and the run folder."""
+            model.take(self.finished(state, batch))
+            score = float(state.terms.elbo.mean())
+            save_weights(run.weights, model, step=state.iteration, score=score)
+            write_history(run, rows)
+
         try:
             with one_thread(), bar:
                 for state in self.iterations(model, batch):
                     rows.append(_row(state, batch, seconds=time.monotonic() - began))
                     if self.validate_every and state.iteration % self.validate_every == 0:
-                        _keep(model, state, run, rows)
+                        keep(state)
                         rows[-1] |= validation_scores(model, data)
                     bar.set_postfix(bound=f"{state.penalized:.6g}", refresh=False)
                     bar.update()
         finally:
             if rows:
-                _keep(model, state, run, rows)
+                keep(state)
         rows[-1] |= validation_scores(model, data)
-        _write_rows(run, rows)
-        _draw(model, data, run, rows)
+        write_history(run, rows)
+        if run.with_figures:
+            write_figures(model, data, run, rows)
+
+    def _until_flat(
+        self, begun: Sequence[Iteration], rest: Iterator[Iteration], batch: Batch
+    ) -> Iterator[Iteration]:
+        """Yield iterations already made, then others until the bound stops to rise."""
+        yield from begun
+        former = begun[-1].penalized
+        for state in rest:
+            yield state
+            if state.penalized - former < self.tolerance * float(batch.weight.sum()):
+                return
+            former = state.penalized
+
+
+@dataclass(frozen=True)
+class EM(ExpectationMaximization):
+    """Learns a ``LinearDynamics`` by expectation maximisation.
+
+    Each iteration infers the posterior of every training trial, all neurons and bins seen, and
+    then maximises the bound over the parameters in closed form or by one safe Newton step: with
+    the exact or the variational E-step the bound, less the ridge penalty, never falls (Laplace's
+    may, a little). Learning begins from lagged covariances and from smoothed principal components
+    (and from the parameters of a model that has begun), three iterations each, and goes on from the
+    best. The parameters are left in a canonical form. Validation trials are scored, and choose
+    nothing. A resumed run begins anew.
+
+    Attributes:
+        e_step: ``exact`` (Gaussian observation), ``laplace`` or ``variational``; ``auto``: the
+            model's own ``inference``.
+        max_iterations: most iterations.
+        tolerance: rise of the bound, in nats for each scored entry of the data, below which
+            learning ends.
+        ridge: penalty of the loadings, ridge |c|^2 / 2, in nats; latents begin with unit variance,
+            so 1 is a standard normal prior, which keeps neurons of few spikes from large loadings.
+        validate_every: iterations between validations; 0 validates once, at the end.
+        progress: whether a progress bar is shown.
+    """
+
+    learns: ClassVar[type] = LinearDynamics
+    begins_from_model: ClassVar[bool] = True
 
     def iterations(self, model: LinearDynamics, batch: Batch) -> Iterator[Iteration]:
         """Yield each iteration of EM, from the better start, until the bound stops to rise.
@@ -156,23 +247,33 @@ class EM(Learner):
             model: says what is learned; its parameters are not changed.
             batch: the trials to learn from, in double precision.
         """
-        e_step, emission = model.e_step(self.e_step), model.state_space.emission
-        starts = [from_smoothing(emission, batch, ridge=self.ridge)]
+        own, e_step = model.state_space, model.e_step(self.e_step)
+        begun = [own] if model.has_begun else []
+        yield from self.linear_iterations(e_step, own.emission, batch, begun=begun)
+
+    def linear_iterations(
+        self,
+        e_step: EStep,
+        emission: LinearEmission,
+        batch: Batch,
+        *,
+        begun: Sequence[LinearStateSpace] = (),
+    ) -> Iterator[Iteration]:
+        """Yield the iterations for a readout of this kind and size; see ``iterations``."""
+        starts = [*begun, from_smoothing(emission, batch, ridge=self.ridge)]
         if batch.target.shape[1] >= LEAST_BINS_FOR_MOMENTS:
             starts.append(from_moments(emission, batch))
         first = min(STARTING_ITERATIONS, self.max_iterations)
         starts = [canonical(start, batch.target.shape[1]) for start in starts]  # in equal units
-        begun = [list(self._steps(e_step, start, batch, first)) for start in starts]
-        best = max(begun, key=lambda states: states[-1].penalized)
-        yield from best
-        last = best[-1]
-        former = last.penalized
-        rest = self.max_iterations - first
-        for state in self._steps(e_step, last.learned, batch, rest, last=last):
-            yield state
-            if state.penalized - former < self.tolerance * float(batch.weight.sum()):
-                return
-            former = state.penalized
+        tried = [list(self._steps(e_step, start, batch, first)) for start in starts]
+        best = max(tried, key=lambda states: states[-1].penalized)
+        last, number = best[-1], self.max_iterations - first
+        rest = self._steps(e_step, last.learned, batch, number, last=last)
+        yield from self._until_flat(best, rest, batch)
+
+    def finished(self, state: Iteration, batch: Batch) -> LinearStateSpace:
+        """Return what was learned in the form in which two fits can be compared."""
+        return canonical(state.learned, batch.target.shape[1])
 
     def _steps(
         self,
@@ -187,38 +288,31 @@ class EM(Learner):
         same_length = bool((batch.lengths == batch.target.shape[1]).all())
         lengths = None if same_length else batch.lengths
         learned = start
-        posterior, done = (last.posterior, last.iteration) if last is not None else (None, 0)
+        posterior: Posterior | None = None
+        done = 0
+        if last is not None:
+            posterior, done = last.posterior, last.iteration
         for iteration in range(done + 1, done + 1 + number):
             prior = learned.dynamics.chain(batch.inputs, lengths=lengths)
             posterior = e_step(prior, learned.emission, **given, last=posterior)
             terms = bound(posterior, prior, learned.emission, **given)
             penalized = float(terms.elbo.sum() - learned.emission.penalty(self.ridge))
-            if not math.isfinite(penalized):
-                raise InputError(
-                    f"learning diverged: the bound was {penalized} at iteration {iteration}; "
-                    "raise learner.ridge or lower model.latent_dim"
-                )
+            require_finite(penalized, iteration)
             learned = maximize(learned, posterior, batch=batch, ridge=self.ridge)
             yield Iteration(iteration, penalized, terms, posterior, learned)
 
 
-class Iteration(NamedTuple):
-    """One iteration of EM.
+def require_finite(penalized: float, iteration: int) -> None:
+    """Refuse to go on with a bound that is no longer a number.
 
-    Attributes:
-        iteration: from 1.
-        penalized: the bound of all trials less the ridge penalty, in nats, of the parameters that
-            the iteration began with.
-        terms: the bound of each trial.
-        posterior: of each trial.
-        learned: the parameters after the M-step.
+    Raises:
+        InputError: naming the iteration.
     """
-
-    iteration: int
-    penalized: float
-    terms: Bound
-    posterior: Posterior
-    learned: LinearStateSpace
+    if not math.isfinite(penalized):
+        raise InputError(
+            f"learning diverged: the bound was {penalized} at iteration {iteration}; "
+            "raise learner.ridge or lower model.latent_dim"
+        )
 
 
 def validation_scores(model: Model, data: NeuralData) -> dict[str, float]:
@@ -233,42 +327,15 @@ def validation_scores(model: Model, data: NeuralData) -> dict[str, float]:
     return {f"val/{name}": value for name, value in scores.compute().items()}
 
 
-def _row(state: Iteration, batch: Batch, *, seconds: float) -> dict[str, float | int]:
-    return {
+def _row(state: Iteration, batch: Batch, *, seconds: float) -> Row:
+    row: Row = {
         "step": state.iteration,
         "seconds": seconds,
         "bound": state.penalized,
         "bound_per_observation": state.penalized / float(batch.weight.sum()),
         "train/elbo": float(state.terms.elbo.mean()),
         "train/log_likelihood": float(state.terms.log_likelihood.mean()),
-        "train/kl/latents": float(state.terms.kl.mean()),
     }
-
-
-def _keep(
-    model: LinearDynamics, state: Iteration, run: RunFiles, rows: list[dict[str, float | int]]
-) -> None:
-    """Put what was learned into the model and the run folder."""
-    model.take(canonical(state.learned, state.posterior.mean.shape[1]))
-    score = float(state.terms.elbo.mean())
-    save_weights(run.weights, model, step=state.iteration, score=score)
-    _write_rows(run, rows)
-
-
-def _write_rows(run: RunFiles, rows: list[dict[str, float | int]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(run.history, text.getvalue())
-
-
-def _draw(
-    model: Model, data: NeuralData, run: RunFiles, rows: list[dict[str, float | int]]
-) -> None:
-    from seqvae.learning.figures import draw
-
-    for name, figure in draw(model, data, rows).items():
-        with atomic_path(run.figures / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png")
-        figure.clear()
+    for name, value in state.terms.divergences.items():
+        row[f"train/kl/{name}"] = float(value.mean())
+    return row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +11,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from seqvae.data import NeuralData
 from seqvae.files import RunFiles, atomic_path
-from seqvae.inference import posterior_dataset
+from seqvae.inference import deterministic, posterior_dataset
 from seqvae.models import VAE, Model
+from seqvae.types import Batch
 from seqvae.weights import load_weights
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MAX_TRIALS = 60
 NUM_SAMPLES = 20
 SIDE = 15  # images along each side of the latent square
+NUM_PRIOR_IMAGES = 60
 
 
 class Figures(Callback):
@@ -94,20 +96,36 @@ def draw(
     figures["latents"] = plotting.latents_3d(results)
     if "inferred_inputs_mean" in results:
         figures["inferred_inputs"] = plotting.inferred_inputs(results)
+    if "states" in results:
+        figures["states"] = plotting.discrete_states(results)
     return figures
 
 
 def _draw_images(
     model: Model, data: NeuralData, trials: np.ndarray, shape: tuple[int, int]
 ) -> dict[str, Figure]:
-    """Draw reconstructions, the latent plane, and the images that it decodes to."""
+    """Draw reconstructions, images from the prior, what q(z) is, and the plane of images."""
     from seqvae import plotting
 
     results = posterior_dataset(model, data, trials, num_samples=NUM_SAMPLES)
     mean = results["mean"].values[:, 0]
     pixels = data.recording.activity[trials][:, 0]
     figures = {"reconstructions": plotting.reconstructions(pixels, mean, image_shape=shape)}
-    if not (isinstance(model, VAE) and model.latent_dim == 2):
+    with deterministic(model, seed=0):
+        fresh = model.sample(NUM_PRIOR_IMAGES).emission.mean[0, :, 0].cpu().numpy()
+        figures["prior_samples"] = plotting.image_grid(fresh.reshape(-1, *shape))
+        if not isinstance(model, VAE):
+            return figures
+        drawn = [
+            model(batch, NUM_SAMPLES).latents["latent"] for batch in _on_device(model, data, trials)
+        ]
+    prior = drawn[0].prior
+    figures["aggregate_posterior"] = plotting.aggregate_posterior(
+        torch.cat([latent.sample[:, :, 0] for latent in drawn], dim=1).cpu().numpy(),
+        prior_mean=prior.mean[0].detach().cpu().numpy(),
+        prior_sd=prior.stddev[0].detach().cpu().numpy(),
+    )
+    if model.latent_dim != 2:
         return figures
     latents = results["latent_mean"].values[:, 0]
     labels = None if data.recording.condition is None else data.recording.condition[trials]
@@ -119,6 +137,10 @@ def _draw_images(
         images = model.decode(square).mean.cpu().numpy().reshape(SIDE, SIDE, *shape)
     figures["manifold"] = plotting.image_manifold(images, first=side.numpy(), second=side.numpy())
     return figures
+
+
+def _on_device(model: Model, data: NeuralData, trials: np.ndarray) -> Iterator[Batch]:
+    return (batch.to(model.null_counts.device) for batch in data.batches(trials))
 
 
 def log_figure(logger: object, name: str, figure: Figure, *, step: int) -> None:

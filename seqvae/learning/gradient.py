@@ -89,6 +89,7 @@ class GradientLearner(Learner):
     """
 
     learns: ClassVar[type] = LatentVariableModel
+    begins_from_model: ClassVar[bool] = True
     selects: ClassVar[bool] = True
 
     trainer: Callable[[], Trainer] = DEFAULT_TRAINER
@@ -135,6 +136,13 @@ class GradientLearner(Learner):
         if self.select == "val/co_bps" and not data.spec.heldout:
             raise InputError(
                 "select='val/co_bps' needs held-out neurons: set data.heldout, e.g. 0.2"
+            )
+        assert isinstance(self.trainer, partial)  # see __post_init__
+        validates = "val" in data.split and self.trainer.keywords.get("limit_val_batches") != 0
+        if model.keeps_trials and validates:
+            raise InputError(
+                f"select={self.select!r}: encoder FreeGaussian knows nothing of validation trials, "
+                "so they can select nothing; set trainer.limit_val_batches to 0"
             )
         if checkpoint is not None:
             check_checkpoint(checkpoint, model)

@@ -19,10 +19,12 @@ class Learner(ABC):
 
     Attributes:
         learns: the class of models that it can learn.
+        begins_from_model: whether the parameters of a model that has begun are where it begins.
         selects: whether validation trials choose what is kept; else they are scored only.
     """
 
     learns: ClassVar[type]
+    begins_from_model: ClassVar[bool] = False
     selects: ClassVar[bool] = False
 
     @abstractmethod
@@ -65,7 +67,7 @@ def default_learner(made: type) -> type[Learner]:
     Raises:
         InputError: if it is no class of models that can be learned.
     """
-    for kind in _members(Learner):
+    for kind in _members():
         if issubclass(made, kind.learns):
             return kind
     raise InputError(f"model: no learner knows {made.__name__}; derive it from LatentVariableModel")
@@ -79,16 +81,17 @@ def check_pair(learner: Learner, model: Model) -> None:
     """
     if isinstance(model, learner.learns):
         return
-    others = [kind.__name__ for kind in _members(Learner) if isinstance(model, kind.learns)]
+    others = [kind.__name__ for kind in _members() if isinstance(model, kind.learns)]
     cure = f"; use {' or '.join(others)}" if others else ""
     raise InputError(
         f"learner: {type(learner).__name__} cannot learn a {type(model).__name__}{cure}"
     )
 
 
-def _members(kind: type[Learner]) -> Iterator[type[Learner]]:
+def _members() -> Iterator[type[Learner]]:
     """Every learner there is, those that only serve others as a base left out."""
-    for derived in kind.__subclasses__():
-        yield from _members(derived)
-        if not isabstract(derived):
-            yield derived
+    kinds: list[type[Learner]] = Learner.__subclasses__()
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if not isabstract(kind):
+            yield kind

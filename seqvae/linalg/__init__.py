@@ -9,4 +9,5 @@ from seqvae.linalg.factorize import factorize as factorize
 from seqvae.linalg.recursions import congruence_recursion as congruence_recursion
 from seqvae.linalg.recursions import linear_recursion as linear_recursion
 from seqvae.linalg.roots import inverse_root as inverse_root
+from seqvae.linalg.roots import log_det_root as log_det_root
 from seqvae.linalg.sequential import Sequential as Sequential

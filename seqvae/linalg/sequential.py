@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqvae.linalg.block_tridiagonal import BlockTridiagonal, Factor
+from seqvae.linalg.block_tridiagonal import BlockTridiagonal, Conditionals, Factor, pad_time
 from seqvae.linalg.recursions import congruence_recursion, linear_recursion
 from seqvae.linalg.roots import inverse_root, log_det_root, symmetrized
 
@@ -45,6 +45,12 @@ class Sequential(Factor):
         diagonal = congruence_recursion(self._gains, self._root.mT @ self._root)
         lower = self._gains @ diagonal[:-1]
         return BlockTridiagonal(diagonal.transpose(0, 1), lower.transpose(0, 1))
+
+    def conditionals(self) -> Conditionals:
+        """Return the chain told forward in time, which is how this factor holds it."""
+        gain = self._gain()
+        precision = self.matrix.diagonal + pad_time(self.matrix.lower.mT @ gain, after=1)
+        return Conditionals(gain, precision, log_det_root(self._root).transpose(0, 1))
 
     def _gain(self) -> Tensor:
         return self._gains.transpose(0, 1)

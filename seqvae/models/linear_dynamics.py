@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,24 +12,27 @@ from torch.nn import functional
 
 from seqvae.distributions import GaussianMarkovChain
 from seqvae.errors import InputError
+from seqvae.models.linear_readout import (
+    Inference,
+    emission_of,
+    named_e_step,
+    require_linear_readout,
+    take_emission,
+)
 from seqvae.models.model import Model
 from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.state_space import (
     Dynamics,
     EStep,
-    GaussianEmission,
     LinearEmission,
     LinearStateSpace,
-    PoissonEmission,
     exact,
     laplace,
-    variational,
+    laplace_evidence,
 )
 from seqvae.state_space.e_steps import converged
 from seqvae.state_space.threads import one_thread
 from seqvae.types import Batch, DataSpec, Latent, Output
-
-Inference = Literal["auto", "exact", "laplace", "variational"]
 
 
 class LinearDynamics(Model):
@@ -72,11 +75,7 @@ class LinearDynamics(Model):
         self.latent_dim = latent_dim
         self.inference = inference
         self.observation = observation(latent_dim, spec.num_neurons).double()
-        if not isinstance(self.observation, Poisson | Gaussian):
-            raise InputError(
-                "observation: LinearDynamics reads Poisson and Gaussian data only, got "
-                f"{type(self.observation).__name__}; a VAE takes any observation model"
-            )
+        require_linear_readout(self.observation, "LinearDynamics")
         identity = torch.eye(latent_dim, dtype=torch.float64)
         zeros = identity.new_zeros
         self.transition = nn.Parameter(0.9 * identity)
@@ -95,19 +94,7 @@ class LinearDynamics(Model):
             InputError: for ``exact`` where it is not, or another name.
         """
         name = self.inference if inference == "auto" else inference
-        gaussian = isinstance(self.observation, Gaussian)
-        if gaussian and name in ("auto", "exact", "variational"):
-            return exact  # which is the best Gaussian, too
-        if name == "exact":
-            raise InputError(
-                f"inference is exact for a Gaussian observation only, not for "
-                f"{type(self.observation).__name__}; take 'variational' or 'laplace'"
-            )
-        if name == "laplace":
-            return laplace
-        if name not in ("auto", "variational"):
-            raise InputError(f"inference must be auto, exact, laplace or variational, got {name!r}")
-        return variational
+        return named_e_step(self.observation, name)
 
     @property
     def state_space(self) -> LinearStateSpace:
@@ -120,7 +107,7 @@ class LinearDynamics(Model):
             self.initial_mean,
             self.initial_root @ self.initial_root.mT,
         )
-        return LinearStateSpace(dynamics, self._emission())
+        return LinearStateSpace(dynamics, emission_of(self.observation))
 
     @torch.no_grad()
     def take(self, learned: LinearStateSpace) -> None:
@@ -132,35 +119,42 @@ class LinearDynamics(Model):
         self.noise_root.copy_(torch.linalg.cholesky(dynamics.noise_covariance))
         self.initial_mean.copy_(dynamics.initial_mean)
         self.initial_root.copy_(torch.linalg.cholesky(dynamics.initial_covariance))
-        readout = self._readout
-        readout.weight.copy_(emission.loadings)
-        readout.bias.copy_(emission.bias)
-        if isinstance(self.observation, Gaussian):
-            assert isinstance(emission, GaussianEmission)
-            self.observation.log_std.copy_((emission.std - self.observation.min_std).log())
+        take_emission(self.observation, emission)
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer the path of each trial, draw samples and read them out; see the class."""
-        dynamics, emission = self.state_space
-        num_bins = batch.target.shape[1]
-        later = num_bins - batch.observed.shape[1]
-        # whatever stands in the padding is no input
-        inputs = torch.where(batch.time_mask[..., None], batch.inputs, 0.0).to(self.offset)
         with one_thread():
-            prior = dynamics.chain(inputs)
-            weight = functional.pad(batch.observed_mask.to(self.offset), (0, 0, 0, later))
-            target = functional.pad(batch.observed.to(self.offset), (0, 0, 0, later))
-            found = converged(
-                self.e_step(),
-                prior,
-                emission.select(list(self.spec.heldin)),
-                target=torch.where(weight > 0, target, 0.0),
-                weight=weight,
-            )
+            prior, emission, target, weight = self._problem(batch)
+            found = converged(self.e_step(), prior, emission, target=target, weight=weight)
             posterior = GaussianMarkovChain(found.mean, found.precision, validate_args=False)
             sample = posterior.rsample(Size((num_samples,)))
         latent = Latent(posterior, prior, sample, batch.time_mask)
         return Output({"latents": latent}, sample, self.observation(sample))
+
+    def evidence(self, batch: Batch) -> dict[str, Float[Tensor, " batch"]]:
+        """Return log p of what inference sees: exact, or by Laplace's approximation for counts."""
+        is_exact = isinstance(self.observation, Gaussian)
+        with one_thread():
+            prior, emission, target, weight = self._problem(batch)
+            e_step = exact if is_exact else laplace
+            mode = e_step(prior, emission, target=target, weight=weight)
+            found = laplace_evidence(prior, emission, mode, target=target, weight=weight)
+        return {"log_evidence" if is_exact else "laplace_evidence": found}
+
+    def _problem(self, batch: Batch) -> _Problem:
+        """Return what inference knows of a batch."""
+        dynamics, emission = self.state_space
+        later = batch.target.shape[1] - batch.observed.shape[1]
+        # whatever stands in the padding is no input
+        inputs = torch.where(batch.time_mask[..., None], batch.inputs, 0.0).to(self.offset)
+        weight = functional.pad(batch.observed_mask.to(self.offset), (0, 0, 0, later))
+        target = functional.pad(batch.observed.to(self.offset), (0, 0, 0, later))
+        return _Problem(
+            dynamics.chain(inputs),
+            emission.select(list(self.spec.heldin)),
+            torch.where(weight > 0, target, 0.0),
+            weight,
+        )
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
@@ -175,15 +169,11 @@ class LinearDynamics(Model):
         latent = Latent(prior, prior, sample)
         return Output({"latents": latent}, sample, self.observation(sample))
 
-    @property
-    def _readout(self) -> nn.Linear:
-        readout = self.observation.readout
-        assert isinstance(readout, nn.Linear)
-        return readout
 
-    def _emission(self) -> LinearEmission:
-        readout = self._readout
-        if isinstance(self.observation, Gaussian):
-            least = self.observation.min_std + 1e-6
-            return GaussianEmission(readout.weight, readout.bias, self.observation.std, least)
-        return PoissonEmission(readout.weight, readout.bias)
+class _Problem(NamedTuple):
+    """Prior, readout of the held-in neurons, and what is seen of these: data and weights."""
+
+    prior: GaussianMarkovChain
+    emission: LinearEmission
+    target: Float[Tensor, "batch time heldin"]
+    weight: Float[Tensor, "batch time heldin"]

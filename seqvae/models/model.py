@@ -28,6 +28,7 @@ class Model(nn.Module, ABC):
             are learned from, and latents can be inferred from any of them.
         observation: the distribution of the data, given the factors.
         null_counts: training mean of each neuron, NaN until ``initialize``.
+        has_begun: whether the parameters are those of a fitted model, to begin from.
         seed: of the noise in learning.
     """
 
@@ -39,6 +40,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.spec = spec
         self.seed = 0
+        self.has_begun = False
         self.null_counts: Tensor
         self.register_buffer("null_counts", torch.full((spec.num_neurons,), torch.nan))
 
@@ -51,6 +53,36 @@ class Model(nn.Module, ABC):
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
     ) -> Output:
         """Draw new trials from the prior: latents, factors and emission (one sample)."""
+
+    @torch.no_grad()
+    def begin_from(self, smaller: Model) -> None:
+        """Take over what a smaller model of the same class has learned, to learn on from there.
+
+        Of each parameter the leading block is taken; what the smaller model does not have stays as
+        it is.
+        """
+        for name, own in self.state_dict().items():
+            other = smaller.state_dict()[name]
+            sizes = zip(own.shape, other.shape, strict=True)
+            block = tuple(slice(0, min(size, its)) for size, its in sizes)
+            own[block] = other[block].to(own)
+        self.has_begun = True
+
+    def evidence(self, batch: Batch) -> dict[str, Float[Tensor, " batch"]]:
+        """Return what is known of log p(x), x all that inference sees, by name, in nats per trial.
+
+        ``log_evidence`` where it is exact; ``laplace_evidence``, which is not a bound. To compare
+        with ``heldin_elbo``. Most models know nothing.
+        """
+        return {}
+
+    @property
+    def keeps_trials(self) -> bool:
+        """Whether there is something of its own for each trial of the recording."""
+        return False
+
+    def make_room(self, num_trials: int, num_encoded_bins: int) -> None:
+        """Start anew what is kept for each trial of a recording; most models keep nothing."""
 
     @property
     def initialized(self) -> bool:

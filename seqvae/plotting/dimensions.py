@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqvae.plotting.style import BLACK, GREY, NORMAL, SERIES, SMALL, new_figure, tidy
+from seqvae.plotting.style import GREY, SERIES, SMALL, new_figure, tidy
 
 UNITS = {
     "bits_per_spike": "held-out score (bits per spike)",
@@ -19,43 +20,65 @@ UNITS = {
 def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     """Draw score against dimension; a ring marks what was chosen, the line the mean-rate model.
 
-    The error bars are those of the paired difference to each model's winner, which is what the
-    choice compares; the winner itself has none. Dotted: the few-shot score, where there is one.
+    Left the scores, dotted the few-shot score where there is one. Right what each dimension loses
+    against the best of its model, with the error of this paired difference: what the choice
+    compares, magnified.
 
     Args:
         summary: as ``crossvalidate`` writes it.
     """
-    figure = new_figure(4.6, 3.0)
-    axes = figure.subplots()
+    figure = new_figure(7.2, 3.0)
+    scores, losses = figure.subplots(1, 2)
     models = summary["models"]
     dims = sorted({dim for told in models.values() for dim in told["dims"]})
     place = {dim: i for i, dim in enumerate(dims)}
+    heights = []
     for i, (name, told) in enumerate(models.items()):
         color = SERIES[i % len(SERIES)]
-        at = [place[dim] + 0.06 * (i - (len(models) - 1) / 2) for dim in told["dims"]]
-        axes.errorbar(
-            at, told["mean"], told["paired_se"], color=color, marker="o", markersize=3,
-            linewidth=1.2, elinewidth=0.8, capsize=2, label=f"{name}: {told['chosen_dim']}",
-        )  # fmt: skip
-        if "k_shot" in told:
-            axes.plot(at[1:], told["k_shot"][1:], ":", color=color, linewidth=1.0)
+        offset = 0.08 * (i - (len(models) - 1) / 2)
+        at = [place[dim] + offset for dim in told["dims"]]
         chosen = told["dims"].index(told["chosen_dim"])
-        axes.plot(
-            at[chosen], told["mean"][chosen], "o", markersize=9, markerfacecolor="none",
-            markeredgecolor=color, markeredgewidth=1.2,
+        label = f"{name}: {told['chosen_dim']}"
+        scores.plot(at, told["mean"], "-o", color=color, markersize=3, linewidth=1.2, label=label)
+        if "k_shot" in told:
+            few = "few-shot" if i == 0 else None
+            scores.plot(at[1:], told["k_shot"][1:], ":", color=color, linewidth=1.0, label=few)
+        best = told["mean"][told["dims"].index(told["winner"])]
+        lost = [mean - best for mean in told["mean"]]
+        losses.errorbar(
+            at, lost, told["paired_se"], fmt="-o", color=color, markersize=3, linewidth=1.2,
+            elinewidth=0.8, capsize=2,
         )  # fmt: skip
-    first = next(iter(models.values()))
-    axes.axhline(first["mean"][0], color=GREY, linewidth=0.8, linestyle="--", zorder=0)
-    axes.annotate("mean rate", (len(dims) - 1, first["mean"][0]), (0, 2), color=GREY, ha="right",
-                  fontsize=SMALL, textcoords="offset points")  # fmt: skip
-    axes.set_xticks(range(len(dims)), [str(dim) for dim in dims])
-    tidy(axes, x="latent dimension", y=UNITS[summary["unit"]])
-    legend = axes.legend(
-        fontsize=SMALL, title="model: chosen dimension", title_fontsize=SMALL, frameon=False,
-        loc="lower right",
+        _ring(scores, at[chosen], told["mean"][chosen], color)
+        _ring(losses, at[chosen], lost[chosen], color)
+        heights.append(_depth(lost, told["paired_se"], chosen))
+    zero = next(iter(models.values()))["mean"][0]
+    scores.axhline(zero, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+    scores.annotate(
+        "mean rate", (len(dims) - 1, zero), (0, 2), color=GREY, ha="right", fontsize=SMALL,
+        textcoords="offset points",
     )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_color(BLACK)
-    axes.margins(x=0.04, y=0.12)
-    axes.yaxis.label.set_fontsize(NORMAL)
+    losses.axhline(0, color=GREY, linewidth=0.8, zorder=0)
+    losses.set_ylim(-1.25 * max(heights), 0.4 * max(heights))
+    for axes in (scores, losses):
+        axes.set_xticks(range(len(dims)), [str(dim) for dim in dims])
+        axes.margins(x=0.04)
+    losses.set_xlim(scores.get_xlim())
+    tidy(scores, x="latent dimension", y=UNITS[summary["unit"]])
+    tidy(losses, x="latent dimension", y="less the best of the model (paired)")
+    scores.legend(
+        fontsize=SMALL, title="chosen dimension", title_fontsize=SMALL, frameon=False,
+        loc="center right", bbox_to_anchor=(1.0, 0.35),
+    )  # fmt: skip
     return figure
+
+
+def _ring(axes: Axes, x: float, y: float, color: str) -> None:
+    axes.plot(x, y, "o", ms=9, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1.2)
+
+
+def _depth(lost: list[float], errors: list[float], chosen: int) -> float:
+    """Return how deep to look: to the dimensions from the chosen one on, else to the one before."""
+    told = [2 * error - loss for loss, error in zip(lost, errors, strict=True)]
+    deep = max(told[chosen:])
+    return deep if deep > 0 else told[max(chosen - 1, 0)] or 1.0

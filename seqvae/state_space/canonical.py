@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from seqvae.state_space.m_step import LinearStateSpace
 
@@ -26,12 +28,25 @@ def canonical(model: LinearStateSpace, num_steps: int) -> LinearStateSpace:
         covariance = dynamics.transition @ covariance @ dynamics.transition.mT
         covariance = covariance + dynamics.noise_covariance
         total, spread = total + mean, spread + covariance
-    root = torch.linalg.cholesky(spread / num_steps)
-    scaled = model.emission.loadings @ root
+    change = coordinates(spread / num_steps, model.emission.loadings)
+    return model.transformed(change, total / num_steps)
+
+
+def coordinates(
+    covariance: Float[Tensor, "latent latent"], loadings: Float[Tensor, "neuron latent"]
+) -> Float[Tensor, "latent latent"]:
+    """Return the S of the latents S z with covariance I and ordered, orthogonal loadings.
+
+    Args:
+        covariance: of z.
+        loadings: of z.
+    """
+    root = torch.linalg.cholesky(covariance)
+    scaled = loadings @ root
     lengths, vectors = torch.linalg.eigh(scaled.mT @ scaled)
     rotation = vectors[:, lengths.argsort(descending=True)]
     rotated = scaled @ rotation
     largest = rotated.gather(0, rotated.abs().argmax(0, keepdim=True))[0]
     rotation = rotation * torch.where(largest < 0, -1.0, 1.0)
-    change = torch.linalg.solve_triangular(root, torch.eye(len(root)).to(root), upper=False)
-    return model.transformed(rotation.mT @ change, total / num_steps)
+    inverse = torch.linalg.solve_triangular(root, torch.eye(len(root)).to(root), upper=False)
+    return rotation.mT @ inverse

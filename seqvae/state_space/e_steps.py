@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seqvae.distributions import GaussianMarkovChain
@@ -38,6 +38,23 @@ class Posterior(PathMoments):
         inverse = factor.selected_inverse()
         return cls(mean, inverse.diagonal, inverse.lower, factor.matrix, factor.logdet)
 
+    def replaced(self, other: Posterior, *, where: Bool[Tensor, " batch"]) -> Posterior:
+        """Return the posterior with some trials taken from another."""
+
+        def pick(one: Tensor, two: Tensor) -> Tensor:
+            return torch.where(where.reshape(-1, *[1] * (one.ndim - 1)), two, one)
+
+        return Posterior(
+            pick(self.mean, other.mean),
+            pick(self.covariance, other.covariance),
+            pick(self.cross_covariance, other.cross_covariance),
+            BlockTridiagonal(
+                pick(self.precision.diagonal, other.precision.diagonal),
+                pick(self.precision.lower, other.precision.lower),
+            ),
+            pick(self.logdet, other.logdet),
+        )
+
 
 class Bound(NamedTuple):
     """The evidence lower bound of each trial, in nats, by its two terms."""
@@ -49,6 +66,11 @@ class Bound(NamedTuple):
     def elbo(self) -> Float[Tensor, " batch"]:
         """E_q[log p(x | z)] - KL(q || p)."""
         return self.log_likelihood - self.kl
+
+    @property
+    def divergences(self) -> dict[str, Float[Tensor, " batch"]]:
+        """The KL of each latent by name."""
+        return {"latents": self.kl}
 
 
 EStep: TypeAlias = Callable[..., Posterior]
@@ -172,7 +194,7 @@ def converged(
     rising = torch.ones_like(elbo, dtype=torch.bool)
     for _ in range(max_passes):
         better = variational(prior, emission, **given, last=found)
-        found = _choose(rising, better, found)
+        found = found.replaced(better, where=rising)
         now = bound(found, prior, emission, **given).elbo
         rising = rising & (now - elbo > tolerance)
         if not bool(rising.any()):
@@ -194,16 +216,27 @@ def bound(
     2 KL = tr(P V) + (m - m_p)' P (m - m_p) - log det P + log det H - (time x latent), all sums over
     blocks.
     """
-    mean = emission.predictor(posterior.mean)
-    terms = emission.terms(target, mean, emission.spread(posterior.covariance))
-    value = terms.value + emission.constant(target)
     matrix, deviation = prior.precision, posterior.mean - prior.mean
     trace = (matrix.diagonal * posterior.covariance).sum((1, 2, 3))
     trace = trace + 2 * (matrix.lower * posterior.cross_covariance).sum((1, 2, 3))
     quadratic = (deviation * matrix.matvec(deviation)).sum((1, 2))
     num_values = deviation.shape[1] * deviation.shape[2]
     log_dets = posterior.logdet - prior.factor.logdet
-    return Bound((weight * value).sum((1, 2)), 0.5 * (trace + quadratic + log_dets - num_values))
+    likelihood = expected_log_likelihood(posterior, emission, target=target, weight=weight)
+    return Bound(likelihood, 0.5 * (trace + quadratic + log_dets - num_values))
+
+
+def expected_log_likelihood(
+    posterior: PathMoments,
+    emission: LinearEmission,
+    *,
+    target: Float[Tensor, "batch time neuron"],
+    weight: Float[Tensor, "batch time neuron"],
+) -> Float[Tensor, " batch"]:
+    """Return sum w E_q[log p(x | z)] of each trial, in nats."""
+    mean = emission.predictor(posterior.mean)
+    terms = emission.terms(target, mean, emission.spread(posterior.covariance))
+    return (weight * (terms.value + emission.constant(target))).sum((1, 2))
 
 
 def _between(
@@ -213,22 +246,4 @@ def _between(
     return BlockTridiagonal(
         torch.lerp(one.diagonal, other.diagonal, part),
         one.lower + part * (other.lower - one.lower),
-    )
-
-
-def _choose(mask: Tensor, one: Posterior, other: Posterior) -> Posterior:
-    """Take whole trials from one posterior where ``mask`` is True, else from the other."""
-
-    def pick(yes: Tensor, no: Tensor) -> Tensor:
-        return torch.where(mask.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
-
-    return Posterior(
-        pick(one.mean, other.mean),
-        pick(one.covariance, other.covariance),
-        pick(one.cross_covariance, other.cross_covariance),
-        BlockTridiagonal(
-            pick(one.precision.diagonal, other.precision.diagonal),
-            pick(one.precision.lower, other.precision.lower),
-        ),
-        pick(one.logdet, other.logdet),
     )

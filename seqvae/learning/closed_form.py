@@ -1,0 +1,90 @@
+"""Learning without iterations: factor analysis and PCA."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from seqvae.data import NeuralData
+from seqvae.errors import InputError
+from seqvae.files import RunFiles
+from seqvae.learning.em import validation_scores
+from seqvae.learning.finishing import Row, write_figures, write_history
+from seqvae.learning.learner import Learner
+from seqvae.models import LinearFactors
+from seqvae.state_space.threads import one_thread
+from seqvae.weights import save_weights
+
+
+@dataclass(frozen=True)
+class ClosedForm(Learner):
+    """Learns ``FactorAnalysis`` and ``PCA`` from the training trials, in one step.
+
+    Validation trials are scored, and choose nothing. A resumed run begins anew.
+
+    Attributes:
+        ridge: penalty of the readout's loadings, ridge |c|^2 / 2, in nats; latents have unit
+            variance, so 1 is a standard normal prior.
+    """
+
+    learns: ClassVar[type] = LinearFactors
+
+    ridge: float = 1.0
+
+    def check(
+        self, model: LinearFactors, data: NeuralData, *, checkpoint: Path | None = None
+    ) -> None:
+        """Refuse settings that do not fit model and data, before anything is written.
+
+        Args:
+            model: the model to learn.
+            data: the data to learn from.
+            checkpoint: no file of this learner.
+
+        Raises:
+            InputError: naming the setting and what it needs.
+        """
+        if not (self.ridge >= 0 and math.isfinite(self.ridge)):
+            raise InputError(f"ridge must be zero or positive, got {self.ridge}")
+        scored = data.batch(data.trials("train")).weight.sum((0, 1))
+        if not bool((scored > 0).all()):
+            neuron = int((scored == 0).nonzero()[0])
+            raise InputError(
+                f"activity: neuron {neuron} has no value in the training trials; leave it out"
+            )
+
+    def learn(
+        self,
+        model: LinearFactors,
+        data: NeuralData,
+        run: RunFiles,
+        *,
+        checkpoint: Path | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
+        """Learn ``model``, and fill the run folder.
+
+        Args:
+            model: the model.
+            data: the data; its training trials are held in memory in double precision.
+            run: where the files go.
+            checkpoint: not needed.
+            config: not needed.
+        """
+        began = time.monotonic()
+        with one_thread():
+            model.learn(data.batch(data.trials("train")), ridge=self.ridge)
+        row: Row = {
+            "step": 1,
+            "seconds": time.monotonic() - began,
+            "smoothing_bins": float(model.width),
+            **validation_scores(model, data),
+        }
+        save_weights(run.weights, model, step=1, score=float(row.get("val/heldin_elbo", math.nan)))
+        write_history(run, [row])
+        if run.with_figures:
+            write_figures(model, data, run, [row])

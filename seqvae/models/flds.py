@@ -1,0 +1,275 @@
+"""Linear dynamics read out by a network, with an amortised posterior; learned by gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import yaml
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+from torch.nn import functional
+from torch.optim import AdamW
+
+from seqvae.config import check_trusted, from_config
+from seqvae.data import NeuralData
+from seqvae.distributions import GaussianMarkovChain
+from seqvae.encoders import InformationEncoder, InformationMLP
+from seqvae.errors import InputError
+from seqvae.files import RunFiles
+from seqvae.models.base import (
+    DEFAULT_SCHEDULE,
+    LatentVariableModel,
+    OptimizerFactory,
+    ScheduleFactory,
+)
+from seqvae.models.linear_dynamics import LinearDynamics
+from seqvae.nn import mlp
+from seqvae.objectives import Objective
+from seqvae.observations import Gaussian, Observation, Poisson
+from seqvae.state_space import Dynamics, GaussianEmission
+from seqvae.types import Batch, DataSpec, Latent, Output
+from seqvae.weights import load_weights
+
+
+class FLDS(LatentVariableModel):
+    """Linear dynamics with a nonlinear readout, fLDS (Archer et al. 2015; Gao et al. 2016).
+
+        z_1 ~ N(m, V),   z_t = A z_{t-1} + B u_t + b + w_t,   w_t ~ N(0, Q),
+        f_t = (z_t, MLP(z_t)),   x_t ~ p(x | f_t),
+        q(z | x) proportional to p(z) prod_t exp(h_t . z_t - z_t' J_t z_t / 2),
+
+    with external inputs u, and h and J by a network from the held-in neurons. The precision of q is
+    that of p(z) plus J_t on its diagonal blocks: block-tridiagonal, so that one factorisation in
+    linear time gives mean, draws and the KL in closed form, in double precision. Bins without any
+    observed entry (missing, padded, forecast) have no factor: there q is p(z) run on. Where the
+    readout is linear and Gaussian such a q can be exact.
+
+    Args:
+        spec: facts of the data.
+        latent_dim: size of z.
+        decoder_dims: layers of the MLP; none makes the readout linear, and the factors the latents.
+        dropout: probability with which a unit of the MLP is dropped in training.
+        encoder: factory (input_dim, latent_dim) -> encoder of h and J.
+        observation: factory (factor_dim, num_neurons) -> observation model.
+        start: run folder of a fitted ``LinearDynamics`` of the same size to begin learning from:
+            its dynamics and readout, what its readout tells of z, and nothing yet from the MLP. It
+            is read when learning begins only. None: begin at random.
+        objective: weights of the bound's terms and their warm-up.
+        optimizer: factory, parameters -> optimiser.
+        schedule: factory, optimiser -> learning-rate schedule; None keeps the rate constant.
+        validation_samples: posterior samples for each trial in validation.
+
+    Raises:
+        InputError: for a size below 1.
+    """
+
+    dimension_argument: ClassVar[str] = "latent_dim"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        latent_dim: int = 8,
+        decoder_dims: Sequence[int] = (32, 32),
+        dropout: float = 0.0,
+        encoder: Callable[[int, int], InformationEncoder] = InformationMLP,
+        observation: Callable[[int, int], Observation] = Poisson,
+        start: str | None = None,
+        objective: Objective = Objective(beta_steps=0),  # noqa: B008 (frozen)
+        optimizer: OptimizerFactory = partial(AdamW, lr=1e-2, weight_decay=0.1),
+        schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
+        validation_samples: int = 4,
+    ) -> None:
+        super().__init__(
+            spec,
+            objective=objective,
+            optimizer=optimizer,
+            schedule=schedule,
+            validation_samples=validation_samples,
+        )
+        if latent_dim < 1:
+            raise InputError(f"latent_dim must be at least 1, got {latent_dim}")
+        self.latent_dim = latent_dim
+        self.start = start
+        identity = torch.eye(latent_dim)
+        self.transition = nn.Parameter(0.95 * identity)
+        self.input_matrix = nn.Parameter(torch.zeros(latent_dim, spec.num_inputs))
+        self.offset = nn.Parameter(torch.zeros(latent_dim))
+        self.log_noise_root = nn.Parameter(identity * math.log(1 - 0.95**2) / 2)
+        self.initial_mean = nn.Parameter(torch.zeros(latent_dim))
+        self.log_initial_root = nn.Parameter(torch.zeros(latent_dim, latent_dim))
+        self.encoder = encoder(spec.num_heldin, latent_dim)
+        self.decoder: nn.Sequential | None = None
+        factor_dim = latent_dim
+        if decoder_dims:
+            *before, last = decoder_dims
+            self.decoder = mlp(
+                latent_dim, last, hidden_dims=before, dropout=dropout, activate_output=True
+            )
+            factor_dim += last
+        self.observation = observation(factor_dim, spec.num_neurons)
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The parameters of p(z), in double precision; covariances are positive whatever they are.
+
+        ``log_noise_root`` holds the Cholesky factor of Q below its diagonal, and the logarithm of
+        its diagonal; ``log_initial_root`` that of V. What stands above is not used.
+        """
+        return Dynamics(
+            self.transition.double(),
+            self.input_matrix.double(),
+            self.offset.double(),
+            _covariance(self.log_noise_root),
+            self.initial_mean.double(),
+            _covariance(self.log_initial_root),
+        )
+
+    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
+        """Infer the path of each trial, draw samples and decode them; see the class."""
+        information = self.encoder(self.standardized(batch), batch.observed_mask, batch.lengths)
+        seen = batch.observed_mask.any(-1)
+        later = batch.target.shape[1] - seen.shape[1]
+        # whatever stands in the padding is no input
+        inputs = torch.where(batch.time_mask[..., None], batch.inputs, 0.0)
+        with torch.autocast(inputs.device.type, enabled=False):
+            vector = torch.where(seen[..., None], information.vector, 0.0).double()
+            matrix = torch.where(seen[..., None, None], information.matrix, 0.0).double()
+            vector = functional.pad(vector, (0, 0, 0, later))
+            matrix = functional.pad(matrix, (0, 0, 0, 0, 0, later))
+            prior = self.dynamics.chain(inputs.double())
+            posterior = GaussianMarkovChain.from_information(
+                prior.precision.matvec(prior.mean) + vector,
+                prior.precision.plus_diagonal(matrix),
+                validate_args=False,
+            )
+            sample = posterior.rsample(Size((num_samples,))).to(self.offset.dtype)
+        return self._decoded(Latent(posterior, prior, sample, batch.time_mask))
+
+    def sample(
+        self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
+    ) -> Output:
+        """Draw new trials from the prior; ``inputs`` None: 0 everywhere."""
+        if inputs is None:
+            inputs = self.offset.new_zeros(
+                num_trials, self.spec.num_time_bins, self.spec.num_inputs
+            )
+        prior = self.dynamics.chain(inputs.double())
+        sample = prior.rsample(Size((1,))).to(self.offset.dtype)
+        return self._decoded(Latent(prior, prior, sample))
+
+    def _decoded(self, latent: Latent) -> Output:
+        factors = latent.sample
+        if self.decoder is not None:
+            factors = torch.cat([factors, self.decoder(factors)], dim=-1)
+        return Output({"latents": latent}, factors, self.observation(factors))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the matrices of the networks, which weight decay may shrink, and all the rest.
+
+        Decay of A would make the dynamics forget.
+        """
+        dynamics = {id(parameter) for parameter in self.parameters(recurse=False)}
+        matrices, rest = (group["params"] for group in super().parameter_groups())
+        kept = [parameter for parameter in matrices if id(parameter) in dynamics]
+        shrunk = [parameter for parameter in matrices if id(parameter) not in dynamics]
+        return [{"params": shrunk}, {"params": [*rest, *kept], "weight_decay": 0.0}]
+
+    def initialize(self, data: NeuralData) -> None:
+        """Take the training means, and begin at the fitted model in ``start``, if there is one."""
+        super().initialize(data)
+        if self.start is not None:
+            self.start_from(_fitted(Path(self.start), self.spec))
+
+    @torch.no_grad()
+    def start_from(self, fitted: LinearDynamics) -> None:
+        """Begin at a fitted linear model of the same size, neurons and inputs.
+
+        Dynamics and rates are then those of the fitted model, and the encoder starts at what its
+        readout tells about z: exactly for Gaussian noise; for counts by the slope and curvature
+        that log p(x | z) has on average under the prior, where the mean count of a neuron is its
+        expected rate. To be called after ``initialize``.
+
+        Raises:
+            InputError: if the two do not fit.
+        """
+        if not self.initialized:
+            raise InputError("start: the training means are not known yet; call initialize first")
+        dynamics, emission = fitted.state_space
+        for name, own, other in (
+            ("latent_dim", self.latent_dim, fitted.latent_dim),
+            ("the number of neurons", self.spec.num_neurons, fitted.spec.num_neurons),
+            ("the number of inputs", self.spec.num_inputs, fitted.spec.num_inputs),
+            ("the kind of data", self.observation.data_kind, fitted.observation.data_kind),
+        ):
+            if own != other:
+                raise InputError(f"start: {name} is {other} in the fitted model, but {own} here")
+        readout = getattr(self.observation, "readout", None)
+        if not isinstance(readout, nn.Linear):
+            name = type(self.observation).__name__
+            raise InputError(f"start: observation {name} has no linear readout; leave start out")
+        self.transition.copy_(dynamics.transition)
+        self.input_matrix.copy_(dynamics.input_matrix)
+        self.offset.copy_(dynamics.offset)
+        self.log_noise_root.copy_(_log_root(dynamics.noise_covariance))
+        self.initial_mean.copy_(dynamics.initial_mean)
+        self.log_initial_root.copy_(_log_root(dynamics.initial_covariance))
+        readout.weight.zero_()
+        readout.weight[:, : self.latent_dim] = emission.loadings
+        readout.bias.copy_(emission.bias)
+        if isinstance(self.observation, Gaussian) and isinstance(emission, GaussianEmission):
+            std = emission.std - self.observation.min_std
+            self.observation.log_std.copy_(std.clamp_min(1e-6).log())
+
+        heldin = emission.select(list(self.spec.heldin))
+        mean = self.observed_mean.double()
+        # log p(x | eta) is about slope (x - mean) (eta - centre) - curvature (eta - centre)^2 / 2
+        if isinstance(heldin, GaussianEmission):
+            slope = curvature = heldin.std.square().reciprocal()
+            centre = mean
+        else:
+            slope, curvature = torch.ones_like(mean), mean.clamp_min(1e-9)
+            still = mean.new_zeros(1, self.spec.num_time_bins, self.spec.num_inputs)
+            centre = heldin.predictor(dynamics.chain(still).mean.mean((0, 1)))
+        self.encoder.start(
+            gain=heldin.loadings * (slope * self.observed_scale)[:, None],
+            offset=heldin.loadings * (curvature * (centre - heldin.bias))[:, None],
+            root=heldin.loadings * curvature.sqrt()[:, None],
+        )
+
+
+def _covariance(log_root: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
+    log_root = log_root.double()
+    root = log_root.tril(-1) + log_root.diagonal().exp().diag()
+    return root @ root.mT
+
+
+def _log_root(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
+    root = torch.linalg.cholesky(covariance)
+    return root.tril(-1) + root.diagonal().log().diag()
+
+
+def _fitted(folder: Path, spec: DataSpec) -> LinearDynamics:
+    """Read the linear model of a run folder, for these data.
+
+    Raises:
+        InputError: if it is no run of a ``LinearDynamics``, or one of other sizes.
+    """
+    files = RunFiles(folder)
+    try:
+        config = yaml.safe_load(files.config.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"start: {str(folder)!r} is not a run; give the run_dir of a fitted LinearDynamics"
+        ) from error
+    tree = config.get("model") if isinstance(config, dict) else None
+    check_trusted(tree)
+    factory = from_config(tree, Callable[[DataSpec], LinearDynamics], key="start: model")
+    model: LinearDynamics = factory(spec)
+    load_weights(files.weights, model)
+    return model
