@@ -27,6 +27,7 @@ from seqvae.data.sources import Arrays
 from seqvae.learning import default_learner
 from seqvae.models import PCA, VAE, LinearDynamics, Model
 from seqvae.observations import Gaussian
+from seqvae.plotting import dimension_curve
 from tiny import LORENZ, in_memory, tiny_data, tiny_learner
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*largest of the grid")
@@ -69,6 +70,17 @@ def test_folder_holds_table_summary_and_curve(done):
     assert summary["models"]["lds"]["dims"] == [0, 1, 2]
     assert summary["best_model"] == "lds"
     assert (done.folder / "curve.png").stat().st_size > 5000
+
+
+def test_curve_shows_scores_choices_and_losses(done):
+    scores, losses = dimension_curve(done.summary).axes
+    told = done.summary["models"]["lds"]
+    np.testing.assert_allclose(scores.lines[0].get_ydata(), told["mean"])
+    (height,) = scores.lines[1].get_ydata()  # the ring
+    assert height == told["mean"][told["dims"].index(told["chosen_dim"])]
+    lost = np.array(told["mean"]) - max(told["mean"])
+    shown = np.asarray(losses.lines[0].get_ydata(), dtype=float)
+    np.testing.assert_allclose(shown, lost, atol=1e-12)
 
 
 def test_scores_are_ratios_of_sums(done):
@@ -529,5 +541,5 @@ def test_chain_whose_beginning_fails_is_told(tmp_path, monkeypatch):
 
 
 def test_warm_start_is_refused_where_learning_begins_from_the_data(tmp_path):
-    with pytest.raises(InputError, match="models.pca is learned by ClosedForm, which begins from"):
+    with pytest.raises(InputError, match=r"models.pca is learned by ClosedForm, which begins from"):
         warm(tmp_path / "cv", models={"pca": PCA}, learners=None)

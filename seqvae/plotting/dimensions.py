@@ -27,7 +27,7 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     Args:
         summary: as ``crossvalidate`` writes it.
     """
-    figure = new_figure(7.2, 3.0)
+    figure = new_figure(8.0, 2.9)
     scores, losses = figure.subplots(1, 2)
     models = summary["models"]
     dims = sorted({dim for told in models.values() for dim in told["dims"]})
@@ -66,9 +66,9 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     losses.set_xlim(scores.get_xlim())
     tidy(scores, x="latent dimension", y=UNITS[summary["unit"]])
     tidy(losses, x="latent dimension", y="less the best of the model (paired)")
-    scores.legend(
-        fontsize=SMALL, title="chosen dimension", title_fontsize=SMALL, frameon=False,
-        loc="center right", bbox_to_anchor=(1.0, 0.35),
+    figure.legend(
+        loc="outside right upper", fontsize=SMALL, title="chosen dimension", title_fontsize=SMALL,
+        frameon=False,
     )  # fmt: skip
     return figure
 
