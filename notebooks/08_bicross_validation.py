@@ -22,6 +22,7 @@
 # %%
 import os
 import tempfile
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,6 +36,7 @@ from seqvae.data.sources import Arrays, SimulatedLinearDynamics
 from seqvae.models import FactorAnalysis, LinearDynamics
 from seqvae.plotting import dimension_curve
 
+warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
 small = "SEQVAE_SMALL" in os.environ  # the tests run a reduced version
 scratch = tempfile.mkdtemp()
 
