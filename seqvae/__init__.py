@@ -8,14 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from seqvae.auditing import audit as audit
     from seqvae.crossvalidation import crossvalidate as crossvalidate
     from seqvae.data import NeuralData as NeuralData
     from seqvae.data import Recording as Recording
     from seqvae.errors import InputError as InputError
     from seqvae.learning import EM as EM
+    from seqvae.learning import ClosedForm as ClosedForm
     from seqvae.learning import GradientLearner as GradientLearner
     from seqvae.learning import SwitchingEM as SwitchingEM
+    from seqvae.models import FLDS as FLDS
+    from seqvae.models import PCA as PCA
     from seqvae.models import VAE as VAE
+    from seqvae.models import FactorAnalysis as FactorAnalysis
     from seqvae.models import LinearDynamics as LinearDynamics
     from seqvae.models import SequentialVAE as SequentialVAE
     from seqvae.models import SwitchingLinearDynamics as SwitchingLinearDynamics
@@ -26,17 +31,22 @@ if TYPE_CHECKING:
     from seqvae.workflow import infer as infer
 
 _HOMES = {
+    "ClosedForm": "seqvae.learning",
     "EM": "seqvae.learning",
+    "FLDS": "seqvae.models",
+    "FactorAnalysis": "seqvae.models",
     "GradientLearner": "seqvae.learning",
     "InputError": "seqvae.errors",
     "LinearDynamics": "seqvae.models",
     "NeuralData": "seqvae.data",
+    "PCA": "seqvae.models",
     "Recording": "seqvae.data",
     "Run": "seqvae.run",
     "SequentialVAE": "seqvae.models",
     "SwitchingEM": "seqvae.learning",
     "SwitchingLinearDynamics": "seqvae.models",
     "VAE": "seqvae.models",
+    "audit": "seqvae.auditing",
     "check": "seqvae.workflow",
     "crossvalidate": "seqvae.crossvalidation",
     "evaluate": "seqvae.workflow",
@@ -46,7 +56,11 @@ _HOMES = {
 
 __all__ = [
     "EM",
+    "FLDS",
+    "PCA",
     "VAE",
+    "ClosedForm",
+    "FactorAnalysis",
     "GradientLearner",
     "InputError",
     "LinearDynamics",
@@ -56,6 +70,7 @@ __all__ = [
     "SequentialVAE",
     "SwitchingEM",
     "SwitchingLinearDynamics",
+    "audit",
     "check",
     "crossvalidate",
     "evaluate",

@@ -25,6 +25,7 @@ VERBS = {
     "fit": "learn a model from data; leaves a run folder with weights, scores and figures",
     "infer": "infer rates, factors and latents with a learned model; writes posterior.nc",
     "evaluate": "score a learned model beside the baselines; prints a table",
+    "audit": "compare a model's posterior with one that is sampled; prints a table, draws it",
     "crossvalidate": "find how many latent dimensions the data support, and with which model",
     "check": "validate a recording and tell what is in it",
 }
@@ -86,6 +87,10 @@ def _function(verb: str) -> Callable[..., Any]:
         from seqvae.crossvalidation import crossvalidate
 
         return crossvalidate
+    if verb == "audit":
+        from seqvae.auditing import audit
+
+        return audit
     from seqvae import workflow
 
     found: Callable[..., Any] = getattr(workflow, verb)
@@ -249,21 +254,22 @@ def _source_of_path(
     if path is None or {"data.source", "data.source.class_path"} & set(flags):
         return []
     from seqvae.classpaths import class_path, find_class
-    from seqvae.data.sources import RecordingSource, from_path
+    from seqvae.data.sources import Images, RecordingSource, from_path
     from seqvae.signatures import parameters, parts
 
     data = tree.get("data")
     arguments = data.get("init_args") or data if isinstance(data, dict) else {}
     former = arguments.get("source")
     former = former.get("class_path") if isinstance(former, dict) else former
+    takes_path = False
+    if former is not None:
+        former_class = find_class(former, parts(RecordingSource), "data.source", trust)
+        takes_path = "path" in parameters(former_class)
+        is_ours = former_class.__module__.startswith("seqvae.")
+        if takes_path and (not is_ours or former_class is Images):  # reads files of any name
+            return []
     chosen = class_path(type(from_path(str(path))))
-    if former is None:
-        return [("data.source", {"class_path": chosen})]
-    former_class = find_class(former, parts(RecordingSource), "data.source", trust)
-    if "path" not in parameters(former_class):
-        return [("data.source", {"class_path": chosen})]
-    is_ours = former_class.__module__.startswith("seqvae.")
-    return [("data.source", chosen)] if is_ours else []
+    return [("data.source", chosen if takes_path else {"class_path": chosen})]
 
 
 def _with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> dict[str, Any]:

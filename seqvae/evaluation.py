@@ -14,19 +14,33 @@ from torch.distributions import Bernoulli, Distribution, Normal
 
 from seqvae.data import NeuralData
 from seqvae.decoding import behavior_r2
-from seqvae.distributions import PoissonLogRate
-from seqvae.inference import deterministic, posterior_dataset, trials_per_chunk
-from seqvae.metrics import R2
-from seqvae.models import Model
+from seqvae.distributions import (
+    Delta,
+    GaussianAR1,
+    PathGaussian,
+    PoissonLogRate,
+    kl_by_dimension,
+)
+from seqvae.distributions.divergence import Joint, bare
+from seqvae.inference import deterministic, latent_moments, posterior_dataset, trials_per_chunk
+from seqvae.metrics import R2, AggregatePosterior
+from seqvae.models import AmortisedModel, Model, refine
 from seqvae.models.baselines import MeanRate, SmoothingGLM
+from seqvae.models.refinement import check_refinable
 from seqvae.models.scores import Scores
-from seqvae.types import Batch
+from seqvae.types import Batch, Latent
 
 DECODING_SAMPLES = 20
 
 
 def evaluate_model(
-    model: Model, data: NeuralData, *, split: str, num_samples: int, seed: int
+    model: Model,
+    data: NeuralData,
+    *,
+    split: str,
+    num_samples: int,
+    seed: int,
+    refine_steps: int = 0,
 ) -> dict[str, Any]:
     """Score a model, and the mean rate and smoothing + GLM on the same trials.
 
@@ -36,24 +50,52 @@ def evaluate_model(
         split: the trials to score.
         num_samples: posterior samples.
         seed: of the posterior samples.
+        refine_steps: steps of ``refine`` for each trial; 0: none.
 
     Returns:
-        ``elbo``, ``iwae``, ``kl/<latent>`` (nats per trial), ``log_likelihood`` (nats per entry),
+        ``elbo``, ``iwae``, ``kl/<latent>`` (nats per trial), ``log_evidence`` or
+        ``laplace_evidence`` where the model knows them, ``log_likelihood`` (nats per entry),
         ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2``, ``behavior_r2``, as far as the
         data allow. Under ``baselines`` the same for the mean rate and smoothing + GLM, and, where
         the truth is known, for the true rates. Under ``gain``, for counts, how much better than
         each baseline the model predicts what it did not see, paired over trials: ``mean`` and
-        ``standard_error`` in bits per spike.
+        ``standard_error`` in bits per spike. Under ``latents``, for each Gaussian latent, how much
+        of it is used, the fields of ``LatentUse``, and of these also ``active_units/<latent>``.
+        With ``refine_steps`` ``elbo_refined``, which is to ``heldin_elbo`` what the refined
+        posterior is to the encoder's, their difference by the same noise, ``amortisation_gap``
+        (nats per trial), and all scores of the refined posterior under ``refined``.
+
+    Raises:
+        InputError: if the model cannot be refined.
     """
+    if refine_steps > 0:
+        check_refinable(model)
     trials = data.trials(split)
-    row = _Row(model, data)
+    row, refined, uses = _Row(model, data), _Row(model, data), dict[str, AggregatePosterior]()
     with deterministic(model, seed):
         for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
             batch = batch.to(model.null_counts.device)
             output = model(batch, num_samples)
             row.scores.update(output, batch)
+            for name, value in model.evidence(batch).items():
+                row.scores.add(name, value)
             row.add_mean(output.emission.mean.mean(dim=0), batch)
+            for name, latent in output.latents.items():
+                _add_use(uses, name, latent, num_encoded=batch.observed.shape[1])
+            if refine_steps > 0:
+                assert isinstance(model, AmortisedModel)
+                found = refine(model, batch, num_steps=refine_steps, seed=seed)
+                row.scores.add("elbo_refined", found.elbo)
+                row.scores.add("amortisation_gap", found.amortisation_gap)
+                with torch.random.fork_rng():
+                    output = model.answer(found.encoding, batch, num_samples)
+                refined.scores.update(output, batch)
+                refined.add_mean(output.emission.mean.mean(dim=0), batch)
     metrics: dict[str, Any] = {"split": split, "num_trials": len(trials)} | row.compute()
+    metrics |= {"refined": refined.compute()} if refine_steps > 0 else {}
+    used = {name: use.compute() for name, use in uses.items()}
+    metrics |= {f"active_units/{name}": use.active_units for name, use in used.items()}
+    metrics["latents"] = {name: use._asdict() for name, use in used.items()}
 
     def factors(word: str) -> np.ndarray:
         samples = min(num_samples, DECODING_SAMPLES)
@@ -66,6 +108,30 @@ def evaluate_model(
     gains = {name: row.gain_over(other) for name, (other, _) in baselines.items()}
     metrics["gain"] = {name: gain._asdict() for name, gain in gains.items() if gain is not None}
     return metrics
+
+
+def _add_use(
+    uses: dict[str, AggregatePosterior], name: str, latent: Latent, *, num_encoded: int
+) -> None:
+    """Add a batch to the use of a latent, if it is a Gaussian one, or a point, of trials or bins.
+
+    Forecast bins, where the posterior is the prior, and padding do not count.
+    """
+    posterior, prior = bare(latent.posterior), bare(latent.prior)
+    if not isinstance(posterior, Normal | PathGaussian | Joint | Delta):
+        return
+    if not isinstance(prior, Normal | GaussianAR1):
+        return
+    found = latent_moments(latent)
+    own = torch.stack([found.mean, found.sd.square()])
+    expected = torch.stack([prior.mean, prior.variance])[:, None].expand_as(own)
+    if latent.mask is not None:
+        kept = latent.mask[:, :num_encoded]
+        own, expected = (part[:, :, :num_encoded][:, kept] for part in (own, expected))
+    divergence = kl_by_dimension(latent).mean(dim=0)
+    if name not in uses:
+        uses[name] = AggregatePosterior(own.shape[-1], divergence.shape[-1]).to(own.device)
+    uses[name].update(own, expected, divergence)
 
 
 class Gain(NamedTuple):

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqvae.data import NeuralData
+from seqvae.distributions import DiscreteMarkovChain
 from seqvae.models import Model
 from seqvae.objectives import bound, has_elbo
 from seqvae.types import Batch, DataSpec, Latent, Output
@@ -124,6 +125,9 @@ def summarize(output: Output, batch: Batch, *, bin_width: float | None) -> dict[
         mean, sd = latent_moments(latent)
         values[f"{latent_name}_mean"] = fill(mean, latent, batch)
         values[f"{latent_name}_sd"] = fill(sd, latent, batch)
+        if isinstance(latent.posterior, DiscreteMarkovChain):
+            likeliest = mean.argmax(-1, keepdim=True).to(mean)
+            values[latent_name] = fill(likeliest, latent, batch)[..., 0]
     if has_elbo(output):
         values["elbo"] = bound(output, batch).elbo()
     return {key: value.float().cpu().numpy() for key, value in values.items()}

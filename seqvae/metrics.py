@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -149,6 +150,81 @@ class R2(SumMetric):
         # what is left of a constant truth is the rounding of these two sums
         varies = variation > 1e-12 * self.truth_squared
         return (1 - self.residual_squared / variation)[varies].mean()
+
+
+class LatentUse(NamedTuple):
+    """How much of a latent a model uses; a number for each dimension stands in a list.
+
+    Attributes:
+        active_units: dimensions whose posterior mean varies over the data, variance above 0.01
+            [Burda et al. 2016].
+        variance_of_mean: that variance.
+        kl: KL from the prior in nats per trial; one number where it does not separate.
+        aggregate_mean: mean of the aggregate posterior, the mean of q(z | x) over the data.
+        aggregate_std: its standard deviation; where learning did well, both are the prior's.
+        aggregate_kl: KL, in nats, of the Gaussian with the moments of the aggregate posterior from
+            that of the prior, dimension by dimension and summed; for a Gaussian prior the aggregate
+            posterior itself is at least as far from it.
+    """
+
+    active_units: int
+    variance_of_mean: list[float]
+    kl: list[float]
+    aggregate_mean: list[float]
+    aggregate_std: list[float]
+    aggregate_kl: float
+
+
+class AggregatePosterior(SumMetric):
+    """Gathers the moments of a latent over all trials, and bins, of a data set.
+
+    Args:
+        latent_dim: size of the latent.
+        num_separate: dimensions into which its KL separates.
+    """
+
+    sums: Tensor
+    kl: Tensor
+    num_points: Tensor
+    num_trials: Tensor
+
+    def __init__(self, latent_dim: int, num_separate: int) -> None:
+        super().__init__()
+        self._add_sum("sums", 5, latent_dim)
+        self._add_sum("kl", num_separate)
+        self._add_sum("num_points")
+        self._add_sum("num_trials")
+
+    def update(
+        self,
+        posterior: Float[Tensor, "two point latent"],
+        prior: Float[Tensor, "two point latent"],
+        kl: Float[Tensor, "batch dimension"],
+    ) -> None:
+        """Add means and variances of some points, a trial or bin each, and the KL of the trials."""
+        mean, variance = posterior.double()
+        prior_mean, prior_variance = prior.double()
+        prior_square = prior_mean.square() + prior_variance
+        parts = (mean, mean.square(), variance, prior_mean, prior_square)
+        self.sums += torch.stack([part.sum(dim=0) for part in parts])
+        self.kl += kl.sum(dim=0, dtype=torch.float64)
+        self.num_points += len(mean)
+        self.num_trials += len(kl)
+
+    def compute(self) -> LatentUse:
+        """Return how much of the latent is used."""
+        mean, square, variance, prior_mean, prior_square = self.sums / self.num_points
+        spread = (square - mean.square()).clamp_min(0)
+        total, prior_variance = spread + variance, prior_square - prior_mean.square()
+        ratio, shift = total / prior_variance, (mean - prior_mean).square() / prior_variance
+        return LatentUse(
+            int((spread > 0.01).sum()),
+            spread.tolist(),
+            (self.kl / self.num_trials).tolist(),
+            mean.tolist(),
+            total.sqrt().tolist(),
+            float(0.5 * (ratio - 1 - ratio.log() + shift).sum()),
+        )
 
 
 class MeanPerTrial(SumMetric):

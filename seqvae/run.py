@@ -96,6 +96,8 @@ class Run:
         if self._model is None:
             factory = self._build("model", ModelFactory, trust)
             model = build_model(factory, self.spec)
+            num_trials = sum(self.provenance["data"]["num_trials"].values())
+            model.make_room(num_trials, self.spec.num_encoded_bins)
             load_weights(self.files.weights, model)
             model.seed = self.seed
             self._model = model

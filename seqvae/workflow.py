@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -127,7 +128,7 @@ def infer(
         Dataset with dims trial, time (s), neuron, factor; variables ``rates`` (Hz) or ``mean``,
         ``factors``, ``<latent>_mean``, each with its ``_sd``, and ``elbo`` (nats per trial).
     """
-    run, data, model = _open(run, data, trust)
+    run, data, model = open_run(run, data, trust)
     _check_num_samples(num_samples)
     trials = data.trials(split)
     if out is not None:
@@ -155,6 +156,7 @@ def evaluate(
     *,
     split: str | None = None,
     num_samples: int = 50,
+    refine_steps: int = 0,
     out: str | None = None,
     trust: bool = False,
 ) -> dict[str, Any]:
@@ -165,23 +167,35 @@ def evaluate(
         data: other data than the run was trained on; None takes those.
         split: the trials to score; None takes test if there is one, else val.
         num_samples: posterior samples.
+        refine_steps: steps by which the posterior of each trial is refined from the encoder's
+            answer on, to tell what amortised inference loses; 0: not at all.
         out: JSON file to write.
         trust: allow the run's config to import classes from anywhere.
 
     Returns:
         ``elbo`` and ``iwae`` (nats per trial), ``log_likelihood`` (nats per entry),
         ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2`` and ``behavior_r2`` as far as the
-        data allow, and the same under ``baselines`` for the mean rate and smoothing + GLM.
+        data allow, and the same under ``baselines`` for the mean rate and smoothing + GLM. With
+        ``refine_steps`` also ``elbo_refined`` and ``amortisation_gap`` (nats per trial).
     """
-    run, data, model = _open(run, data, trust)
+    run, data, model = open_run(run, data, trust)
     _check_num_samples(num_samples)
+    if refine_steps < 0:
+        raise InputError(f"refine_steps must be at least 0, got {refine_steps}")
     if out is not None:
         _check_writable(out)
     if split is None:
         split = next((word for word in ("test", "val") if word in data.split), "all")
-    metrics = evaluate_model(model, data, split=split, num_samples=num_samples, seed=run.seed)
+    metrics = evaluate_model(
+        model,
+        data,
+        split=split,
+        num_samples=num_samples,
+        refine_steps=refine_steps,
+        seed=run.seed,
+    )
     if out is not None:
-        write_text(out, json.dumps(_without_nan(metrics), indent=2) + "\n")
+        write_text(out, json.dumps(without_nan(metrics), indent=2) + "\n")
     return metrics
 
 
@@ -216,14 +230,20 @@ def check(data: NeuralData) -> dict[str, Any]:
     return summary
 
 
-def _open(run: Run | str, data: NeuralData | None, trust: bool) -> tuple[Run, NeuralData, Any]:
+def open_run(run: Run | str, data: NeuralData | None, trust: bool) -> tuple[Run, NeuralData, Any]:
+    """Return a run, the data to look at (its own, or others that fit it), and its model."""
     run = run if isinstance(run, Run) else Run(run)
     model = run.model(trust=trust)
     if data is None:
         return run, run.data(trust=trust), model
     data.setup()
     data.recording.require(model.observation.data_kind)
-    return run, data.adapted(run.spec), model
+    known = data.recording.checksum == run.provenance["data"]["checksum"]
+    data = data.adapted(run.spec)
+    if model.keeps_trials and not known:
+        model = copy.deepcopy(model)
+        model.make_room(data.recording.num_trials, data.spec.num_encoded_bins)
+    return run, data, model
 
 
 def _check_num_samples(num_samples: int) -> None:
@@ -241,12 +261,12 @@ def _check_writable(out: str) -> None:
         raise InputError(f"out: the folder {str(parent)!r} cannot be written")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Write NaN as null: JSON has no other word for what is not known."""
     if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

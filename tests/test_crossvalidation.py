@@ -24,6 +24,7 @@ from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.scoring import seen_data
 from seqvae.data import Recording
 from seqvae.data.sources import Arrays
+from seqvae.encoders import FreeGaussian
 from seqvae.learning import default_learner
 from seqvae.models import PCA, VAE, LinearDynamics, Model
 from seqvae.observations import Gaussian
@@ -395,6 +396,8 @@ def test_killed_grid_goes_on_to_the_same_table(jobs, tmp_path):
           "learners": {}}, "models.b reads real and models.a counts"),
         ({"models": {"a": partial(LinearDynamics, inference="exact")}, "learners": {}},
          "models.a: inference is exact"),
+        ({"models": {"a": partial(VAE, encoder=FreeGaussian)}, "learners": {"a": tiny_learner()}},
+         "models.a: a posterior of each trial's own says nothing of new trials"),
         ({"trial_folds": 100}, "trial_folds: 100 folds of 24 trials"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"num_samples": 0}, "num_samples must be at least 1"),

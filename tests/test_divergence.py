@@ -11,6 +11,7 @@ from torch.distributions import (
     Gumbel,
     Independent,
     Laplace,
+    LowRankMultivariateNormal,
     MultivariateNormal,
     Normal,
     StudentT,
@@ -22,10 +23,14 @@ from seqvae.distributions import (
     Delta,
     GaussianAR1,
     PathGaussian,
+    entropy,
     gaussian_kl,
     kl,
+    kl_by_dimension,
     kl_terms,
+    log_density,
     log_ratio,
+    multivariate_gaussian_kl,
 )
 from seqvae.errors import InputError
 from seqvae.types import Latent
@@ -222,13 +227,121 @@ def test_multivariate_normals_use_torchs_closed_form_and_the_mask() -> None:
 
 
 def test_pair_without_closed_form_falls_back_to_the_log_ratio_on_the_same_sample() -> None:
-    covariance = torch.tensor([[1.0, 0.6], [0.6, 1.5]])
-    correlated = MultivariateNormal(torch.tensor([[0.5, -1.0]]), covariance)
-    standard = Normal(torch.zeros(2), torch.ones(2))
-    latent = Latent(correlated, standard, correlated.rsample((40_000,)))
+    tails, standard = StudentT(torch.full((1, 2), 9.0)), Normal(torch.zeros(2), torch.ones(2))
+    latent = Latent(tails, standard, tails.rsample((40_000,)))
     torch.testing.assert_close(kl(latent), log_ratio(latent))
-    exact = kl_divergence(correlated, MultivariateNormal(torch.zeros(2), torch.eye(2)))
-    assert_mean_is(kl(latent)[:, 0], exact.item())
+    grid = torch.linspace(-60, 60, 200_001)
+    ratio = tails.log_prob(grid[:, None])[:, 0] - standard.log_prob(grid[:, None])[:, 0]
+    density = tails.log_prob(grid[:, None])[:, 0].exp()
+    assert_mean_is(kl(latent)[:, 0], 2 * torch.trapezoid(density * ratio, grid).item())
+
+
+def random_scale(*leading: int, dim: int = 3) -> torch.Tensor:
+    """Cholesky factors of covariances."""
+    below = 0.6 * torch.randn(*leading, dim, dim).tril(-1)
+    return below + torch.diag_embed(torch.rand(*leading, dim) + 0.2)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6), dim=st.integers(1, 6))
+def test_kl_of_any_two_gaussians_is_that_of_torch(seed: int, dim: int) -> None:
+    torch.manual_seed(seed)
+    q = MultivariateNormal(torch.randn(4, 5, dim), scale_tril=random_scale(4, 5, dim=dim))
+    p = MultivariateNormal(torch.randn(5, dim), scale_tril=random_scale(dim=dim))
+    found = multivariate_gaussian_kl(q.mean, q.scale_tril, p.mean, p.scale_tril)
+    torch.testing.assert_close(found, kl_divergence(q, p), rtol=1e-9, atol=1e-9)
+    same = multivariate_gaussian_kl(q.mean, q.scale_tril, q.mean, q.scale_tril)
+    torch.testing.assert_close(same, torch.zeros(4, 5), rtol=0, atol=1e-12)
+
+
+def joint_posteriors() -> list[Distribution]:
+    """Gaussians of one event a bin, (trial, time, latent) = (2, 6, 3)."""
+    mean = torch.randn(2, 6, 3)
+    return [
+        MultivariateNormal(mean, scale_tril=random_scale(2, 6)),
+        LowRankMultivariateNormal(mean, torch.randn(2, 6, 3, 1), torch.rand(2, 6, 3) + 0.1),
+    ]
+
+
+PRIORS = {
+    "normal": lambda: Normal(torch.zeros(6, 3), torch.tensor([0.5, 1.0, 2.0]).expand(6, 3)),
+    "full": lambda: MultivariateNormal(torch.zeros(6, 3), torch.eye(3) + 0.5),
+    "low-rank": lambda: LowRankMultivariateNormal(
+        torch.zeros(6, 3), torch.ones(6, 3, 1), torch.ones(6, 3)
+    ),
+    "chain": lambda: GaussianAR1(
+        torch.tensor([-0.1, -1.0, -3.0]), torch.tensor([1.0, 0.5, 2.0]), 6
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_kl_of_coupled_dimensions_is_the_mean_log_ratio(name: str) -> None:
+    prior = PRIORS[name]()
+    mask = torch.arange(6) < torch.tensor([6, 4])[:, None]
+    for posterior in joint_posteriors():
+        latent = Latent(posterior, prior, posterior.rsample((30_000,)), mask)
+        terms, ratio = kl_terms(latent), log_ratio(latent)
+        assert terms.shape == (30_000, 2, 6)
+        assert not terms[:, ~mask].any()
+        for i in range(2):
+            exact = kl(latent)[0, i].item()
+            assert exact > 0
+            assert_mean_is(ratio[:, i], exact)
+
+
+def test_diagonal_against_coupled_is_the_mean_log_ratio() -> None:
+    posterior = Normal(torch.randn(2, 6, 3), torch.rand(2, 6, 3) + 0.2)
+    prior = MultivariateNormal(torch.zeros(6, 3), torch.eye(3) + 0.5)
+    latent = Latent(posterior, prior, posterior.rsample((30_000,)))
+    for i in range(2):
+        assert_mean_is(log_ratio(latent)[:, i], kl(latent)[0, i].item())
+
+
+def test_a_diagonal_covariance_told_as_a_full_one_has_the_same_kl() -> None:
+    alone = Normal(torch.randn(2, 6, 3), torch.rand(2, 6, 3) + 0.1)
+    joint = MultivariateNormal(alone.mean, scale_tril=torch.diag_embed(alone.stddev))
+    for prior in (
+        Normal(torch.zeros(6, 3), torch.ones(6, 3)),
+        GaussianAR1(torch.tensor([-0.1, -1.0, -3.0]), torch.ones(3), 6),
+    ):
+        sample = alone.rsample((2,))
+        one, other = (kl(Latent(q, prior, sample)) for q in (alone, joint))
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_dimensions_add_up_to_the_kl_where_it_separates() -> None:
+    mask = torch.arange(6) < torch.tensor([6, 4])[:, None]
+    prior = Normal(torch.zeros(6, 3), torch.ones(6, 3))
+    alone = Normal(torch.randn(2, 6, 3), torch.rand(2, 6, 3) + 0.1)
+    latent = Latent(alone, prior, alone.rsample((4,)), mask)
+    found = kl_by_dimension(latent)
+    assert found.shape == (4, 2, 3)
+    torch.testing.assert_close(found.sum(-1), kl(latent))
+    torch.testing.assert_close(found, kl_terms(latent).sum(2))
+    joint = joint_posteriors()[0]
+    coupled = Latent(joint, prior, joint.rsample((4,)), mask)
+    torch.testing.assert_close(kl_by_dimension(coupled), kl(coupled)[..., None])
+    start = Latent(
+        Normal(torch.randn(2, 3), 1.0), Normal(torch.zeros(3), 1.0), torch.randn(4, 2, 3)
+    )
+    torch.testing.assert_close(kl_by_dimension(start), kl_terms(start))
+
+
+def test_entropy_is_the_mean_of_minus_the_log_density() -> None:
+    mask = torch.arange(6) < torch.tensor([6, 4])[:, None]
+    prior = Normal(torch.zeros(6, 3), torch.ones(6, 3))
+    alone = Normal(torch.randn(2, 6, 3), torch.rand(2, 6, 3) + 0.1)
+    for posterior in (alone, *joint_posteriors()):
+        latent = Latent(posterior, prior, posterior.rsample((30_000,)), mask)
+        for i in range(2):
+            found = entropy(latent)
+            assert found.shape == (30_000, 2)
+            assert_mean_is(-log_density(posterior, latent)[:, i], found[0, i].item())
+    path = toy_latent(0.6, 40_000)
+    expected = NUM_STEPS * Normal(0.0, POSTERIOR_STD).entropy()
+    torch.testing.assert_close(entropy(path), expected.expand(40_000, 1))
+    assert_mean_is(-log_density(path.posterior, path), expected.item())
 
 
 def test_heavy_tails_against_a_chain_are_masked_step_by_step() -> None:
@@ -240,6 +353,13 @@ def test_heavy_tails_against_a_chain_are_masked_step_by_step() -> None:
         torch.tensor([-0.5]), torch.tensor([1.0]), 2
     ).log_prob(sample[:, 0, :2])
     torch.testing.assert_close(kl(Latent(posterior, prior, sample, mask))[:, 0], shorter)
+
+
+def test_a_path_against_heavy_tails_is_the_log_ratio() -> None:
+    mean, std = torch.randn(3, 2, 5, 4), torch.rand(3, 2, 5, 4) + 0.1
+    prior = Laplace(torch.zeros(5, 4), torch.ones(5, 4))
+    latent = Latent(PathGaussian(mean, std), prior, mean + std * torch.randn(3, 2, 5, 4))
+    torch.testing.assert_close(kl_terms(latent), log_ratio(latent))
 
 
 class Ramp(Gumbel):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from seqvae.errors import InputError
 from seqvae.evaluation import baseline_emission, evaluate_model, paired_gain
+from seqvae.models import VAE, LinearDynamics
 from tiny import SVAE, tiny_data
 
 
@@ -49,6 +52,60 @@ def test_gain_is_the_difference_of_the_scores_of_what_was_held_out():
         expected = found["co_bps"] - row["co_bps"]
         assert found["gain"][name]["mean"] == pytest.approx(expected, abs=1e-5)
         assert found["gain"][name]["standard_error"] > 0
+
+
+def test_evidence_that_a_model_knows_stands_beside_its_bound():
+    data = tiny_data()
+    data.setup()
+    torch.manual_seed(0)
+    for make, known in ((SVAE, False), (partial(LinearDynamics, latent_dim=2), True)):
+        model = make(data.spec)
+        model.initialize(data)
+        found = evaluate_model(model, data, split="val", num_samples=200, seed=0)
+        assert ("laplace_evidence" in found) == known
+    assert found["laplace_evidence"] == pytest.approx(found["heldin_elbo"], abs=0.5)
+
+
+@pytest.mark.parametrize("make", [SVAE, partial(VAE, latent_dim=3)], ids=["svae", "vae"])
+def test_refining_stands_beside_the_scores_and_changes_none_of_them(make):
+    data = tiny_data()
+    data.setup()
+    torch.manual_seed(0)
+    model = make(data.spec)
+    model.initialize(data)
+    plain = evaluate_model(model, data, split="val", num_samples=20, seed=0)
+    found = evaluate_model(model, data, split="val", num_samples=20, seed=0, refine_steps=40)
+    added = {"elbo_refined", "amortisation_gap", "refined"}
+    assert set(found) == set(plain) | added
+    assert {name: found[name] for name in plain} == plain
+    assert found["amortisation_gap"] > 0
+    assert found["elbo_refined"] > found["heldin_elbo"]
+    assert found["refined"]["heldin_elbo"] == pytest.approx(found["elbo_refined"], abs=3)
+
+
+def test_use_of_the_latents_is_told():
+    data = tiny_data()
+    data.setup()
+    torch.manual_seed(0)
+    model = SVAE(data.spec)
+    model.initialize(data)
+    found = evaluate_model(model, data, split="val", num_samples=5, seed=0)
+    assert set(found["latents"]) == {"initial_condition", "inferred_inputs"}
+    for name, use in found["latents"].items():
+        assert found[f"active_units/{name}"] == use["active_units"]
+        assert sum(use["kl"]) == pytest.approx(found[f"kl/{name}"], rel=1e-5)
+    linear = LinearDynamics(data.spec, latent_dim=2)
+    linear.initialize(data)
+    assert evaluate_model(linear, data, split="val", num_samples=2, seed=0)["latents"] == {}
+
+
+def test_a_model_without_an_encoder_is_not_refined():
+    data = tiny_data()
+    data.setup()
+    model = LinearDynamics(data.spec, latent_dim=2)
+    model.initialize(data)
+    with pytest.raises(InputError, match="set refine_steps to 0"):
+        evaluate_model(model, data, split="val", num_samples=2, seed=0, refine_steps=3)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from seqvae.encoders import Information, InformationEncoder, InformationMLP
 from seqvae.errors import InputError
 from seqvae.learning import EM
 from seqvae.models import FLDS, LinearDynamics
-from seqvae.objectives import bound, importance_weighted_bound
+from seqvae.objectives import Objective, bound, importance_weighted_bound, training_loss
 from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Poisson
 from seqvae.state_space import LinearStateSpace
 from seqvae.types import Batch, Latent
@@ -477,3 +477,14 @@ def test_a_run_does_not_need_the_run_it_started_from(tmp_path, capsys):
     shutil.rmtree(start)
     assert main(["evaluate", "--run", str(run), "--num_samples", "2"]) == 0
     assert "co_bps" in capsys.readouterr().out
+
+
+def test_score_function_trains_it():
+    objective = Objective(beta_steps=0, gradient="score_function", num_samples=4)
+    data = NeuralData(Arrays(torch.poisson(torch.full((8, 6, 5), 0.8)).numpy(), bin_width=0.02))
+    model = FLDS(data.spec, latent_dim=2, objective=objective)
+    model.initialize(data)
+    output = model(data.batch([0, 1, 2]), 4)
+    assert not output.latents["latents"].sample.requires_grad
+    training_loss(objective, output, data.batch([0, 1, 2]), step=0).value.backward()
+    assert all(p.grad is not None for p in model.encoder.parameters())

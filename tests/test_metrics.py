@@ -12,7 +12,14 @@ from scipy import stats
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
-from seqvae.metrics import R2, BitsPerSpike, LogLikelihood, MeanPerTrial, SumMetric
+from seqvae.metrics import (
+    R2,
+    AggregatePosterior,
+    BitsPerSpike,
+    LogLikelihood,
+    MeanPerTrial,
+    SumMetric,
+)
 
 NUM_TRIALS, NUM_BINS, NUM_NEURONS = 23, 7, 4
 
@@ -201,3 +208,43 @@ def test_only_scores_that_grow_with_quality_say_so() -> None:
 
 def test_states_are_not_part_of_a_models_weights() -> None:
     assert all(not metric.state_dict() for metric in members())
+
+
+def used(mean: Tensor, std: Tensor, prior_std: float = 1.0) -> AggregatePosterior:
+    """Some points, a trial each, in two unequal batches."""
+    metric = AggregatePosterior(mean.shape[1], mean.shape[1])
+    own = torch.stack([mean, std.square()])
+    prior = torch.stack([torch.zeros_like(mean), torch.full_like(mean, prior_std**2)])
+    for part in (slice(0, 10), slice(10, None)):
+        metric.update(own[:, part], prior[:, part], mean[part].abs())
+    return metric
+
+
+def test_units_are_active_where_the_posterior_mean_varies():
+    torch.manual_seed(0)
+    mean = torch.randn(500, 4) * torch.tensor([1.0, 0.3, 0.09, 0.0]) + 2.0
+    found = used(mean, torch.ones(500, 4)).compute()
+    assert found.active_units == 2
+    expected = mean.double().var(0, correction=0)
+    torch.testing.assert_close(torch.tensor(found.variance_of_mean).double(), expected)
+    torch.testing.assert_close(torch.tensor(found.kl).double(), mean.double().abs().mean(0))
+
+
+def test_aggregate_posterior_is_that_of_all_points():
+    torch.manual_seed(0)
+    mean, std = torch.randn(40, 2) + 0.5, torch.rand(40, 2) + 0.1
+    found = used(mean, std, prior_std=2.0).compute()
+    draws = (mean + std * torch.randn(20_000, 40, 2)).flatten(0, 1)
+    assert found.aggregate_mean == pytest.approx(draws.mean(0).tolist(), abs=0.01)
+    assert found.aggregate_std == pytest.approx(draws.std(0).tolist(), abs=0.01)
+    own = torch.distributions.Normal(
+        torch.tensor(found.aggregate_mean), torch.tensor(found.aggregate_std)
+    )
+    expected = torch.distributions.kl_divergence(own, torch.distributions.Normal(0.0, 2.0)).sum()
+    assert found.aggregate_kl == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_posterior_that_is_the_prior_uses_nothing():
+    found = used(torch.zeros(50, 3), torch.ones(50, 3)).compute()
+    assert found.active_units == 0
+    assert found.aggregate_kl == pytest.approx(0.0, abs=1e-12)

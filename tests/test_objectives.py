@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal
 
-from seqvae.distributions import Delta, PoissonLogRate, kl, log_ratio
+from seqvae.distributions import Delta, PoissonLogRate, entropy, kl, log_density, log_ratio
 from seqvae.objectives import (
     Objective,
     bound,
     has_elbo,
     importance_weighted_bound,
+    joint_plus_entropy,
     log_likelihood,
+    log_weights,
     ramp,
 )
 from seqvae.types import Batch, Latent, Output
@@ -112,6 +114,36 @@ def test_importance_weights_are_averaged_outside_the_logarithm(batch: Batch):
     expected = top + (log_weight - top).exp().mean(0).log()
     torch.testing.assert_close(importance_weighted_bound(output, batch), expected)
     assert (expected >= log_weight.mean(0)).all()
+
+
+def test_joint_plus_entropy_is_the_bound_where_the_samples_have_the_moments(batch: Batch):
+    """Two samples, a standard deviation to either side of the mean."""
+    output = make_output(batch, num_samples=2)
+    latents = {
+        name: latent._replace(
+            sample=latent.posterior.mean
+            + torch.tensor([1.0, -1.0]).double().reshape(2, *[1] * latent.posterior.mean.ndim)
+            * latent.posterior.stddev
+        )
+        for name, latent in output.latents.items()
+    }  # fmt: skip
+    output = replace(output, latents=latents)
+    torch.testing.assert_close(joint_plus_entropy(output, batch), bound(output, batch).elbo())
+    known = log_likelihood(output, batch) + 1
+    torch.testing.assert_close(
+        joint_plus_entropy(output, batch, likelihood=known), bound(output, batch).elbo() + 1
+    )
+
+
+def test_log_weights_are_joint_minus_posterior(batch: Batch):
+    output = make_output(batch)
+    expected = log_likelihood(output, batch)
+    for latent in output.latents.values():
+        expected = expected + log_density(latent.prior, latent)
+        expected = expected - log_density(latent.posterior, latent)
+    torch.testing.assert_close(log_weights(output, batch), expected)
+    torch.testing.assert_close(log_weights(output, batch, beta=0.0), log_likelihood(output, batch))
+    assert entropy(output.latents["path"]).shape == (3, 4)
 
 
 def test_a_point_has_no_kl_and_no_bound(batch: Batch):

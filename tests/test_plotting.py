@@ -302,7 +302,34 @@ def test_scatter_names_classes_and_scales_quantities():
     assert len(plotting.latent_scatter(latents).axes[0].collections) == 1
 
 
+def test_a_grid_shows_images_row_by_row_with_nothing_where_none_is_left():
+    images = np.arange(5 * 4 * 3, dtype=float).reshape(5, 4, 3)
+    axes = plotting.image_grid(images, columns=3).axes[0]
+    mosaic = np.ma.filled(axes.images[0].get_array(), np.nan)
+    assert mosaic.shape == (10, 12)
+    np.testing.assert_array_equal(mosaic[5:9, 4:7], images[4])
+    assert np.isnan(mosaic[5:, 8:]).all()
+
+
 @pytest.mark.parametrize("num_labels", [1, 10, 40])
 def test_each_category_has_its_own_colour(num_labels):
     colors = category_colors(np.arange(num_labels))
     assert len(set(colors.values())) == num_labels
+
+
+def test_states_are_coloured_by_the_likeliest_and_shaded_by_their_probability():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), (TRIALS, TIME))
+    data = results(num_factors=2).assign(
+        states=(("trial", "time"), probabilities.argmax(-1).astype(float)),
+        states_mean=(("trial", "time", "states_dim"), probabilities),
+    )
+    data["states"][5, 20:] = np.nan
+    figure = plotting.discrete_states(data)
+    assert len(figure.axes) == 3
+    (mesh,) = figure.axes[0].collections
+    shown = mesh.get_array().reshape(TRIALS, TIME)
+    np.testing.assert_array_equal(shown.filled(np.nan), data["states"].values)
+    opacity = np.stack([image.get_array()[0, :, 3] for image in figure.axes[1].images], -1)
+    np.testing.assert_allclose(opacity, 0.45 * probabilities[0])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]

@@ -131,6 +131,11 @@ def test_unusable_arguments_are_refused_before_any_work(run, tmp_path, verb):
         verb(run, out=str(tmp_path))
 
 
+def test_fewer_than_no_steps_of_refinement_are_refused(run):
+    with pytest.raises(InputError, match="refine_steps must be at least 0, got -1"):
+        evaluate(run, refine_steps=-1)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_recording_of_heldin_neurons_gives_the_same_posterior(runs, name):
     recording = LORENZ.load()

@@ -234,6 +234,10 @@ def _checked(
             with torch.random.fork_rng():
                 model = build_model(sized(factory, dim), data.spec)
                 model.initialize(data)
+                if model.keeps_trials:
+                    raise InputError(
+                        "a posterior of each trial's own says nothing of new trials; use an encoder"
+                    )
                 check_pair(learner, model)
                 learner.check(model, data)
     except InputError as error:

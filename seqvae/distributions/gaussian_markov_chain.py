@@ -20,6 +20,7 @@ from seqvae.linalg import (
     factorize,
     inverse_root,
     linear_recursion,
+    log_det_root,
 )
 
 
@@ -136,9 +137,39 @@ class GaussianMarkovChain(Distribution):
         diagonal = diagonal + functional.pad(of_next, (0, 0, 0, 0, 0, 1))
         gains = dynamics.expand(batch, links, size, size).transpose(0, 1)
         mean = linear_recursion(gains, terms.transpose(0, 1)[..., None])[..., 0].transpose(0, 1)
-        return cls(
+        chain = cls(
             mean, BlockTridiagonal(diagonal, lower), lengths=lengths, validate_args=validate_args
         )
+        if lengths is None:  # what elimination would find, without its rounding
+            precision = torch.cat([first[:, None], own], dim=1)
+            later = log_det_root(root).expand(shared, links)
+            log_det = torch.cat([log_det_root(initial_root).expand(shared)[:, None], later], dim=1)
+            gain = dynamics.expand(shared, links, size, size)
+            chain.conditionals = Conditionals(gain, precision, -log_det)
+        return chain
+
+    @classmethod
+    def from_information(
+        cls,
+        information: Float[Tensor, "batch time latent"],
+        precision: BlockTridiagonal,
+        *,
+        lengths: Int[Tensor, " batch"] | None = None,
+        validate_args: bool | None = None,
+    ) -> GaussianMarkovChain:
+        """Return the chain of density proportional to exp(h' z - z' P z / 2): mean P^-1 h.
+
+        Args:
+            information: h.
+            precision: P.
+            lengths: steps of each trial; None: all steps.
+            validate_args: as in the constructor.
+        """
+        chain = cls(information, precision, lengths=lengths, validate_args=validate_args)
+        mean = chain.factor.solve(chain.loc)
+        solved = cls(mean, chain.precision, lengths=lengths, validate_args=validate_args)
+        solved.factor = chain.factor
+        return solved
 
     @cached_property
     def factor(self) -> Factor:
@@ -205,6 +236,11 @@ class GaussianMarkovChain(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         return self.log_prob_terms(value).sum(-1)
+
+    def entropy_terms(self) -> Float[Tensor, "#batch time"]:
+        """Return the entropy of every step given the one before; they add up to ``entropy``."""
+        constant = self.loc.shape[-1] * (1 + math.log(2 * math.pi))
+        return torch.where(self.mask, 0.5 * (constant - self.conditionals.log_det), 0.0)
 
     def entropy(self) -> Float[Tensor, " batch"]:
         """Return the entropy of each path in nats."""

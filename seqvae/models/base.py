@@ -10,14 +10,17 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from seqvae.data import NeuralData
 from seqvae.data.loading import ShuffledBatches
+from seqvae.distributions import Delta
+from seqvae.errors import InputError
 from seqvae.models.model import Model
 from seqvae.models.scores import Scores
-from seqvae.objectives import Objective, bound, has_elbo
+from seqvae.objectives import Objective, has_elbo, training_loss
 from seqvae.seeds import step_seed
 from seqvae.types import Batch, DataSpec
 
@@ -83,6 +86,29 @@ class LatentVariableModel(Model, pl.LightningModule):
         centred = batch.observed - self.observed_mean
         return centred.div_(self.observed_scale).mul_(batch.observed_mask)
 
+    def draw(
+        self, posterior: Distribution, num_samples: int
+    ) -> Float[Tensor, "sample batch *event"]:
+        """Draw posterior samples as the objective's gradient needs them.
+
+        Raises:
+            InputError: if the posterior does not allow that gradient.
+        """
+        gradient, shape = self.objective.gradient, torch.Size((num_samples,))
+        if self.objective.uses_score:
+            if isinstance(posterior, Delta):
+                raise InputError(
+                    f"gradient {gradient!r} needs a posterior with a density, which a point has not"
+                )
+            return posterior.sample(shape)
+        if not posterior.has_rsample:
+            name = type(posterior).__name__
+            raise InputError(
+                f"gradient {gradient!r} cannot pass through samples of a posterior of type {name}; "
+                "use gradient 'score_function'"
+            )
+        return posterior.rsample(shape)
+
     def initialize(self, data: NeuralData) -> None:
         """Take the training means: null rates of the scores, start of the readout, input scale."""
         super().initialize(data)
@@ -143,11 +169,9 @@ class LatentVariableModel(Model, pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss and its terms by name, in nats per trial."""
-        beta = self.objective.beta_at(self.global_step)
         recurrent_l2 = self.objective.recurrent_l2_at(self.global_step)
-        output = self(batch)
-        terms = bound(output, batch)
-        loss = -terms.elbo(beta).mean()
+        output = self(batch, self.objective.num_samples)
+        loss, terms = training_loss(self.objective, output, batch, step=self.global_step)
         parts = {"log_likelihood": terms.log_likelihood.mean()}
         parts |= {f"kl/{name}": value.mean() for name, value in terms.kl.items()}
         if recurrent_l2 > 0 and self.recurrent_kernels:

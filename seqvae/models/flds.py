@@ -12,6 +12,7 @@ import torch
 import yaml
 from jaxtyping import Float
 from torch import Size, Tensor, nn
+from torch.distributions import Distribution
 from torch.nn import functional
 from torch.optim import AdamW
 
@@ -148,7 +149,7 @@ class FLDS(LatentVariableModel):
                 prior.precision.plus_diagonal(matrix),
                 validate_args=False,
             )
-            sample = posterior.rsample(Size((num_samples,))).to(self.offset.dtype)
+            sample = self.draw(posterior, num_samples).to(self.offset.dtype)
         return self._decoded(Latent(posterior, prior, sample, batch.time_mask))
 
     def sample(
@@ -163,11 +164,20 @@ class FLDS(LatentVariableModel):
         sample = prior.rsample(Size((1,))).to(self.offset.dtype)
         return self._decoded(Latent(prior, prior, sample))
 
+    def emission_given(
+        self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
+    ) -> Distribution:
+        """Decode a given path, ``latents`` (sample, batch, time, latent)."""
+        return self.observation(self._factors(latents["latents"]))
+
     def _decoded(self, latent: Latent) -> Output:
-        factors = latent.sample
-        if self.decoder is not None:
-            factors = torch.cat([factors, self.decoder(factors)], dim=-1)
+        factors = self._factors(latent.sample)
         return Output({"latents": latent}, factors, self.observation(factors))
+
+    def _factors(
+        self, path: Float[Tensor, "sample batch time latent"]
+    ) -> Float[Tensor, "sample batch time factor"]:
+        return path if self.decoder is None else torch.cat([path, self.decoder(path)], dim=-1)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the matrices of the networks, which weight decay may shrink, and all the rest.

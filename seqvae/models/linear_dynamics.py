@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
+from torch.distributions import Distribution
 from torch.nn import functional
 
 from seqvae.distributions import GaussianMarkovChain
@@ -130,6 +131,12 @@ class LinearDynamics(Model):
             sample = posterior.rsample(Size((num_samples,)))
         latent = Latent(posterior, prior, sample, batch.time_mask)
         return Output({"latents": latent}, sample, self.observation(sample))
+
+    def emission_given(
+        self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
+    ) -> Distribution:
+        """Read out a given path, ``latents`` (sample, batch, time, latent)."""
+        return self.observation(latents["latents"])
 
     def evidence(self, batch: Batch) -> dict[str, Float[Tensor, " batch"]]:
         """Return log p of what inference sees: exact, or by Laplace's approximation for counts."""

@@ -8,8 +8,10 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from seqvae.data import NeuralData
+from seqvae.errors import InputError
 from seqvae.observations import Observation
 from seqvae.types import Batch, DataSpec, Output
 
@@ -67,6 +69,19 @@ class Model(nn.Module, ABC):
             block = tuple(slice(0, min(size, its)) for size, its in sizes)
             own[block] = other[block].to(own)
         self.has_begun = True
+
+    def emission_given(
+        self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
+    ) -> Distribution:
+        """Return p(x | z) of given latents, such as ``forward`` answers as samples, by name.
+
+        With the prior it makes the joint density p(x, z), to which the posterior that ``forward``
+        answers is an approximation. Of the batch the external inputs and sizes are read.
+
+        Raises:
+            InputError: for a model that does not tell it.
+        """
+        raise InputError(f"{type(self).__name__} does not tell p(x | z) for latents that are given")
 
     def evidence(self, batch: Batch) -> dict[str, Float[Tensor, " batch"]]:
         """Return what is known of log p(x), x all that inference sees, by name, in nats per trial.

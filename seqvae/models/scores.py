@@ -55,11 +55,11 @@ class Scores:
         terms = bound(output, batch, likelihood=likelihood)
         if has_elbo(output):
             heldin = encoded[..., self._heldin].sum(dim=2).mean(dim=0)
-            self._add("elbo", terms.elbo())
-            self._add("heldin_elbo", Bound(heldin, terms.kl).elbo())
-            self._add("iwae", importance_weighted_bound(output, batch, likelihood=likelihood))
+            self.add("elbo", terms.elbo())
+            self.add("heldin_elbo", Bound(heldin, terms.kl).elbo())
+            self.add("iwae", importance_weighted_bound(output, batch, likelihood=likelihood))
         for name, value in terms.kl.items():
-            self._add(f"kl/{name}", value)
+            self.add(f"kl/{name}", value)
         # sample by sample: twice as fast as logsumexp, which passes over all samples five times
         log_prob = reduce(torch.logaddexp, log_probs) - math.log(len(log_probs))
         self.update_mean(output.emission.mean.mean(dim=0), log_prob, batch)
@@ -98,7 +98,8 @@ class Scores:
             if not absent.get(name, False)
         }
 
-    def _add(self, name: str, values: Float[Tensor, " batch"]) -> None:
+    def add(self, name: str, values: Float[Tensor, " batch"]) -> None:
+        """Add a score of its own of each trial, to be averaged over trials."""
         if name not in self.trial_terms:
             self.trial_terms[name] = MeanPerTrial()
         self._to(self.trial_terms, values)[name].update(values)

@@ -9,21 +9,19 @@ from typing import ClassVar, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.optim import AdamW
 
 from seqvae.distributions import PathGaussian
 from seqvae.distributions.stepwise import prior_conditional
-from seqvae.encoders import Encoder, TrialGRU
+from seqvae.encoders import Encoder, FreeGaussian, TrialGRU
 from seqvae.errors import InputError
 from seqvae.generators import GRU, Generator
-from seqvae.models.base import (
-    DEFAULT_SCHEDULE,
-    LatentVariableModel,
-    OptimizerFactory,
-    ScheduleFactory,
-)
+from seqvae.models.amortised import AmortisedModel, Encoding
+from seqvae.models.base import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
 from seqvae.nn import SequenceGRU
 from seqvae.nn.controlled_decoder import ControlledDecoder
+from seqvae.nn.decoder_path import DecoderDraws
 from seqvae.nn.dropout import Dropout
 from seqvae.nn.recurrent import Recursion
 from seqvae.objectives import Objective
@@ -32,7 +30,7 @@ from seqvae.priors import AR1, LearnableNormal, Prior
 from seqvae.types import Batch, DataSpec, Latent, Output
 
 
-class SequentialVAE(LatentVariableModel):
+class SequentialVAE(AmortisedModel):
     """Sequential VAE: a generator network driven by inferred inputs (Sussillo et al. 2016).
 
     Encoding: q(initial condition | x) from a bidirectional GRU; e_t from a second one.
@@ -61,7 +59,8 @@ class SequentialVAE(LatentVariableModel):
         recursion: "fused" runs the recurrences by hand-written passes; "loop" gives the same
             numbers by the readable loop that defines them, can be differentiated twice, and serves
             generators that are not a GRU in any case.
-        encoder: factory (input_dim, latent_dim) -> per-trial encoder of the initial condition.
+        encoder: factory (input_dim, latent_dim) -> per-trial encoder of the initial condition, or
+            its free posterior; the inferred inputs have their controller in either case.
         generator: factory (input_dim, state_dim) -> generator.
         initial_condition_prior: factory (latent_dim) -> prior of the initial condition.
         inferred_input_prior: factory (latent_dim) -> prior of u.
@@ -89,7 +88,7 @@ class SequentialVAE(LatentVariableModel):
         dropout: float = 0.3,
         state_clip: float = 5.0,
         recursion: Recursion = "fused",
-        encoder: Callable[[int, int], Encoder] = TrialGRU,
+        encoder: Callable[[int, int], Encoder] | Callable[[int, int], FreeGaussian] = TrialGRU,
         generator: Callable[[int, int], Generator] = GRU,
         initial_condition_prior: Callable[[int], Prior] = LearnableNormal,
         inferred_input_prior: Callable[[int], Prior] = AR1,
@@ -122,7 +121,7 @@ class SequentialVAE(LatentVariableModel):
         self.state_clip = state_clip
         self.dropout = Dropout(dropout)
         self.encoder = encoder(spec.num_heldin, initial_condition_dim)
-        if causal and self.encoder.num_bins is None:
+        if causal and (isinstance(self.encoder, FreeGaussian) or self.encoder.num_bins is None):
             raise InputError(
                 "causal=True needs an encoder of the initial condition that reads only the first "
                 "bins, e.g. encoder TrialGRU with num_bins 10"
@@ -154,25 +153,58 @@ class SequentialVAE(LatentVariableModel):
             if isinstance(module, SequenceGRU):
                 module.recursion = recursion
 
-    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
-        """Infer initial condition and inputs, draw samples and decode them; see the class."""
+    def encode(self, batch: Batch) -> Encoding:
+        """Return the posterior of ``initial_condition``, and e_t as ``controller_inputs``."""
         observed = self.dropout(self.standardized(batch))
         # laid out by time, as the recurrences read it
         observed = observed.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        posterior = self.encoder(observed, batch.observed_mask, batch.lengths)
+        posterior = self.posterior(observed, batch)
         if len(posterior.batch_shape + posterior.event_shape) != 2:
             raise InputError(
                 f"encoder {type(self.encoder).__name__} answers with one latent a time bin, but a "
                 "SequentialVAE needs one a trial; use encoder TrialGRU"
             )
-        prior = self.initial_condition_prior((self.initial_condition_dim,), self.spec.bin_width)
-        sample = posterior.rsample(torch.Size((num_samples,)))
-        latents = {"initial_condition": Latent(posterior, prior, sample)}
-        encoding = observed.new_zeros(len(batch), 0, 0)
+        encoding: Encoding = {"initial_condition": posterior}
         if self.controller_encoder is not None:
             lag = self.controller_lag
-            encoding = self.controller_encoder(observed, batch.lengths, lag=lag).states
-        return self._decode(latents, sample, encoding, batch)
+            states = self.controller_encoder(observed, batch.lengths, lag=lag).states
+            encoding["controller_inputs"] = states
+        return encoding
+
+    def answer(self, encoding: Encoding, batch: Batch, num_samples: int = 1) -> Output:
+        """Draw initial conditions and run the decoder from them; see the class."""
+        posterior = encoding["initial_condition"]
+        assert isinstance(posterior, Distribution)
+        prior = self.initial_condition_prior((self.initial_condition_dim,), self.spec.bin_width)
+        sample = self.draw(posterior, num_samples)
+        latents = {"initial_condition": Latent(posterior, prior, sample)}
+        states = encoding.get("controller_inputs", batch.observed[..., :0, :0])
+        assert isinstance(states, Tensor)
+        return self._decode(latents, sample, states, batch)
+
+    def emission_given(
+        self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
+    ) -> Distribution:
+        """Run the generator from a given ``initial_condition``, driven by ``inferred_inputs``."""
+        state, inputs = self._initial_state(latents["initial_condition"]), batch.inputs
+        unseen = batch.observed[..., :0, :0]
+        if self.inferred_input_dim == 0:
+            return self.observation(self.decoder(state, unseen, inputs).factors)
+        drive = latents["inferred_inputs"]
+        still, one = drive.new_zeros(drive.shape[-1]), drive.new_ones(drive.shape[-1])
+        path = self.decoder(
+            state,
+            unseen,
+            inputs,
+            prior_step=lambda *_: (still, one),  # so that what is drawn is the noise itself
+            draws=DecoderDraws(drive.permute(2, 3, 0, 1)),
+        )
+        return self.observation(path.factors)
+
+    def make_room(self, num_trials: int, num_encoded_bins: int) -> None:
+        """Start the free posterior anew, one for each trial."""
+        if isinstance(self.encoder, FreeGaussian):
+            self.encoder.make_room(num_trials)
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
@@ -201,6 +233,11 @@ class SequentialVAE(LatentVariableModel):
         latents = {"initial_condition": Latent(prior, prior, sample)}
         return self._decode(latents, sample, empty[..., :0], batch)
 
+    def _initial_state(
+        self, initial_condition: Float[Tensor, "sample batch latent"]
+    ) -> Float[Tensor, "sample batch state"]:
+        return self.initial_state(initial_condition).clamp(-self.state_clip, self.state_clip)
+
     def _decode(
         self,
         latents: dict[str, Latent],
@@ -209,14 +246,18 @@ class SequentialVAE(LatentVariableModel):
         batch: Batch,
     ) -> Output:
         """Run the decoder from the initial condition and gather the output."""
-        state = self.initial_state(initial_condition).clamp(-self.state_clip, self.state_clip)
+        state = self._initial_state(initial_condition)
         num_bins, inferred_input_dim = batch.inputs.shape[1], self.inferred_input_dim
         if self.inferred_input_prior is None:
             path = self.decoder(state, encoding, batch.inputs)
         else:
             prior = self.inferred_input_prior((num_bins, inferred_input_dim), self.spec.bin_width)
             path = self.decoder(
-                state, encoding, batch.inputs, prior_step=partial(prior_conditional, prior)
+                state,
+                encoding,
+                batch.inputs,
+                prior_step=partial(prior_conditional, prior),
+                constant_inputs=self.objective.uses_score,
             )
             posterior = PathGaussian(path.input_mean, path.input_std, validate_args=False)
             latents["inferred_inputs"] = Latent(

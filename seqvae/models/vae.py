@@ -13,14 +13,10 @@ from torch.distributions import Distribution
 from torch.optim import AdamW
 
 from seqvae.distributions.stepwise import prior_conditional
-from seqvae.encoders import MLP, Encoder
+from seqvae.encoders import MLP, Encoder, FreeGaussian
 from seqvae.errors import InputError
-from seqvae.models.base import (
-    DEFAULT_SCHEDULE,
-    LatentVariableModel,
-    OptimizerFactory,
-    ScheduleFactory,
-)
+from seqvae.models.amortised import AmortisedModel, Encoding
+from seqvae.models.base import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
 from seqvae.nn import mlp
 from seqvae.nn.dropout import Dropout
 from seqvae.objectives import Objective
@@ -29,14 +25,16 @@ from seqvae.priors import Prior, StandardNormal
 from seqvae.types import Batch, DataSpec, Latent, Output
 
 
-class VAE(LatentVariableModel):
+class VAE(AmortisedModel):
     """Variational autoencoder with one latent a time bin (Kingma & Welling 2014).
 
     z_t ~ p(z);  f_t = MLP(z_t);  x_t ~ p(x | f_t);  q(z_t | x) from the encoder.
 
     Forecast bins have no posterior: there z_t is drawn from the prior (given z_{t-1}, if the prior
     has a memory). With a recurrent encoder (``BinGRU``) and an ``AR1`` prior the latents have a
-    time course; with ``MLP`` and ``StandardNormal`` each bin stands on its own.
+    time course; with ``MLP`` and ``StandardNormal`` each bin stands on its own. With a
+    ``DeltaHead`` the encoder answers with a point: an autoencoder. ``FreeGaussian`` in place of an
+    encoder is mean-field inference, a mean and a standard deviation for each trial and bin.
 
     Args:
         spec: facts of the data.
@@ -45,7 +43,7 @@ class VAE(LatentVariableModel):
         decoder_dims: layers of the decoder between latent and factors.
         dropout: probability with which an entry of the encoder's input or a unit of the decoder is
             dropped in training.
-        encoder: factory (input_dim, latent_dim) -> per-bin encoder.
+        encoder: factory (input_dim, latent_dim) -> per-bin encoder, or free posterior.
         prior: factory (latent_dim) -> prior.
         observation: factory (factor_dim, num_neurons) -> observation model.
         objective: weights of the bound's terms and their warm-up.
@@ -64,7 +62,7 @@ class VAE(LatentVariableModel):
         factor_dim: int = 64,
         decoder_dims: Sequence[int] = (),
         dropout: float = 0.1,
-        encoder: Callable[[int, int], Encoder] = MLP,
+        encoder: Callable[[int, int], Encoder] | Callable[[int, int], FreeGaussian] = MLP,
         prior: Callable[[int], Prior] = StandardNormal,
         observation: Callable[[int, int], Observation] = Poisson,
         objective: Objective = Objective(),  # noqa: B008 (frozen)
@@ -95,22 +93,38 @@ class VAE(LatentVariableModel):
         )
         self.observation = observation(factor_dim, spec.num_neurons)
 
-    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
-        """Infer z_t of every encoded bin, draw samples and decode them; see the class."""
-        observed = self.dropout(self.standardized(batch))
-        posterior = self.encoder(observed, batch.observed_mask, batch.lengths)
+    def encode(self, batch: Batch) -> Encoding:
+        """Return ``latent``, q(z_t | x) of every encoded bin."""
+        posterior = self.posterior(self.dropout(self.standardized(batch)), batch)
         if len(posterior.batch_shape + posterior.event_shape) != 3:
             raise InputError(
                 f"encoder {type(self.encoder).__name__} answers with one latent a trial, but a VAE "
                 "needs one a time bin; use encoder MLP or BinGRU"
             )
-        sample = posterior.rsample(torch.Size((num_samples,)))
+        return {"latent": posterior}
+
+    def answer(self, encoding: Encoding, batch: Batch, num_samples: int = 1) -> Output:
+        """Draw z_t of every encoded bin, let the prior go on, and decode; see the class."""
+        posterior = encoding["latent"]
+        assert isinstance(posterior, Distribution)
+        sample = self.draw(posterior, num_samples)
         num_encoded, num_bins = batch.observed.shape[1], batch.target.shape[1]
         prior = self.prior((num_encoded, self.latent_dim), self.spec.bin_width)
         latent = Latent(posterior, prior, sample, batch.time_mask[:, :num_encoded])
         path = self._continue(sample, num_bins) if num_bins > num_encoded else sample
         factors = self.decoder(path)
         return Output({"latent": latent}, factors, self.observation(factors))
+
+    def emission_given(
+        self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
+    ) -> Distribution:
+        """Decode given ``latent`` (sample, batch, time, latent)."""
+        return self.decode(latents["latent"])
+
+    def make_room(self, num_trials: int, num_encoded_bins: int) -> None:
+        """Start the free posterior anew, one for each trial and bin."""
+        if isinstance(self.encoder, FreeGaussian):
+            self.encoder.make_room(num_trials, num_encoded_bins)
 
     def decode(self, latent: Float[Tensor, "*leading latent"]) -> Distribution:
         """Return p(x | z) for given latents."""

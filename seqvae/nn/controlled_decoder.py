@@ -83,6 +83,7 @@ class ControlledDecoder(nn.Module):
         *,
         prior_step: Conditional | None = None,
         draws: DecoderDraws | None = None,
+        constant_inputs: bool = False,
     ) -> DecoderPath:
         """Run the recursion over all time bins of ``external``.
 
@@ -93,6 +94,8 @@ class ControlledDecoder(nn.Module):
             prior_step: t and u_{t-1} (None at the first bin) -> mean and std of p(u_t | u_{t-1});
                 None if there is no u.
             draws: noise and dropout masks; None draws them.
+            constant_inputs: no gradient passes through the sampled u_t, as the score function
+                wants it; by the loop.
         """
         if self.inferred_input_dim == 0:
             encoding = encoding[:, :0]
@@ -100,8 +103,8 @@ class ControlledDecoder(nn.Module):
         kernel = functional.normalize(self.factors.weight, dim=-1)
         cell = getattr(self.generator, "gru_cell", None)
         run = (initial_state, encoding, external, draws, kernel, prior_step)
-        if self.recursion == "loop" or cell is None:
-            return self._loop(*run)
+        if self.recursion == "loop" or cell is None or constant_inputs:
+            return self._loop(*run, constant_inputs)
         return self._run_fused(*run, cell)
 
     def draw(
@@ -138,6 +141,7 @@ class ControlledDecoder(nn.Module):
         draws: DecoderDraws,
         kernel: Float[Tensor, "factor state"],
         prior_step: Conditional | None,
+        constant_inputs: bool,
     ) -> DecoderPath:
         """Run the recursion as it is defined."""
         state = initial_state
@@ -175,6 +179,7 @@ class ControlledDecoder(nn.Module):
             else:
                 mean = std = noise[t]
             drawn = mean + std * noise[t]
+            drawn = drawn.detach() if constant_inputs else drawn
             drive = torch.cat([drawn, external[:, t].expand(*sampled, -1)], dim=-1)
             state = self.generator(drive, state)
             factors = functional.linear(_masked(state, draws.state_mask, t), kernel)

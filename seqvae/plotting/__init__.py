@@ -6,11 +6,15 @@ Every function returns a ``matplotlib.figure.Figure`` that belongs to no window 
 
 from seqvae.plotting.activity import rasters_and_rates as rasters_and_rates
 from seqvae.plotting.activity import rate_traces as rate_traces
+from seqvae.plotting.aggregate import aggregate_posterior as aggregate_posterior
 from seqvae.plotting.dimensions import dimension_curve as dimension_curve
+from seqvae.plotting.images import image_grid as image_grid
 from seqvae.plotting.images import image_manifold as image_manifold
 from seqvae.plotting.images import reconstructions as reconstructions
 from seqvae.plotting.latents import inferred_inputs as inferred_inputs
 from seqvae.plotting.latents import latent_scatter as latent_scatter
 from seqvae.plotting.latents import latents_3d as latents_3d
 from seqvae.plotting.learning import learning_curves as learning_curves
+from seqvae.plotting.posteriors import calibration as calibration
+from seqvae.plotting.posteriors import posterior_comparison as posterior_comparison
 from seqvae.plotting.states import discrete_states as discrete_states

@@ -22,10 +22,8 @@ def image_manifold(
         first: values of latent 1, rising to the right.
         second: values of latent 2, rising upwards.
     """
-    gap = ((0, 0), (0, 0), (0, 1), (0, 1))  # one pixel between the images
-    spaced = np.pad(images[::-1], gap, constant_values=np.nan)
-    num_rows, num_columns, height, width = spaced.shape
-    mosaic = spaced.transpose(0, 2, 1, 3).reshape(num_rows * height, num_columns * width)
+    mosaic = _mosaic(images[::-1])
+    height, width = images.shape[2] + 1, images.shape[3] + 1
     figure = new_figure(5.0, 0.25 + 4.75 * mosaic.shape[0] / mosaic.shape[1])
     axes = figure.add_subplot()
     axes.imshow(mosaic, cmap="gray", extent=(0, mosaic.shape[1], 0, mosaic.shape[0]))
@@ -67,3 +65,26 @@ def reconstructions(
                 spine.set_visible(False)
         grid[row, 0].set_ylabel(label, fontsize=NORMAL)
     return figure
+
+
+def image_grid(images: Float[np.ndarray, "image height width"], *, columns: int = 10) -> Figure:
+    """Images side by side, row by row, on one grey scale."""
+    num_rows = -(-len(images) // columns)
+    empty = np.full((num_rows * columns - len(images), *images.shape[1:]), np.nan)
+    filled = np.concatenate([images, empty]).reshape(num_rows, columns, *images.shape[1:])
+    mosaic = _mosaic(filled)
+    figure = new_figure(5.0, 5.0 * mosaic.shape[0] / mosaic.shape[1])
+    axes = figure.add_subplot()
+    axes.imshow(mosaic, cmap="gray")
+    axes.set_axis_off()
+    return figure
+
+
+def _mosaic(
+    images: Float[np.ndarray, "row column height width"],
+) -> Float[np.ndarray, "mosaic_height mosaic_width"]:
+    """Lay images out as one, a pixel apart."""
+    gap = ((0, 0), (0, 0), (0, 1), (0, 1))
+    spaced = np.pad(images, gap, constant_values=np.nan)
+    num_rows, num_columns, height, width = spaced.shape
+    return spaced.transpose(0, 2, 1, 3).reshape(num_rows * height, num_columns * width)

@@ -5,7 +5,11 @@ from seqvae.data.sources.base import RecordingSource as RecordingSource
 from seqvae.data.sources.digits import Digits as Digits
 from seqvae.data.sources.hdf5 import HDF5 as HDF5
 from seqvae.data.sources.hdf5 import write_hdf5 as write_hdf5
+from seqvae.data.sources.images import Images as Images
+from seqvae.data.sources.images import read_idx as read_idx
 from seqvae.data.sources.lorenz import Lorenz as Lorenz
 from seqvae.data.sources.npz import Npz as Npz
 from seqvae.data.sources.npz import write_npz as write_npz
 from seqvae.data.sources.paths import from_path as from_path
+from seqvae.data.sources.simulated import LinearSimulation as LinearSimulation
+from seqvae.data.sources.simulated import SimulatedLinearDynamics as SimulatedLinearDynamics

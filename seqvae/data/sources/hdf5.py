@@ -47,7 +47,7 @@ class HDF5(RecordingSource):
             raise InputError(f"source.path: {str(file)!r} is not an HDF5 file; check the path")
         try:
             with h5py.File(file, "r") as h:
-                entries = dict(h.attrs) | _datasets(h)
+                entries = dict(h.attrs) | datasets(h)
                 return read_recording(entries, self.keys, self.bin_width)
         except (OSError, RuntimeError) as error:
             raise InputError(
@@ -67,12 +67,12 @@ def write_hdf5(recording: Recording, path: str | Path) -> None:
                 h.create_dataset(name, data=array, compression="gzip", shuffle=True)
 
 
-def _datasets(group: Any) -> dict[str, Any]:
+def datasets(group: Any) -> dict[str, Any]:
     """Return the datasets of a group and its subgroups by path, hard links included."""
     found: dict[str, Any] = {}
     for name, item in group.items():
         if hasattr(item, "items"):
-            found |= {f"{name}/{path}": dataset for path, dataset in _datasets(item).items()}
+            found |= {f"{name}/{path}": dataset for path, dataset in datasets(item).items()}
         elif item is not None and item.shape is not None:  # a dangling link, an empty dataset
             found[name] = item
     return found

@@ -1,74 +1,18 @@
-"""The objective: the evidence lower bound, its terms by name, and the warm-up of its weights."""
+"""The evidence lower bound in its three forms, and the importance-weighted bound."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
 
-from seqvae.distributions import Delta, kl, log_ratio
+from seqvae.distributions import Delta, entropy, kl, log_density, log_ratio
 from seqvae.distributions.divergence import bare
-from seqvae.errors import InputError
 from seqvae.types import Batch, Output
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What training minimises: -(log-likelihood - beta KL) + recurrent_l2 * mean W^2, per trial.
-
-    The warm-ups are counted in optimiser steps, so the batch size does not change them. The
-    defaults end at beta = 1: the true evidence lower bound. Validation always uses beta = 1.
-
-    Attributes:
-        beta: final weight of the KL; other values than 1 make a beta-VAE (Higgins et al. 2017).
-        beta_start: step at which beta begins to rise from 0.
-        beta_steps: steps over which beta rises; 0 for the final value at once.
-        recurrent_l2: final weight (nats per trial) of the mean squared recurrent weight.
-        recurrent_l2_start: step at which this weight begins to rise from 0.
-        recurrent_l2_steps: steps over which it rises.
-    """
-
-    beta: float = 1.0
-    beta_start: int = 0
-    beta_steps: int = 300
-    recurrent_l2: float = 0.0
-    recurrent_l2_start: int = 0
-    recurrent_l2_steps: int = 300
-
-    def __post_init__(self) -> None:
-        for name in ("beta", "recurrent_l2", "beta_start", "beta_steps", "recurrent_l2_start",
-                     "recurrent_l2_steps"):  # fmt: skip
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be finite and at least 0, got {getattr(self, name)}")
-
-    def beta_at(self, step: int) -> float:
-        """Return the weight of the KL at an optimiser step."""
-        return self.beta * ramp(step, start=self.beta_start, steps=self.beta_steps)
-
-    def recurrent_l2_at(self, step: int) -> float:
-        """Return the weight of the L2 term at an optimiser step."""
-        return self.recurrent_l2 * ramp(
-            step, start=self.recurrent_l2_start, steps=self.recurrent_l2_steps
-        )
-
-    @property
-    def ramp_end(self) -> int:
-        """First step at which every weight has its final value."""
-        ends = [self.beta_start + self.beta_steps]
-        if self.recurrent_l2 > 0:
-            ends.append(self.recurrent_l2_start + self.recurrent_l2_steps)
-        return max(ends)
-
-
-def ramp(step: int, *, start: int, steps: int) -> float:
-    """Rise linearly from 0 at ``start`` to 1 at ``start + steps``."""
-    if step < start:
-        return 0.0
-    return 1.0 if step >= start + steps else (step - start) / steps
 
 
 class Bound(NamedTuple):
@@ -126,6 +70,51 @@ def has_elbo(output: Output) -> bool:
     return not any(isinstance(posterior, Delta) for posterior in posteriors)
 
 
+def joint_plus_entropy(
+    output: Output, batch: Batch, *, likelihood: Float[Tensor, "sample batch"] | None = None
+) -> Float[Tensor, " batch"]:
+    """Return the evidence lower bound as E_q[log p(x, z)] + H(q), in nats per trial.
+
+    The same number as ``bound(...).elbo()`` where the mean over q is exact; by samples it has the
+    noise of log p(z), too. Arguments as those of ``bound``.
+    """
+    joint = log_likelihood(output, batch) if likelihood is None else likelihood
+    for latent in output.latents.values():
+        joint = joint + log_density(latent.prior, latent) + entropy(latent)
+    return joint.mean(dim=0)
+
+
+def evidence_minus_kl(
+    log_evidence: Float[Tensor, " batch"], posterior: Distribution, truth: Distribution
+) -> Float[Tensor, " batch"]:
+    """Return the evidence lower bound as log p(x) - KL(q(z | x) || p(z | x)), in nats per trial.
+
+    Args:
+        log_evidence: log p(x), where it is known.
+        posterior: q(z | x); the first axis is the trial.
+        truth: p(z | x), of the same shape.
+    """
+    return log_evidence - kl_divergence(posterior, truth).flatten(1).sum(1)
+
+
+def log_weights(
+    output: Output,
+    batch: Batch,
+    *,
+    beta: float = 1.0,
+    likelihood: Float[Tensor, "sample batch"] | None = None,
+) -> Float[Tensor, "sample batch"]:
+    """Return log p(x | z) - beta (log q(z | x) - log p(z)) of each sample and trial, in nats.
+
+    At beta = 1 it is log p(x, z) / q(z | x): log p(x) itself, for every sample, where q is the true
+    posterior. Other arguments as those of ``bound``.
+    """
+    found = log_likelihood(output, batch) if likelihood is None else likelihood
+    for latent in output.latents.values():
+        found = found - beta * log_ratio(latent)
+    return found
+
+
 def importance_weighted_bound(
     output: Output, batch: Batch, *, likelihood: Float[Tensor, "sample batch"] | None = None
 ) -> Float[Tensor, " batch"]:
@@ -134,7 +123,5 @@ def importance_weighted_bound(
     log 1/K sum_k p(x, z_k) / q(z_k | x) with the K samples of ``output``; K = 1 is one-sample
     ELBO, and the bound tightens with K. Arguments as those of ``bound``.
     """
-    log_weights = log_likelihood(output, batch) if likelihood is None else likelihood
-    for latent in output.latents.values():
-        log_weights = log_weights - log_ratio(latent)
-    return torch.logsumexp(log_weights, dim=0) - math.log(log_weights.shape[0])
+    found = log_weights(output, batch, likelihood=likelihood)
+    return torch.logsumexp(found, dim=0) - math.log(len(found))
