@@ -224,6 +224,9 @@ def _describe(member: Any) -> str:
     found = parts(member)
     if found:
         return f"a class of {found[0].base.__name__}"
+    values = value_annotation(member)
+    if values is not None:
+        return f"{_describe(values)} for each NAME, as .NAME"
     if member in (None, type(None)):
         return "null"
     if isinstance(member, type) and typing.get_origin(member) is None:
