@@ -262,12 +262,12 @@ def _check_writable(out: str) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """Write NaN as null: JSON has no other word for what is not known."""
+    """Write NaN and infinity as null: JSON has no other word for what is no number."""
     if isinstance(value, dict):
         return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
         return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_counts(activity: np.ndarray) -> bool:

@@ -27,6 +27,7 @@ from seqvae.auditing.joint import frozen
 from seqvae.cli import main
 from seqvae.distributions import GaussianMarkovChain, log_ratio
 from seqvae.distributions.divergence import log_density
+from seqvae.encoders import FreeGaussian
 from seqvae.errors import InputError
 from seqvae.linalg import BlockTridiagonal
 from seqvae.models import FLDS, PCA, VAE, LinearDynamics, SequentialVAE
@@ -301,6 +302,8 @@ def test_sizes_that_do_not_fit_are_refused(arguments, sentence):
 def test_what_is_not_simulated_is_refused():
     with pytest.raises(InputError, match="2 external inputs"):
         simulation_based_calibration(LinearDynamics(SPEC))
+    with pytest.raises(InputError, match="a free posterior knows its own trials only"):
+        simulation_based_calibration(VAE(toy_spec(), latent_dim=2, encoder=FreeGaussian))
 
 
 @needs_sampler

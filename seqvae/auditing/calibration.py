@@ -72,7 +72,7 @@ def simulation_based_calibration(
             f"the model has {model.spec.num_inputs} external inputs, which are not simulated; "
             "calibrate a model without"
         )
-    if getattr(model, "keeps_trials", False):
+    if model.keeps_trials:
         raise InputError("a free posterior knows its own trials only; there is none of new ones")
     ranks: dict[str, list[np.ndarray]] = {}
     chunk = trials_per_chunk(model.spec, num_samples)

@@ -83,6 +83,11 @@ def audit(
     assert ids is not None
     for trial in chosen:
         batch = what_is_seen(data.batch(np.array([trial])), data.spec.heldin)
+        if model.keeps_trials and batch.observed.shape[1] < data.spec.num_encoded_bins:
+            raise InputError(
+                f"trial {ids[trial]} is shorter than the others, and its free posterior goes on; "
+                "audit trials of full length"
+            )
         start = perf_counter()
         reference = reference_posterior(
             model,

@@ -89,7 +89,7 @@ def _bands(
             axes.fill_between(
                 time, quantiles[low], quantiles[high], color=color, alpha=0.22, linewidth=0
             )
-        axes.plot(time, quantiles[2], color=color, linewidth=1.1, label=f"{name}: {SHOWN}")
+        axes.plot(time, quantiles[2], color=color, linewidth=2.2, label=f"{name}: {SHOWN}")
         return
     for edge in (0, 4):
         axes.plot(time, quantiles[edge], ":", color=color, linewidth=0.8, zorder=3)
