@@ -165,7 +165,8 @@ def table(metrics: Mapping[str, Any]) -> str:
     Below them, how much the model gains over each baseline, paired over trials.
     """
     told = [f"{name}: {value}" for name, value in metrics.items() if isinstance(value, str | int)]
-    columns = {"model": metrics, **metrics.get("baselines", {})}
+    refined = {"refined": metrics["refined"]} if "refined" in metrics else {}
+    columns = {"model": metrics, **refined, **metrics.get("baselines", {})}
     scores = {label: _cells(column) for label, column in columns.items()}
     names = list(dict.fromkeys(name for column in scores.values() for name in column))
     lines = [["", *scores]]

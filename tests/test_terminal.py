@@ -40,6 +40,11 @@ def test_table_has_a_column_for_each_baseline_and_a_row_for_each_score():
     ]
 
 
+def test_refined_scores_stand_beside_the_model():
+    lines = table({"elbo": -2.0, "refined": {"elbo": -1.5}, "baselines": {}}).splitlines()
+    assert lines == ["        model  refined", "elbo  -2.0000  -1.5000"]
+
+
 def test_help_reads_the_docstring():
     lines = help_text("fit", undocumented, {}).splitlines()
     assert lines[2] == "Do nothing much, slowly."
