@@ -415,6 +415,15 @@ def test_what_cannot_be_is_refused_and_nothing_written(settings, sentence, tmp_p
     assert not (tmp_path / "cv").exists()
 
 
+def test_matrix_with_gaps_is_refused_before_any_cell(tmp_path):
+    activity = LORENZ.load().activity.copy()
+    activity[3, 4, 2] = np.nan
+    data = NeuralData(Arrays(activity, bin_width=0.02))
+    with pytest.raises(InputError, match="activity has missing entries, which scheme 'gabriel'"):
+        crossvalidate(data, dims=[1], scheme="gabriel", out_dir=str(tmp_path / "cv"))
+    assert not (tmp_path / "cv").exists()
+
+
 def test_folder_of_other_data_is_refused(done):
     other = in_memory(replace(LORENZ, seed=1).load())
     with pytest.raises(InputError, match="holds the cells of other data"):

@@ -89,6 +89,23 @@ def test_autocorrelation_time_of_an_autoregression_is_that_of_theory(memory):
     assert autocorrelation_time(series) == pytest.approx((1 + memory) / (1 - memory), rel=0.1)
 
 
+def test_an_oscillation_remembers_as_long_as_it_lasts():
+    """A damped rotation has rho_k = r^k cos(k angle), whose absolute values are summed.
+
+    What has memory also has errors with memory: some lags past the end count, too.
+    """
+    generator = np.random.default_rng(0)
+    radius, angle = 0.95, 0.6
+    noise = generator.normal(size=(40, 1200)) + 1j * generator.normal(size=(40, 1200))
+    series = noise.copy()
+    for t in range(1, 1200):
+        series[:, t] = radius * np.exp(1j * angle) * series[:, t - 1] + noise[:, t]
+    lags = np.arange(1, 200)
+    expected = 1 + 2 * np.abs(radius**lags * np.cos(angle * lags)).sum()
+    found = autocorrelation_time(series.real[:, 200:, None])
+    assert 0.9 * expected < found < 1.5 * expected
+
+
 def test_data_without_time_have_no_memory():
     assert autocorrelation_time(np.random.default_rng(0).normal(size=(50, 1, 3))) == 1.0
 

@@ -14,6 +14,7 @@ import torch
 from seqvae.config import to_config
 from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, quiet, sized
 from seqvae.crossvalidation.division import Division
+from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
@@ -95,6 +96,7 @@ def make_plan(
     for name, factory in models.items():
         if is_matrix:
             check_size(division, dims[-1])
+            fold_errors(division, 0, 0, dims=[0])  # refuses what no matrix may hold
             fits[name] = (None, None, True)
             continue
         chosen = learners.get(name)
@@ -182,6 +184,10 @@ def checked_models(
     """
     if models is None and scheme == "gabriel":
         models = {"pca": PCA}
+    if models is not None and not isinstance(models, Mapping):
+        raise InputError(
+            f"models must map names to classes, e.g. {{'lds': LinearDynamics}}, got {models!r}"
+        )
     if not models:
         raise InputError("models: name at least one, e.g. {'lds': LinearDynamics}")
     for name, factory in models.items():

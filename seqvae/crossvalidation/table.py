@@ -139,6 +139,8 @@ def summarize(
     Raises:
         InputError: if a model has no dimension without failures.
     """
+    if not ((table["model"] == MEAN_RATE) & (table["status"] == "done")).any():
+        raise InputError("every cell failed; read the 'error' in the files under cells/")
     told: dict[str, Any] = {"unit": unit, "rule": rule, "models": {}}
     chosen: dict[str, tuple[Choice, Grid, np.ndarray]] = {}
     problems = []

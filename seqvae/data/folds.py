@@ -10,6 +10,8 @@ from jaxtyping import Float, Int, Shaped
 
 from seqvae.errors import InputError
 
+PATIENCE = 10
+
 
 class Stretch(NamedTuple):
     """A contiguous piece of one long recording: bins from ``start`` to before ``stop``."""
@@ -111,8 +113,9 @@ def windows(stretch: Stretch, longest: int) -> list[Stretch]:
 def autocorrelation_time(activity: Float[np.ndarray, "trial time neuron"]) -> float:
     """Return how many bins the activity takes to forget itself, the median over neurons.
 
-    tau = 1 + 2 sum_k rho_k, summed while rho_k > 0 (Geyer 1992, Stat. Sci. 7:473, in a simple
-    form); 1 for white noise. Missing entries are left out, trials are not joined.
+    tau = 1 + 2 sum_k |rho_k| over the lags whose autocorrelation rho exceeds twice its standard
+    error without memory, until ten lags in a row have none; 1 for white noise, and for an
+    oscillation as long as it lasts. Missing entries are left out, trials are not joined.
     """
     present = np.isfinite(activity)
     count = present.sum((0, 1))
@@ -122,16 +125,16 @@ def autocorrelation_time(activity: Float[np.ndarray, "trial time neuron"]) -> fl
     varies = variance > 0
     if not varies.any() or activity.shape[1] < 2:
         return 1.0
-    time, going = np.ones(activity.shape[2]), varies.copy()
+    time, silence = np.ones(activity.shape[2]), np.where(varies, 0, PATIENCE)
     for lag in range(1, activity.shape[1]):
-        pairs = (present[:, lag:] & present[:, :-lag]).sum((0, 1))
+        pairs = np.maximum((present[:, lag:] & present[:, :-lag]).sum((0, 1)), 1)
         product = (deviation[:, lag:] * deviation[:, :-lag]).sum((0, 1))
-        rho = product / np.maximum(pairs, 1) / np.where(varies, variance, 1.0)
-        # a correlation within its own error of none ends the sum
-        going &= rho > 2 / np.sqrt(np.maximum(pairs, 1))
-        if not going.any():
+        rho = np.abs(product / pairs / np.where(varies, variance, 1.0))
+        tells = (rho > 2 / np.sqrt(pairs)) & (silence < PATIENCE)
+        silence = np.where(tells, 0, np.minimum(silence + 1, PATIENCE))
+        if (silence == PATIENCE).all():
             break
-        time += np.where(going, 2 * rho, 0.0)
+        time += np.where(tells, 2 * rho, 0.0)
     return float(np.median(time[varies]))
 
 
