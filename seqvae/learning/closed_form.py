@@ -14,7 +14,7 @@ from seqvae.errors import InputError
 from seqvae.files import RunFiles
 from seqvae.learning.em import validation_scores
 from seqvae.learning.finishing import Row, write_figures, write_history
-from seqvae.learning.learner import Learner
+from seqvae.learning.learner import Learner, require_every_neuron
 from seqvae.models import LinearFactors
 from seqvae.state_space.threads import one_thread
 from seqvae.weights import save_weights
@@ -50,12 +50,7 @@ class ClosedForm(Learner):
         """
         if not (self.ridge >= 0 and math.isfinite(self.ridge)):
             raise InputError(f"ridge must be zero or positive, got {self.ridge}")
-        scored = data.batch(data.trials("train")).weight.sum((0, 1))
-        if not bool((scored > 0).all()):
-            neuron = int((scored == 0).nonzero()[0])
-            raise InputError(
-                f"activity: neuron {neuron} has no value in the training trials; leave it out"
-            )
+        require_every_neuron(data)
 
     def learn(
         self,

@@ -19,7 +19,7 @@ from seqvae.errors import InputError
 from seqvae.files import RunFiles
 from seqvae.inference import deterministic, trials_per_chunk
 from seqvae.learning.finishing import Row, write_figures, write_history
-from seqvae.learning.learner import Learner
+from seqvae.learning.learner import Learner, require_every_neuron
 from seqvae.models import LinearDynamics, Model
 from seqvae.models.linear_readout import Inference
 from seqvae.models.scores import Scores
@@ -136,12 +136,7 @@ class ExpectationMaximization(Learner):
         for name, number in (("tolerance", self.tolerance), ("ridge", self.ridge)):
             if not (number >= 0 and math.isfinite(number)):
                 raise InputError(f"{name} must be zero or positive, got {number}")
-        scored = data.batch(data.trials("train")).weight.sum((0, 1))
-        if not bool((scored > 0).all()):
-            neuron = int((scored == 0).nonzero()[0])
-            raise InputError(
-                f"activity: neuron {neuron} has no value in the training trials; leave it out"
-            )
+        require_every_neuron(data)
 
     def learn(
         self,

@@ -95,3 +95,17 @@ def _members() -> Iterator[type[Learner]]:
         kinds += kind.__subclasses__()
         if not isabstract(kind):
             yield kind
+
+
+def require_every_neuron(data: NeuralData) -> None:
+    """Refuse data in which a neuron has no value to learn from.
+
+    Raises:
+        InputError: naming the first such neuron.
+    """
+    scored = data.batch(data.trials("train")).weight.sum((0, 1))
+    if not bool((scored > 0).all()):
+        neuron = int((scored == 0).nonzero()[0])
+        raise InputError(
+            f"activity: neuron {neuron} has no value in the training trials; leave it out"
+        )
