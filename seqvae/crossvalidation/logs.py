@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqvae.errors import InputError
-from seqvae.learning.weights_and_biases import has_account
+from seqvae.learning.weights_and_biases import unprompted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +38,7 @@ def log_to_wandb(
 
     name = folder.resolve().name
     common: dict[str, Any] = {"project": project, "dir": str(folder), "group": name}
-    with _quiet_wandb():
+    with unprompted():
         if cells:
             for row in table.to_dict("records"):
                 title = "-".join(str(row[key]) for key in ("model", "dim", "trial_fold",
@@ -59,15 +56,3 @@ def log_to_wandb(
                 run.summary[f"{model}/chosen_dim"] = told["chosen_dim"]
                 run.summary[f"{model}/score"] = told["score"]
             run.summary["best_model"] = summary["best_model"]
-
-
-@contextmanager
-def _quiet_wandb() -> Iterator[None]:
-    settings = {"WANDB_SILENT": "true"} | ({} if has_account() else {"WANDB_MODE": "offline"})
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

@@ -36,14 +36,23 @@ def wandb_run(trainer: Trainer, run: RunFiles) -> Iterator[None]:
             logger._wandb_init["dir"] = str(run.folder)  # W&B's own default is where you stand
         if logger._experiment is not before:
             logger._experiment = None  # an earlier fit with this logger has closed it
+    with unprompted():
+        try:
+            yield
+        finally:
+            if wandb.run is not None and wandb.run is not before:
+                wandb.run.finish()
+
+
+@contextmanager
+def unprompted() -> Iterator[None]:
+    """Keep W&B silent, and offline without an account, unless the environment says otherwise."""
     settings = {"WANDB_SILENT": "true"} | ({} if has_account() else {"WANDB_MODE": "offline"})
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
     finally:
-        if wandb.run is not None and wandb.run is not before:
-            wandb.run.finish()
         for name in added:
             os.environ.pop(name, None)
 
