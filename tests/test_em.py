@@ -145,6 +145,22 @@ def test_learning_ends_when_the_bound_rises_no_more():
     assert [state.iteration for state in more] == list(range(1, len(more) + 1))
 
 
+def test_a_model_that_has_begun_is_learned_on_from_its_own_parameters():
+    batch = simulate(random_model("gaussian"), num_trials=6, num_bins=12)
+    model, larger = (blank("gaussian", batch, size) for size in (2, 3))
+    settings = {"tolerance": 0.0, "ridge": 0.0}  # without a penalty no coordinates are better
+    *_, last = QUIET(max_iterations=60, **settings).iterations(model, batch)
+    model.take(last.learned)
+    short = QUIET(max_iterations=3, **settings)
+    anew = penalized(list(short.iterations(model, batch)))
+    model.has_begun = True
+    goes_on = penalized(list(short.iterations(model, batch)))
+    assert goes_on[0] >= last.penalized - 1e-9 * abs(last.penalized)
+    assert goes_on[0] > anew[-1] + 1.0
+    larger.begin_from(model)
+    assert len(list(short.iterations(larger, batch))) == 3
+
+
 def test_fewer_iterations_than_a_start_takes():
     batch = simulate(random_model("poisson"), num_trials=6, num_bins=12)
     assert len(list(QUIET(max_iterations=2).iterations(blank("poisson", batch, 2), batch))) == 2
