@@ -223,6 +223,20 @@ def check(options: argparse.Namespace) -> None:
     sys.exit(0 if agree else 1)
 
 
+def devices(options: argparse.Namespace) -> None:
+    """Print how far each recursion, on the GPU if there is one, is from the loop on the CPU."""
+    from torch_step import differences
+
+    device = "cuda" if shutil.which("nvidia-smi") else "cpu"
+    for size in options.sizes:
+        for recursion in ("fused", "loop"):
+            found = differences(SIZES[size], recursion, device)
+            told = ", ".join(f"{name} {value:.1e}" for name, value in found.items())
+            print(
+                f"{size:<11}{recursion:<6} on {device}, to the loop on the CPU: {told}", flush=True
+            )
+
+
 def sample_posteriors(options: argparse.Namespace) -> None:
     """Print seconds of 50 samples of 1000 trials, together and one by one, and peaks of memory."""
     for name in options.sizes:
@@ -285,6 +299,8 @@ def main() -> None:
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--check", action="store_true",
                        help="instead: do JAX and the package compute the same?")  # fmt: skip
+    other.add_argument("--devices", action="store_true",
+                       help="instead: how far is the GPU from the CPU?")  # fmt: skip
     other.add_argument("--slopes", action="store_true",
                        help="instead: growth with bins, batch and generator")  # fmt: skip
     other.add_argument("--inference", action="store_true",
@@ -297,6 +313,8 @@ def main() -> None:
         parser.error("--blocks and --steps must be at least 1")
     if options.check:
         check(options)
+    elif options.devices:
+        devices(options)
     elif options.slopes:
         slopes(options)
     elif options.inference:

@@ -38,6 +38,7 @@ SIZES = {
     "small": Size(),
     "small256": Size(batch_size=256),
     "maze": _MAZE,
+    "large": replace(_MAZE, num_encoded=140, num_bins=180, batch_size=1024),
     "maze64": replace(_MAZE, batch_size=64),
     "autonomous": Size(inferred_input_dim=0),
     "area2": Size(49, 65, 120, 160, 256),

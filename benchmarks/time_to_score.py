@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from worker import Turns
 
 from seqvae import fit
-from seqvae.cli import read_yaml
+from seqvae.arguments import read_yaml
 from seqvae.config import read_arguments
 
 CONFIG = Path(__file__).parent.parent / "configs" / "maze_svae.yaml"

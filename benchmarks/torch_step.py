@@ -14,7 +14,7 @@ from sizes import Size, make_data, make_model
 from torch import Tensor
 from worker import WARM_UP, Stopwatch, Turns, forget_peak, peak_mib, repeat
 
-from seqvae import GradientLearner
+from seqvae import GradientLearner, noise
 from seqvae.files import RunFiles
 from seqvae.objectives import bound
 from seqvae.types import Batch
@@ -84,6 +84,7 @@ def train(
     model = make_model(size, data.spec, recursion=recursion)
     model.initialize(data)
     if compiled:
+        model.decoder.draw = torch.compiler.disable(model.decoder.draw)  # integers of 64 bits
         model.decoder.compile()
     trainer = partial(
         Trainer, max_epochs=-1, accelerator=accelerator, callbacks=[Clock(turns, steps)]
@@ -91,6 +92,34 @@ def train(
     with TemporaryDirectory() as folder:
         learner = GradientLearner(trainer, progress=False)
         learner.learn(model, data, RunFiles(Path(folder)))
+
+
+def differences(size: Size, recursion: str, device: str) -> dict[str, float]:
+    """How far a device is from the readable loop on the CPU: same weights, batch and noise.
+
+    The largest differences of an expected count and of a gradient, in units of the largest count
+    and gradient, and that of the loss, relative.
+    """
+    data = make_data(size, num_trials=size.batch_size)
+    told = []
+    for kind, place in (("loop", "cpu"), (recursion, device)):
+        torch.manual_seed(0)
+        model = make_model(size, data.spec, recursion=kind)
+        model.initialize(data)
+        model.eval().to(place)
+        batch = data.batch(list(range(size.batch_size))).to(place)
+        with noise.keyed(0):
+            output = model(batch)
+        loss = -bound(output, batch).elbo().mean()
+        loss.backward()
+        gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        tensors = (loss.detach(), output.emission.mean.detach(), torch.cat(gradients))
+        told.append([tensor.double().cpu() for tensor in tensors])
+    names = ("loss", "rates", "gradients")
+    return {
+        name: float((own - other).abs().max() / own.abs().max())
+        for name, own, other in zip(names, *told, strict=True)
+    }
 
 
 class _WholeTrials(Batch):

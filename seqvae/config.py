@@ -75,7 +75,7 @@ def from_config(tree: Any, annotation: Any, *, key: str = "config", trust: bool 
         value = cls(**arguments)
     except InputError:
         raise
-    except ValueError as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise InputError(f"{key}: {error}") from error
     if not set(parameters(cls)) <= set(attributes(value)):
         arguments_of[value] = arguments
@@ -215,11 +215,13 @@ def _open(tree: Any, annotation: Any, key: str, trust: bool) -> tuple[Part, type
                 raise InputError(f"{key}.{name} must stand under {key}.init_args")
         name = tree["class_path"]
         cls = find_class(name, asked, key, trust)
+        is_open = is_abstract(cls)
         for part in asked:
-            if issubclass(cls, part.base):
+            if issubclass(cls, part.base) and not is_open:
                 return part, cls, _arguments(tree, key)
         raise InputError(
-            f"{key} must be {describe(annotation)}, got {name!r}{nearest_class('', asked)}"
+            f"{key} must be {describe(annotation)}, got {name!r}"
+            f"{', which is abstract' if is_open else ''}{nearest_class('', asked)}"
         )
     if len(asked) == 1 and not is_abstract(asked[0].base):
         return asked[0], asked[0].base, _arguments(tree, key)

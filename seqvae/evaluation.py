@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal
 
+from seqvae import noise
 from seqvae.data import NeuralData
 from seqvae.decoding import behavior_r2
 from seqvae.distributions import (
@@ -87,7 +88,7 @@ def evaluate_model(
                 found = refine(model, batch, num_steps=refine_steps, seed=seed)
                 row.scores.add("elbo_refined", found.elbo)
                 row.scores.add("amortisation_gap", found.amortisation_gap)
-                with torch.random.fork_rng():
+                with noise.apart(seed), noise.of_trials(batch.trial):
                     output = model.answer(found.encoding, batch, num_samples)
                 refined.scores.update(output, batch)
                 refined.add_mean(output.emission.mean.mean(dim=0), batch)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seqvae import noise
 from seqvae.data import NeuralData
 from seqvae.distributions import DiscreteMarkovChain
 from seqvae.models import Model
 from seqvae.objectives import bound, has_elbo
+from seqvae.replicas import Halving, in_order, replicas
 from seqvae.types import Batch, DataSpec, Latent, Output
 
 if TYPE_CHECKING:
@@ -37,10 +40,13 @@ def posterior_dataset(
     path: str | None = None,
     attributes: Mapping[str, str | int | float] | None = None,
     seed: int = 0,
+    devices: Sequence[torch.device] | None = None,
 ) -> xr.Dataset:
     """Infer the latents of some trials and average over posterior samples.
 
-    Each trial is encoded once and all its samples are decoded as one batch.
+    Each trial is encoded once and all its samples are decoded as one batch. Where a chunk of trials
+    does not fit into memory, smaller ones are taken. The noise of a trial hangs on its index and
+    ``seed`` alone, so chunks and devices change results by no more than rounding.
 
     Args:
         model: a trained model.
@@ -50,9 +56,13 @@ def posterior_dataset(
         path: netCDF file to stream to; None gathers in memory.
         attributes: facts about the run, kept in the result.
         seed: of the posterior samples.
+        devices: share the trials out to replicas of the model, one on each; None: where it is.
 
     Returns:
         The dataset described in ``seqvae.results``.
+
+    Raises:
+        InputError: if not even one trial fits into memory.
     """
     from seqvae.results import PosteriorWriter
 
@@ -76,23 +86,43 @@ def posterior_dataset(
     )
     counts = model.observation.data_kind == "counts"
     bin_width = spec.bin_width if counts else None
+
+    def answer(replica: Model, chosen: np.ndarray) -> _Answer:
+        batch = data.batch(chosen).to(replica.null_counts.device)
+        with torch.no_grad(), noise.keyed(seed):  # in whatever thread
+            values = summarize(replica(batch, num_samples), batch, bin_width=bin_width)
+        return _Answer(values, batch.lengths.cpu().numpy())
+
+    size = trials_per_chunk(spec, num_samples)
+    chunks = [trials[start : start + size] for start in range(0, len(trials), size)]
+    chosen_devices = [model.null_counts.device] if devices is None else devices[: len(chunks)]
+    cure = f"use fewer num_samples than {num_samples}"
     with writer, deterministic(model, seed):
-        for batch in data.batches(trials, trials_per_chunk(spec, num_samples)):
-            batch = batch.to(model.null_counts.device)
-            output = model(batch, num_samples)
-            values = summarize(output, batch, bin_width=bin_width)
-            writer.write(values, lengths=batch.lengths.cpu().numpy())
+        workers = [
+            Halving(partial(answer, replica), cure=cure)
+            for replica in replicas(model, chosen_devices)
+        ]
+        with closing(in_order(chunks, workers)) as answers:
+            for parts in answers:
+                for part in parts:
+                    writer.write(part.values, lengths=part.lengths)
     return writer.dataset()
+
+
+class _Answer(NamedTuple):
+    """What to write of some trials."""
+
+    values: dict[str, np.ndarray]
+    lengths: np.ndarray
 
 
 @contextmanager
 def deterministic(model: nn.Module, seed: int) -> Iterator[None]:
-    """Without gradients and dropout, with a seed of its own; leaves the caller's as it was."""
+    """Without gradients and dropout, with noise keyed by a seed; leaves the caller's as it was."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with torch.no_grad(), noise.apart(seed), noise.keyed(seed):
             yield
     finally:
         for module, training in modes:

@@ -19,13 +19,29 @@ _MIN_COUNT = 1e-9
 
 
 class SumMetric(Metric):
-    """A score that is a function of sums: float64 states, summed over batches and processes."""
+    """A score that is a function of sums: float64 states, summed over batches and processes.
+
+    ``compute`` answers for the process that asks, so that one of several may ask alone; with
+    ``sync_on_compute = True`` all must, and it answers for them together.
+    """
 
     full_state_update = False
     is_differentiable = False
 
+    def __init__(self) -> None:
+        super().__init__(sync_on_compute=False)
+
     def _add_sum(self, name: str, *shape: int) -> None:
         self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def totals(self) -> list[float]:
+        """Return the sums so far; each must be one number."""
+        return [float(getattr(self, name)) for name in self._defaults]
+
+    def add_totals(self, values: Sequence[float]) -> None:
+        """Add the sums of another such metric."""
+        for name, value in zip(self._defaults, values, strict=True):
+            setattr(self, name, getattr(self, name) + value)
 
     @property
     def update_called(self) -> bool:

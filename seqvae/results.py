@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Int, Shaped
 
 from seqvae.errors import InputError
-from seqvae.files import atomic_path
+from seqvae.files import Lenient, atomic_path
 
 _ACTIVITY = ("trial", "time", "neuron")
 _KNOWN = {
@@ -128,6 +128,7 @@ class PosteriorWriter:
                 padded = np.arange(array.shape[1]) >= lengths[:, None]
                 array = np.where(padded[(...,) + (None,) * (array.ndim - 2)], np.nan, array)
             self._store.variables[name][start:stop] = array
+        self._store.check()
         self._num_written = stop
 
     def __exit__(
@@ -179,6 +180,9 @@ class _Memory:
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         self._attributes = dict(attributes)
 
+    def check(self) -> None:
+        """Memory refuses nothing by halves."""
+
     def add_coordinate(
         self, name: str, dim: str, values: np.ndarray, *, attributes: Mapping[str, str]
     ) -> None:
@@ -212,12 +216,15 @@ class _File:
         self._path = path
         if path.is_dir():
             raise InputError(f"out: {path} is a folder; give the name of a file in it.")
-        try:
-            self._file = h5netcdf.File(place.enter_context(atomic_path(path)), "w")
-            place.callback(self._file.close)
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"out: cannot write {path} ({reason}); name another file.") from error
+        self._raw = Lenient(place.enter_context(atomic_path(path)))
+        place.callback(self._raw.check)
+        place.callback(self._raw.close)
+        self._file = h5netcdf.File(self._raw, "w")
+        place.callback(self._file.close)
+
+    def check(self) -> None:
+        """Raise what the disk refused, if it did."""
+        self._raw.check()
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         self._file.attrs.update(attributes)

@@ -5,13 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import shutil
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +14,15 @@ import yaml
 
 from seqvae.config import check_trusted, from_config
 from seqvae.data import NeuralData
+from seqvae.documents import read_yaml
 from seqvae.errors import InputError
-from seqvae.files import RunFiles, write_text
+from seqvae.files import RunFiles, clear, is_empty, write_text
 from seqvae.models import Model
+from seqvae.provenance import differences, provenance, read_provenance, read_spec, resumed
 from seqvae.types import DataSpec
-from seqvae.weights import load_weights
+from seqvae.weights import check_weights, read_weights
 
 ModelFactory = Callable[[DataSpec], Model]
-PACKAGES = ("seqvae", "torch", "pytorch_lightning", "numpy", "xarray", "h5py")
 
 
 class Run:
@@ -48,7 +43,7 @@ class Run:
         if not self.files.folder.is_dir():
             raise InputError(f"run {str(folder)!r} does not exist; give the run_dir of a fit")
         self.config: dict[str, Any] = _read_config(self.files)
-        self.provenance: dict[str, Any] = _read_provenance(self.files)
+        self.provenance: dict[str, Any] = read_provenance(self.files.provenance)
         self._model: Model | None = None
         self._data: NeuralData | None = None
 
@@ -69,8 +64,7 @@ class Run:
     @property
     def spec(self) -> DataSpec:
         """The facts of the data that the model was built for."""
-        facts = self.provenance["data"]["spec"]
-        return from_config(facts, DataSpec, key=f"{self.files.provenance}: spec")
+        return read_spec(self.provenance, f"{self.files.provenance}: spec")
 
     @property
     def hash(self) -> str:
@@ -94,11 +88,24 @@ class Run:
             InputError: if weights or config cannot be read, or name what they may not.
         """
         if self._model is None:
-            factory = self._build("model", ModelFactory, trust)
-            model = build_model(factory, self.spec)
+            factory, spec = self._build("model", ModelFactory, trust), self.spec
             num_trials = sum(self.provenance["data"]["num_trials"].values())
-            model.make_room(num_trials, self.spec.num_encoded_bins)
-            load_weights(self.files.weights, model)
+
+            def built() -> Model:
+                model = build_model(factory, spec)
+                model.make_room(num_trials, spec.num_encoded_bins)
+                return model
+
+            weights = read_weights(self.files.weights)
+            now = read_provenance(self.files.provenance)
+            if now.get("created") != self.provenance.get("created"):
+                raise InputError(f"{self.folder} was overwritten just now; give the command again")
+            if not trust:  # a config may claim any size; weights are no larger than their file
+                with torch.device("meta"):
+                    check_weights(self.files.weights, weights, built())
+            model = built()
+            check_weights(self.files.weights, weights, model)
+            model.load_state_dict(weights)
             model.seed = self.seed
             self._model = model
         return self._model.eval()
@@ -141,7 +148,7 @@ def build_model(factory: ModelFactory, spec: DataSpec) -> Model:
         return factory(spec)
     except InputError:
         raise
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
         raise InputError(f"model: {error}") from error
 
 
@@ -154,16 +161,16 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     files = RunFiles(folder)
     if resume and overwrite:
         raise InputError("resume and overwrite exclude each other; give one of them")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"run_dir {str(folder)!r} is a file; give a folder")
-    is_empty = not folder.exists() or not any(folder.iterdir())
-    if resume and is_empty:
-        raise InputError(f"run_dir {str(folder)!r} holds no run to resume; leave resume out")
-    if is_empty:
+    if resume and files.figures.is_symlink():
+        raise InputError(f"run_dir: {str(files.figures)!r} leads out of the run; remove that link")
+    # A provenance alone is of a fit that was killed before it began.
+    if is_empty(folder, apart_from=(files.provenance.name,)):
+        if resume:
+            raise InputError(f"run_dir {str(folder)!r} holds no run to resume; leave resume out")
         return
     try:
         _read_config(files)
-        _read_provenance(files)
+        read_provenance(files.provenance)
     except InputError as error:
         raise InputError(
             f"run_dir {str(folder)!r} is not empty and not a run; give a new folder"
@@ -186,19 +193,22 @@ def create_run(
         data: the data, loaded.
         overwrite: remove what is there.
     """
-    folder = files.folder
-    try:
-        if overwrite and folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(files.provenance, json.dumps(provenance(config, data), indent=2) + "\n")
-        write_config(files, config)
-    except OSError as error:
-        raise InputError(f"run_dir {str(folder)!r} cannot be written: {error.strerror}") from error
+    if overwrite:
+        clear(files.folder, last=files.config)
+    files.sweep()
+    write_text(files.provenance, json.dumps(provenance(config, data), indent=2) + "\n")
+    _write_config(files, config)
 
 
-def write_config(files: RunFiles, config: Mapping[str, Any]) -> None:
-    """Write the complete config; a resumed run may have another learner."""
+def continue_run(files: RunFiles, config: Mapping[str, Any]) -> None:
+    """Note in a run's folder that it goes on; it may have another learner."""
+    files.sweep()
+    told = resumed(read_provenance(files.provenance), config)
+    write_text(files.provenance, json.dumps(told, indent=2) + "\n")
+    _write_config(files, config)
+
+
+def _write_config(files: RunFiles, config: Mapping[str, Any]) -> None:
     write_text(files.config, yaml.safe_dump(dict(config), sort_keys=False))
 
 
@@ -211,59 +221,17 @@ def check_resumable(run: Run, config: Mapping[str, Any], data: NeuralData) -> No
     if data.recording.checksum != run.provenance["data"]["checksum"]:
         raise InputError(f"data: not the recording that {run.folder} was trained on; cannot resume")
     for section in ("seed", "data", "model"):
-        difference = first_difference(run.config[section], config[section], section)
-        if difference:
+        for difference in differences(run.config[section], config[section], section):
             raise InputError(f"{difference}; cannot resume {run.folder} with another setting")
-
-
-def first_difference(old: Any, new: Any, key: str) -> str | None:
-    """Return a sentence about the first leaf in which two trees differ, or None."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for name in [*old, *(name for name in new if name not in old)]:
-            difference = first_difference(old.get(name), new.get(name), f"{key}.{name}")
-            if difference:
-                return difference
-        return None
-    return None if old == new else f"{key} was {old!r} and is now {new!r}"
-
-
-def provenance(config: Mapping[str, Any], data: NeuralData) -> dict[str, Any]:
-    """Gather what is needed to know, and to repeat, where a run came from."""
-    accelerated = torch.cuda.is_available()
-    return {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "seed": config["seed"],
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
-        "device": torch.cuda.get_device_name() if accelerated else platform.processor() or "cpu",
-        "platform": platform.platform(),
-        "data": {
-            "checksum": data.recording.checksum,
-            "spec": asdict(data.spec),
-            "num_trials": {
-                word: int((data.split == word).sum()) for word in ("train", "val", "test")
-            },
-            "null_rates": [round(float(mean), 9) for mean in data.train_mean],
-        },
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _read_config(files: RunFiles) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(files.config.read_text(encoding="utf-8"))
+        config = read_yaml(files.config, str(files.config))
     except FileNotFoundError as error:
         raise InputError(f"{files.folder} is not a run: it has no config.yaml") from error
     except OSError as error:
         raise InputError(f"{files.config} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{files.config} is not valid YAML") from error
     sections = ("seed", "data", "model", "learner")
     for section in sections:
         if not isinstance(config, dict) or section not in config:
@@ -271,18 +239,6 @@ def _read_config(files: RunFiles) -> dict[str, Any]:
     data, seed = config["data"], config["seed"]
     if not isinstance(data, dict) or not isinstance(data.get("init_args"), dict):
         raise InputError(f"{files.config}: data must hold class_path and init_args, got {data!r}")
-    if not isinstance(seed, int):
-        raise InputError(f"{files.config}: seed must be int, got {seed!r}")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"{files.config}: seed must be from 0 to 2**63 - 1, got {seed!r}")
     return config
-
-
-def _read_provenance(files: RunFiles) -> dict[str, Any]:
-    try:
-        content = json.loads(files.provenance.read_text(encoding="utf-8"))
-        content["data"]["spec"], content["data"]["checksum"]
-        content["versions"]["seqvae"], content["versions"]["torch"]
-    except FileNotFoundError as error:
-        raise InputError(f"{files.folder} is not a run: it has no provenance.json") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{files.provenance} is damaged; the run cannot be read") from error
-    return content

@@ -134,7 +134,12 @@ def parts(annotation: Any) -> list[Part]:
 def _is_part(annotation: Any) -> bool:
     is_class = isinstance(annotation, type) and typing.get_origin(annotation) is None
     is_array = hasattr(annotation, "__array__")
-    return is_class and annotation is not type and not _is_value(annotation) and not is_array
+    return (
+        is_class
+        and annotation not in (type, Any)  # from Python 3.11 on, ``Any`` is a class, too
+        and not _is_value(annotation)
+        and not is_array
+    )
 
 
 def _is_value(annotation: Any) -> bool:

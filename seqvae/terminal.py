@@ -162,7 +162,7 @@ def dimensions(result: Any) -> str:
 def table(metrics: Mapping[str, Any]) -> str:
     """Lay out the scores: a row for each score, a column for the model and each baseline.
 
-    Below them, how much the model gains over each baseline, paired over trials.
+    Below them, how much the model gains over each baseline, paired over trials, and what is wrong.
     """
     told = [f"{name}: {value}" for name, value in metrics.items() if isinstance(value, str | int)]
     refined = {"refined": metrics["refined"]} if "refined" in metrics else {}
@@ -178,7 +178,11 @@ def table(metrics: Mapping[str, Any]) -> str:
         f"{gain['standard_error']:.4f} bits per spike (paired over trials)"
         for name, gain in metrics.get("gain", {}).items()
     ]
-    return "\n".join([*told, *("  ".join(line).rstrip() for line in laid), *gains])
+    advice = [
+        f"advice: {name.replace('_', ' ')}: {found['sentence']}; {found['setting']}"
+        for name, found in metrics.get("advice", {}).items()
+    ]
+    return "\n".join([*told, *("  ".join(line).rstrip() for line in laid), *gains, *advice])
 
 
 def _cells(scores: Mapping[str, Any]) -> dict[str, str]:

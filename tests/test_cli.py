@@ -15,6 +15,7 @@ from seqvae.errors import InputError
 from seqvae.learning import GradientLearner
 from seqvae.models import VAE, SequentialVAE
 from seqvae.observations import NegativeBinomial
+from seqvae.run import ModelFactory
 
 CONFIG = {
     "seed": 3,
@@ -43,7 +44,7 @@ def called(monkeypatch) -> dict[str, object]:
 
     def fit(
         data: NeuralData,
-        model: workflow.ModelFactory,
+        model: ModelFactory,
         learner: GradientLearner | None = None,
         *,
         seed: int = 0,
@@ -158,7 +159,7 @@ def test_printed_config_is_complete_and_read_again(config, tmp_path, called, cap
         ("--run x", "run does not exist; did you mean 'run_dir'"),
         ("seed 1", "'seed' is no flag"),
         ("--seed", "seed must be int"),
-        ("--seed x", "seed must be int, got 'x'"),
+        ("--seed x", "seed must be int or null, got 'x'"),
         ("--resume 3", "resume must be bool, got '3'"),
         ("--model.latent_dmi 3", "model.latent_dmi does not exist; did you mean 'latent_dim'"),
         ("--model.latent_dim x", "model.latent_dim must be int, got 'x'"),
@@ -196,13 +197,13 @@ def test_mistake_gets_one_sentence_and_writes_nothing(
         ({"modle": 3}, "modle does not exist; did you mean 'model'"),
         ({"model": {"class_path": "VAE", "init_args": {"latent_dmi": 3}}}, "model.latent_dmi does"),
         ({"model": {"class_path": "VAE", "init_arg": {}}}, "model.init_arg"),
-        ({"model": None}, "model must be a class of Model, got None"),
+        ({"model": None}, "model is required: give --model CLASS"),
         (
             {"data": {"source": {"class_path": "Lorenz", "init_args": {"sed": 1}}}},
             "data.source.sed",
         ),
-        ({"data": 7}, "data must be a class of NeuralData, got 7"),
-        ({"seed": "x"}, "seed must be int, got 'x'"),
+        ({"data": 7}, "data must be a class of NeuralData or null, got 7"),
+        ({"seed": "x"}, "seed must be int or null, got 'x'"),
         ({"model": {"class_path": "VAE", "init_args": {3: 4}}}, "model.3 does not exist"),
         ({"model": {"class_path": "VAE", "init_args": {"latent_dim": None}}}, "int, got None"),
     ],

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from seqvae import noise
 from seqvae.errors import InputError
 from seqvae.nn.dropout import Dropout, dropout_mask
 
@@ -20,7 +21,7 @@ DEVICES = [
 def every_draw(monkeypatch):
     """Each of the 65536 draws of 16 bits comes once."""
 
-    def random_(tensor, *_, generator=None):
+    def random_(tensor, *_):
         tensor.view(torch.int16).copy_(torch.arange(-(2**15), 2**15, dtype=torch.int16))
         return tensor
 
@@ -38,8 +39,8 @@ def test_a_mask_has_the_mean_one_and_the_rounded_rate(every_draw, rate):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_entries_are_dropped_at_the_rate_each_on_its_own(device):
-    generator = torch.Generator(device).manual_seed(0)
-    mask = dropout_mask((1_000_003,), 0.3, like=DOUBLE.to(device), generator=generator)
+    torch.manual_seed(0)
+    mask = dropout_mask((1_000_003,), 0.3, like=DOUBLE.to(device))
     rate = 19661 / 65536
     dropped = (mask == 0).double()
     error = 5 * (rate * (1 - rate) / len(mask)) ** 0.5
@@ -62,23 +63,39 @@ def test_a_mask_has_the_dtype_and_device_of_what_it_is_like(dtype, device):
 
 
 def test_a_mask_lies_in_memory_as_what_it_is_like():
-    like = torch.empty(5, 4, 6).permute(2, 0, 1)
-    assert dropout_mask((6, 5, 4), 0.5, like=like).stride() == like.stride()
-    assert dropout_mask((4, 5), 0.5, like=like).is_contiguous()
-    view = torch.randn(5, 4, 6).permute(2, 0, 1)
-    assert Dropout(0.5)(view).stride() == view.stride()
+    assert dropout_mask((4, 5), 0.5, like=SINGLE).is_contiguous()
+    inner = dropout_mask((6, 5, 4), 0.5, like=SINGLE, trials_inner=True)
+    assert inner.permute(1, 2, 0).is_contiguous()
+    inner = dropout_mask((2, 6, 5, 4), 0.5, like=SINGLE, trial_axis=1, trials_inner=True)
+    assert inner.permute(2, 3, 0, 1).is_contiguous()
+    for view in (torch.randn(5, 4, 6).permute(2, 0, 1), torch.randn(6, 5, 4)):
+        assert Dropout(0.5)(view).stride() == view.stride()
+        with noise.keyed(0), noise.of_trials(torch.arange(6)):
+            assert Dropout(0.5)(view).stride() == view.stride()
 
 
-def test_a_generator_governs_the_mask_and_leaves_torchs_own_alone():
-    masks = [
-        dropout_mask((99,), 0.5, like=SINGLE, generator=torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
-    ]
+def test_without_a_key_torchs_own_generator_governs_the_mask():
+    masks = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        masks.append(dropout_mask((99,), 0.5, like=SINGLE))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
-    torch.manual_seed(1)
-    assert torch.equal(dropout_mask((99,), 0.5, like=SINGLE), masks[0])
-    assert not torch.equal(dropout_mask((99,), 0.5, like=SINGLE), masks[0])
+
+
+@pytest.mark.parametrize("trial_axis", [0, 1])
+def test_a_keyed_mask_hangs_on_the_trial(trial_axis):
+    trial = torch.tensor([4, 0, 9, 2])
+    order = torch.tensor([3, 1])
+    dropout = Dropout(0.4, trial_axis=trial_axis)
+    inputs = torch.ones(4, 7, 5) if trial_axis == 0 else torch.ones(3, 4, 7, 5)
+    with noise.keyed(1), noise.of_trials(trial):
+        all_trials, again = dropout(inputs), dropout(inputs)
+    with noise.keyed(1), noise.of_trials(trial[order]):
+        some = dropout(inputs.index_select(trial_axis, order))
+    assert torch.equal(some, all_trials.index_select(trial_axis, order))
+    assert not torch.equal(again, all_trials)  # one draw after the other
+    assert not torch.equal(some.select(trial_axis, 0), some.select(trial_axis, 1))
 
 
 def test_dropout_keeps_the_mean_and_its_gradient_is_its_mask():

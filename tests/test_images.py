@@ -155,7 +155,7 @@ def bad_header(path: Path) -> None:
 
 
 def bad_gzip(path: Path) -> None:
-    path.write_bytes(gzip.compress(bytes(500))[:20])
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 1, 244]) + bytes(500))[:24])
 
 
 def bad_text(path: Path) -> None:

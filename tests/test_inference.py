@@ -54,19 +54,17 @@ def infer_in_chunks(
     return posterior_dataset(model, data, data.trials("all"), num_samples=num_samples)
 
 
-def test_chunks_give_the_posterior_of_the_whole(monkeypatch: pytest.MonkeyPatch, data: NeuralData):
-    model, num_samples = make_model(data), 400
+@pytest.mark.parametrize("size", [1, 5])
+def test_chunks_give_the_posterior_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, data: NeuralData, size: int
+):
+    """The noise is bitwise the same; products over fewer trials may round in another way."""
+    model = make_model(data)
     whole, cut = (
-        infer_in_chunks(monkeypatch, model, data, size=size, num_samples=num_samples)
-        for size in (12, 5)
+        infer_in_chunks(monkeypatch, model, data, size=size, num_samples=7) for size in (12, size)
     )
-    for name in ("initial_condition_mean", "initial_condition_sd"):
-        np.testing.assert_allclose(cut[name], whole[name], atol=1e-6)
-    for name in ("rates", "factors"):
-        error = 6 * (2 / num_samples) ** 0.5 * whole[f"{name}_sd"] + 1e-6
-        excess = np.abs(cut[name] - whole[name]) - error
-        assert np.nanmax(excess) <= 0
-    np.testing.assert_array_equal(np.isnan(cut["rates"]), np.isnan(whole["rates"]))
+    for name in whole:
+        np.testing.assert_allclose(cut[name], whole[name], rtol=2e-5, atol=2e-6, err_msg=name)
 
 
 def test_the_seed_decides_the_samples(data: NeuralData):

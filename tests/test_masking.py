@@ -55,8 +55,9 @@ def test_mean_over_masks_is_the_undropped_log_likelihood(rate, pass_rate, option
     )
     undropped = (batch.weight * log_prob).sum()
     dropout = CoordinatedDropout(rate, pass_rate)
+    torch.manual_seed(0)
     draws = torch.stack(
-        [(dropout(batch, data.spec.heldin, generator).weight * log_prob).sum() for _ in range(2000)]
+        [(dropout(batch, data.spec.heldin).weight * log_prob).sum() for _ in range(2000)]
     )
     error = 4 * draws.std() / len(draws) ** 0.5 + 1e-9
     assert (draws.mean() - undropped).abs() < error
@@ -66,8 +67,8 @@ def test_mean_over_masks_is_the_undropped_log_likelihood(rate, pass_rate, option
 def test_a_scored_entry_weighs_one_over_its_probability(data, rate, pass_rate):
     batch = data.batch(data.trials("all"))
     dropout = CoordinatedDropout(rate, pass_rate)
-    generator = torch.Generator().manual_seed(1)
-    weights = torch.stack([dropout(batch, data.spec.heldin, generator).weight for _ in range(3000)])
+    torch.manual_seed(1)
+    weights = torch.stack([dropout(batch, data.spec.heldin).weight for _ in range(3000)])
     probability = rounded(rate + (1 - rate) * pass_rate)
     given = given_to_encoder(data, batch)
     values = weights[:, given].unique()
@@ -82,7 +83,7 @@ def test_a_scored_entry_weighs_one_over_its_probability(data, rate, pass_rate):
 @pytest.mark.parametrize("rate", [1e-9, 1 / 3, 0.5, 1 - 1e-9])
 def test_over_every_draw_the_weight_is_one_and_the_input_itself(monkeypatch, rate, pass_rate):
     levels = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(64, 64, 16)
-    monkeypatch.setattr("seqvae.data.masking.random_int16", lambda *_: levels)
+    monkeypatch.setattr("seqvae.noise.int16", lambda *_, **__: levels)
     batch = toy_batch(toy_spec(num_neurons=16, num_time_bins=64), num_trials=64)
     batch = replace(batch, observed=torch.full_like(batch.observed, 3.0))
     for center in (0.0, torch.full((16,), 2.5, dtype=torch.float64)):
@@ -116,7 +117,7 @@ def test_missing_and_padded_entries_keep_weight_zero(data):
 
 def test_hidden_entries_are_zero_and_shown_ones_scaled(data):
     batch = data.batch(data.trials("all"))
-    dropped = CoordinatedDropout(0.4)(batch, data.spec.heldin, torch.Generator().manual_seed(0))
+    dropped = CoordinatedDropout(0.4)(batch, data.spec.heldin)
     shown = dropped.observed_mask
     scaled = batch.observed[shown] / (1 - rounded(0.4))
     torch.testing.assert_close(dropped.observed[shown], scaled)

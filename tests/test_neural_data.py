@@ -242,6 +242,24 @@ def test_lightning_drops_entries_in_training_and_in_training_only(toy_recording,
     assert not torch.equal(*epochs)
 
 
+def test_masks_hang_on_step_and_trial_and_not_on_the_batch(toy_recording):
+    data = NeuralData(Arrays(toy_recording), coordinated_dropout=CoordinatedDropout(0.5, 0.3))
+
+    def masked(trials: list[int], step: int = 0):
+        loop = SimpleNamespace(total_batch_idx=step)
+        data.trainer = SimpleNamespace(training=True, fit_loop=loop)
+        return data.on_after_batch_transfer(data.batch(trials), 0)
+
+    torch.manual_seed(0)
+    whole = masked([3, 1, 7, 4])
+    torch.manual_seed(1)
+    part = masked([4, 1])
+    for name in ("observed", "observed_mask", "weight"):
+        assert torch.equal(getattr(part, name), getattr(whole, name)[[3, 1]])
+    assert not torch.equal(whole.observed_mask[0], whole.observed_mask[1])
+    assert not torch.equal(masked([4, 1], step=1).observed_mask, part.observed_mask)
+
+
 def test_hiding_entries_knows_no_offset_of_the_data():
     activity = np.random.default_rng(0).normal(size=(20, 8, 4))
     shown = []

@@ -170,7 +170,7 @@ def test_a_folder_is_refused_as_file(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_told_in_one_sentence(tmp_path):
     (tmp_path / "taken").write_text("a file, not a folder")
-    with pytest.raises(InputError, match="cannot write"), writer(tmp_path / "taken" / "a.nc"):
+    with pytest.raises(InputError, match="cannot be written"), writer(tmp_path / "taken" / "a.nc"):
         pass
 
 

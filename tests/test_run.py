@@ -14,7 +14,7 @@ import yaml
 
 from seqvae import VAE, InputError, Run, evaluate, fit, infer
 from seqvae.data.sources import Lorenz
-from seqvae.run import first_difference
+from seqvae.provenance import differences
 from tiny import LORENZ, SVAE, in_memory, tiny_data, tiny_learner
 
 
@@ -149,7 +149,7 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path):
 def test_linked_folder_is_not_overwritten(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     before = contents(folder)
-    with pytest.raises(InputError, match=r"run_dir .* cannot be written"):
+    with pytest.raises(InputError, match=r"run_dir .* cannot be written anew: it is a link"):
         again(tmp_path / "link", overwrite=True)
     assert contents(folder) == before
 
@@ -171,10 +171,10 @@ def test_resuming_with_another_setting_is_refused_by_its_key(folder, settings, w
     assert contents(folder) == before
 
 
-def test_first_difference_names_a_key_that_came_or_went():
-    assert first_difference({"a": {"b": 1}}, {"a": {"b": 1}}, "x") is None
-    assert first_difference({"a": {"b": 1}}, {"a": {}}, "x") == "x.a.b was 1 and is now None"
-    assert first_difference({}, {"c": [1]}, "x") == "x.c was None and is now [1]"
+def test_differences_name_a_key_that_came_or_went():
+    assert differences({"a": {"b": 1}}, {"a": {"b": 1}}, "x") == []
+    assert differences({"a": {"b": 1}}, {"a": {}}, "x") == ["x.a.b was 1 and is now None"]
+    assert differences({}, {"c": [1]}, "x") == ["x.c was None and is now [1]"]
 
 
 # --- damaged and hostile files -------------------------------------------------------------------
@@ -229,10 +229,10 @@ def test_run_without_weights_says_so(folder):
     ("name", "text", "words"),
     [
         ("config.yaml", None, "is not a run: it has no config.yaml"),
-        ("config.yaml", "seed: [", "is not valid YAML"),
+        ("config.yaml", "seed: [", "line 1, column"),
         ("config.yaml", "seed: 0\n", "has no section 'data'"),
         ("config.yaml", "just words", "has no section 'seed'"),
-        ("config.yaml", "a: !!python/object/apply:os.system ['touch ran']", "is not valid YAML"),
+        ("config.yaml", "a: !!python/object/apply:os.system ['touch ran']", "line 1, column"),
         ("provenance.json", None, "is not a run: it has no provenance.json"),
         ("provenance.json", "{", "is damaged; the run cannot be read"),
         ("provenance.json", "[1]", "is damaged; the run cannot be read"),
@@ -257,7 +257,7 @@ def test_damaged_run_is_refused_in_one_sentence(folder, monkeypatch, name, text,
         ({"foo": 1}, "spec.foo does not exist"),
         ({"heldin": 3}, "spec.heldin must be"),
         ({"num_neurons": "x"}, "spec.num_neurons must be int"),
-        ({"num_neurons": -5}, "model: "),
+        ({"num_neurons": -5}, "num_neurons must be from 1"),
     ],
 )
 def test_damaged_facts_of_the_data_are_refused_by_name(folder, change, words):

@@ -35,8 +35,8 @@ def test_failed_writing_keeps_old_weights(tmp_path, monkeypatch):
     save_weights(tmp_path / "w.pt", nn.Linear(2, 2), step=1, score=0.0)
     old = (tmp_path / "w.pt").read_bytes()
 
-    def full_disk(content, path):
-        path.write_bytes(b"half")
+    def full_disk(content, file):
+        file.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)

@@ -79,7 +79,8 @@ def simulation_based_calibration(
     with deterministic(model, seed):
         for first in range(0, num_trials, chunk):
             simulated = model.sample(min(chunk, num_trials - first))
-            batch = simulated_batch(model, simulated.emission.sample()[0].to(model.null_counts))
+            activity = simulated.emission.sample()[0].to(model.null_counts)
+            batch = simulated_batch(model, activity, first=first)
             for name, latent in model(batch, num_samples).latents.items():
                 truth = simulated.latents[name].sample[:, :, : latent.sample.shape[2]]
                 below = (latent.sample < truth).sum(0)
@@ -90,8 +91,16 @@ def simulation_based_calibration(
     }
 
 
-def simulated_batch(model: Model, activity: Float[torch.Tensor, "batch time neuron"]) -> Batch:
-    """Return a batch in which the held-in neurons of the encoded bins are seen."""
+def simulated_batch(
+    model: Model, activity: Float[torch.Tensor, "batch time neuron"], *, first: int = 0
+) -> Batch:
+    """Return a batch in which the held-in neurons of the encoded bins are seen.
+
+    Args:
+        model: that simulated the trials.
+        activity: of all neurons.
+        first: index of the first trial.
+    """
     spec = model.spec
     activity = activity[:, : spec.num_encoded_bins]
     observed = activity[..., list(spec.heldin)]
@@ -103,7 +112,7 @@ def simulated_batch(model: Model, activity: Float[torch.Tensor, "batch time neur
         weight=torch.ones_like(activity),
         inputs=activity[..., :0],
         lengths=steps,
-        trial=torch.arange(len(activity)).to(steps),
+        trial=first + torch.arange(len(activity)).to(steps),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqvae import noise
 from seqvae.distributions.divergence import log_density
 from seqvae.models import Model
 from seqvae.types import Batch, Latent
@@ -79,8 +80,7 @@ def frozen(model: Model, *, seed: int) -> Iterator[None]:
     buffers = [(module, dict(module.named_buffers(recurse=False))) for module in model.modules()]
     model.eval().double().requires_grad_(False)
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with noise.apart(seed):
             yield
     finally:
         for parameter, value in values:

@@ -16,7 +16,7 @@ from seqvae.auditing.joint import what_is_seen
 from seqvae.auditing.reference import Reference, reference_posterior, require
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.files import atomic_path, write_text
+from seqvae.files import atomic_path, check_writable, write_text
 from seqvae.run import Run
 from seqvae.workflow import open_run, without_nan
 
@@ -69,8 +69,11 @@ def audit(
     require("arviz")
     run, data, model = open_run(run, data, trust)
     folder = Path(out) if out is not None else run.folder / "audit"
+    if out is None and folder.is_symlink():
+        raise InputError(f"out: {str(folder)!r} leads out of the run; remove that link")
     if folder.is_file():
         raise InputError(f"out: {str(folder)!r} is a file; give a folder")
+    check_writable(folder)
     if split is None:
         split = next((word for word in ("test", "val") if word in data.split), "all")
     chosen = data.trials(split)
@@ -104,7 +107,6 @@ def audit(
     result = {"split": split, "trials": rows, "mean": _means(rows)}
     if calibrated:
         result["calibration"] = {name: _told(told) for name, told in calibrated.items()}
-    folder.mkdir(parents=True, exist_ok=True)
     _draw(folder, [str(ids[trial]) for trial in chosen], found, data.spec.bin_width, calibrated)
     write_text(folder / "audit.json", json.dumps(without_nan(result), indent=2) + "\n")
     return result | {"folder": str(folder)}

@@ -23,12 +23,13 @@ from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.crossvalidation.scoring import Null, Sums, k_shot_gain, score
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays
-from seqvae.errors import InputError
+from seqvae.documents import read_json
+from seqvae.errors import InputError, UnwritableError
 from seqvae.files import RunFiles, write_text
 from seqvae.learning import Learner
 from seqvae.models import Model
 from seqvae.run import ModelFactory, build_model
-from seqvae.weights import load_weights, save_weights
+from seqvae.weights import load_plain, load_weights, save_weights
 
 MEAN_RATE = "mean_rate"
 
@@ -69,6 +70,8 @@ class Job:
         folder: where the result goes.
         keeps_weights: whether what is learned is kept, too, for the next size to begin from.
         before: the job of the next smaller size, where learning begins; None: anew.
+        scratch: folder for what passes, which whoever gives out the jobs removes at the end, also
+            if the worker is killed; where it is not there, the system's own.
     """
 
     cell: Cell
@@ -83,6 +86,7 @@ class Job:
     folder: Path
     keeps_weights: bool = False
     before: Job | None = None
+    scratch: str | None = None
 
     @cached_property
     def key(self) -> str:
@@ -121,9 +125,25 @@ def run_chain(jobs: list[Job]) -> list[dict[str, Any]]:
     return [run_job(job) for job in jobs]
 
 
+def undone(chain: list[Job]) -> list[Job]:
+    """Return the part of a chain from the first job on that is not done."""
+    for place, job in enumerate(chain):
+        if not is_done(job):
+            return chain[place:]
+    return []
+
+
 def is_done(job: Job) -> bool:
-    """Whether result (and weights, where they are kept) are there."""
-    return read_result(job) is not None and (not job.keeps_weights or job.weights.exists())
+    """Whether result (and weights, where they are kept) are there, and whole."""
+    return read_result(job) is not None and (not job.keeps_weights or _is_whole(job.weights))
+
+
+def _is_whole(weights: Path) -> bool:
+    try:
+        load_plain(weights)
+    except (InputError, OSError):
+        return False
+    return True
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -139,6 +159,8 @@ def run_job(job: Job) -> dict[str, Any]:
         told |= {"status": "done", "rows": scored}
         words = (str(w.message) for w in caught if w.category is UserWarning)
         told["warnings"] = list(dict.fromkeys(words))
+    except UnwritableError:  # says nothing of the cell
+        raise
     except InputError as error:
         told |= {"status": "failed", "error": str(error)}
     except Exception:  # a defect in one cell must not end a grid of hours
@@ -158,7 +180,7 @@ def write_result(path: Path, told: Mapping[str, Any]) -> None:
 def read_result(job: Job) -> dict[str, Any] | None:
     """Return the result of a job that was done; None for a failed, damaged or missing one."""
     try:
-        told = json.loads(job.path.read_text(encoding="utf-8"))
+        told = read_json(job.path, str(job.path))
         whole = told["status"] == "done" and told["key"] == job.key
         return told if whole and len(told["rows"]) == len(job.neuron_folds) else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -218,8 +240,9 @@ def learn(job: Job, heldin: tuple[int, ...]) -> Model:
         smaller = build_model(sized(job.factory, job.before.cell.dim), data.spec)
         load_weights(job.before.weights, smaller)
         model.begin_from(smaller)
-    with tempfile.TemporaryDirectory(prefix="seqvae-cell-") as folder:
-        learner.learn(model, data, RunFiles(Path(folder), with_figures=False))
+    scratch = job.scratch if job.scratch and Path(job.scratch).is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="seqvae-cell-", dir=scratch) as folder:
+        learner.learn(model, data, RunFiles(Path(folder), with_figures=False, resumable=False))
     if job.keeps_weights:
         save_weights(job.weights, model, step=0, score=0.0)
     return model.eval()

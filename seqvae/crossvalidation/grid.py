@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seqvae.crossvalidation.cell import Job, is_done, read_result
+from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, share
@@ -19,10 +19,13 @@ from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import NeuralData
-from seqvae.errors import InputError, nearest
-from seqvae.files import atomic_path, write_text
+from seqvae.documents import read_json
+from seqvae.errors import InputError, Terminated, nearest
+from seqvae.files import LOCK, atomic_path, check_writable, disk_errors, is_empty, write_text
 from seqvae.learning import Learner
+from seqvae.locking import locked
 from seqvae.run import ModelFactory
+from seqvae.termination import terminable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,23 +183,23 @@ def crossvalidate(
             warm_starts=warm_starts,
             folder=folder,
         )
-    _open_folder(folder, recording.checksum)
-
     todo = [job for chain in chains for job in chain]
     mine = share(chains, part)
-    pending = [rest for chain in mine if (rest := _undone(chain))]
-    results = run_jobs(
-        pending,
-        num_workers=jobs,
-        backend=backend,
-        remote_args=ray_remote_args,
-        num_done=sum(map(len, mine)) - sum(map(len, pending)),
-        progress=progress,
-    )
-    found = {told["key"]: told for told in results}
-    for job in todo:  # of former calls and other shards
-        if job.key not in found and (told := read_result(job)) is not None:
-            found[job.key] = told
+    with _held(folder, recording.checksum, part):
+        pending = [rest for chain in mine if (rest := undone(chain))]
+        results = run_jobs(
+            pending,
+            num_workers=jobs,
+            backend=backend,
+            remote_args=ray_remote_args,
+            num_done=sum(map(len, mine)) - sum(map(len, pending)),
+            progress=progress,
+        )
+        with closing(results):
+            found = {told["key"]: told for told in results}
+        for job in todo:  # of former calls and other shards
+            if job.key not in found and (told := read_result(job)) is not None:
+                found[job.key] = told
     table = scores_table([found[job.key] for job in todo if job.key in found],
                          unit=unit, k_shot=bool(k_shot))  # fmt: skip
     if missing := len(todo) - len(found):
@@ -214,12 +217,18 @@ def crossvalidate(
     return CrossValidation(folder, table, summary)
 
 
-def _undone(chain: list[Job]) -> list[Job]:
-    """Return the part of a chain from the first job on that is not done."""
-    for place, job in enumerate(chain):
-        if not is_done(job):
-            return chain[place:]
-    return []
+@contextmanager
+def _held(folder: Path, checksum: str, part: tuple[int, int]) -> Iterator[None]:
+    """Keep other commands from the same share of the cells, and tell how to go on."""
+    name = LOCK if part == (1, 1) else f"{LOCK}-{part[0]}-of-{part[1]}"
+    with terminable(), locked(folder, key="out_dir", name=name):
+        _open_folder(folder, checksum)
+        try:
+            yield
+        except Terminated as end:
+            raise Terminated(
+                "terminated; the cells that are done are kept, and the same command goes on"
+            ) from end
 
 
 def _open_folder(folder: Path, checksum: str) -> None:
@@ -229,11 +238,9 @@ def _open_folder(folder: Path, checksum: str) -> None:
         InputError: if it holds the cells of other data, or anything but a cross-validation.
     """
     mark = folder / "data.json"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"out_dir {str(folder)!r} is a file; give a folder")
-    if folder.exists() and any(folder.iterdir()):
+    if not is_empty(folder):
         try:
-            former = json.loads(mark.read_text(encoding="utf-8"))["checksum"]
+            former = read_json(mark, str(mark))["checksum"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"out_dir {str(folder)!r} is not empty and no cross-validation; give a new folder"
@@ -242,13 +249,10 @@ def _open_folder(folder: Path, checksum: str) -> None:
             raise InputError(
                 f"out_dir {str(folder)!r} holds the cells of other data; give a new folder"
             )
-    try:
-        write_text(mark, json.dumps({"checksum": checksum}) + "\n")
+    write_text(mark, json.dumps({"checksum": checksum}) + "\n")
+    with disk_errors(f"out_dir {str(folder)!r}"):
         (folder / "cells").mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out_dir {str(folder)!r} cannot be written: {error.strerror}") from error
-    if not os.access(folder / "cells", os.W_OK):
-        raise InputError(f"out_dir {str(folder)!r} cannot be written")
+    check_writable(folder / "cells")
 
 
 def _tell_failures(results: Any, folder: Path) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
 
-from seqvae.crossvalidation.cell import Job, run_chain, write_result
+from seqvae.crossvalidation.cell import Job, run_chain, undone, write_result
 from seqvae.errors import InputError
 
 BACKENDS = ("loky", "ray", "dask")
+MOST_KILLED = 3
+"""Times in a row that a killed worker may end all others before a cell is done."""
 
 
 def run_jobs(
@@ -24,11 +29,12 @@ def run_jobs(
     remote_args: Mapping[str, Any] | None,
     num_done: int = 0,
     progress: bool,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Do chains of jobs in any order and yield each result as it comes.
 
     Every chain runs on one thread and depends on nothing but itself, so neither the backend nor the
-    number of workers changes a result.
+    number of workers changes a result. A worker that is killed takes the others with it; what is
+    not done is then begun anew.
 
     Args:
         chains: what is to be done; a job that hangs on no other is a chain of its own.
@@ -38,33 +44,78 @@ def run_jobs(
         remote_args: of Ray's workers, such as ``{"num_gpus": 1}``.
         num_done: jobs that were done before, for the progress bar.
         progress: whether a progress bar is shown.
-    """
-    from joblib import Parallel, delayed
 
+    Raises:
+        InputError: if workers are killed again and again, or a result cannot be written.
+    """
+    if remote_args and remote_args.get("num_gpus"):
+        num_workers = workers_on_gpus(num_workers, float(remote_args["num_gpus"]))
     jobs = [job for chain in chains for job in chain]
     bar = tqdm(total=num_done + len(jobs), initial=num_done, desc="crossvalidate", unit="cell",
                disable=not progress, dynamic_ncols=True)  # fmt: skip
-    with bar, _one_thread(), _chosen(backend, remote_args):
-        # a batch of one: jobs are long, and a killed grid then loses as little as can be
-        parallel = Parallel(
-            n_jobs=num_workers,
-            return_as="list" if backend == "ray" else "generator_unordered",
-            batch_size=1,
-            pre_dispatch="2 * n_jobs",
-            max_nbytes="100K",
+    scratch = TemporaryDirectory(prefix="seqvae-cv-", ignore_cleanup_errors=True)
+    with scratch, bar, _one_thread(), _chosen(backend, remote_args):
+        left = [[replace(job, scratch=scratch.name) for job in chain] for chain in chains]
+        in_vain = 0
+        while left:
+            keys = set()
+            try:
+                with closing(_results(left, num_workers, backend, bar)) as found:
+                    for told in found:
+                        keys.add(told["key"])
+                        yield told
+                return
+            except Exception as error:
+                if not _is_of_killed_worker(error):
+                    raise
+                former = sum(map(len, left))
+                left = [undone(chain) for chain in left if chain[-1].key not in keys]
+                left = [chain for chain in left if chain]
+                in_vain = in_vain + 1 if sum(map(len, left)) == former else 0
+                if in_vain == MOST_KILLED:
+                    raise InputError(
+                        "a worker was killed again and again, as systems do that run out of "
+                        "memory; lower jobs; the cells that are done are kept"
+                    ) from error
+                bar.update(num_done + len(jobs) - sum(map(len, left)) - bar.n)
+
+
+def _results(
+    chains: Sequence[list[Job]], num_workers: int, backend: str, bar: tqdm
+) -> Generator[dict[str, Any], None, None]:
+    """Yield the result of each job of the chains, and see that it lies where it belongs."""
+    from joblib import Parallel, delayed
+
+    begun = bar.n
+    # a batch of one: jobs are long, and a killed grid then loses as little as can be
+    parallel = Parallel(
+        n_jobs=num_workers,
+        return_as="list" if backend == "ray" else "generator_unordered",
+        batch_size=1,
+        pre_dispatch="2 * n_jobs",
+        max_nbytes="100K",
+    )
+    if backend == "ray":  # which answers at the end only, but tells how far it is
+        parallel.print_progress = lambda: bar.update(
+            begun + sum(map(len, chains[: parallel.n_completed_tasks])) - bar.n
         )
-        if backend == "ray":  # which answers at the end only, but tells how far it is
-            parallel.print_progress = lambda: bar.update(
-                num_done + sum(map(len, chains[: parallel.n_completed_tasks])) - bar.n
-            )
-        paths = {job.key: job.path for job in jobs}
-        for results in parallel(delayed(run_chain)(chain) for chain in chains):
+    paths = {job.key: job.path for chain in chains for job in chain}
+    found = parallel(delayed(run_chain)(chain) for chain in chains)
+    with closing(found) if backend != "ray" else nullcontext():
+        for results in found:
             if backend != "ray":
                 bar.update(len(results))
             for told in results:
                 if not paths[told["key"]].exists():  # the worker's disk was another
                     write_result(paths[told["key"]], told)
                 yield told
+
+
+def _is_of_killed_worker(error: Exception) -> bool:
+    """Whether a worker was killed; each backend has its own word for it."""
+    words = ("WorkerCrashedError", "RayActorError", "ActorDiedError", "KilledWorker")
+    names = [kind.__name__ for kind in type(error).__mro__]
+    return isinstance(error, BrokenExecutor) or any(word in names for word in words)
 
 
 def check_backend(backend: str, num_workers: int, remote_args: Mapping[str, Any] | None) -> None:
@@ -84,6 +135,31 @@ def check_backend(backend: str, num_workers: int, remote_args: Mapping[str, Any]
             raise InputError(
                 f"backend {backend!r} is not installed; pip install 'seqvae[{backend}]'"
             )
+
+
+def workers_on_gpus(num_workers: int, num_gpus: float) -> int:
+    """Return how many workers Ray can give their GPUs; -1: as many as there are GPUs for.
+
+    Each sees its own only, by ``CUDA_VISIBLE_DEVICES``.
+
+    Raises:
+        InputError: if there are too few, for which Ray would wait for ever.
+    """
+    import logging
+
+    import ray
+
+    ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+    found = ray.cluster_resources().get("GPU", 0.0)
+    most = int(found / num_gpus)
+    if num_workers == -1 and most > 0:
+        return most
+    if max(num_workers, 1) > most:
+        raise InputError(
+            f"jobs={num_workers} workers with {num_gpus:g} GPUs each are more than the {found:g} "
+            "GPUs of the Ray cluster allow; lower jobs or num_gpus in ray_remote_args"
+        )
+    return num_workers
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from seqvae.data.recording import Recording
+from seqvae.processes import Share
 from seqvae.types import Batch, DataSpec
 
 
@@ -43,6 +46,32 @@ def _encoded(
     return values[:, : spec.num_encoded_bins][:, :, list(spec.heldin)].contiguous()
 
 
+def embedded(recording: Recording, spec: DataSpec) -> Recording:
+    """Return the recording with the spec's bins and neurons; those that it lacks are missing."""
+    num_trials, num_bins, num_neurons = recording.activity.shape
+    whole = num_neurons == spec.num_neurons
+    columns = np.arange(num_neurons) if whole else np.array(spec.heldin)
+
+    def place(values: np.ndarray, *, by_neuron: bool) -> np.ndarray:
+        channels = spec.num_neurons if by_neuron else values.shape[2]
+        placed = np.full((num_trials, spec.num_time_bins, channels), np.nan, dtype=np.float32)
+        placed[:, :num_bins, columns if by_neuron else slice(None)] = values
+        return placed
+
+    inputs, behavior, rates = recording.inputs, recording.behavior, recording.rates
+    return replace(
+        recording,
+        activity=place(recording.activity, by_neuron=True),
+        inputs=None if inputs is None else place(inputs, by_neuron=False),
+        behavior=None if behavior is None else place(behavior, by_neuron=False),
+        rates=None if rates is None else place(rates, by_neuron=True),
+        neuron_ids=recording.neuron_ids if whole else np.arange(spec.num_neurons),
+        heldin=np.array(spec.heldin),
+        num_encoded_bins=spec.num_encoded_bins,
+        bin_width=spec.bin_width or recording.bin_width,
+    )
+
+
 class TrialDataset(Dataset):
     """Whole batches by the indices of their trials."""
 
@@ -57,10 +86,28 @@ class TrialDataset(Dataset):
         return self.make_batch(trials)
 
 
-class OrderedBatches(Sampler):
-    """Trials in order, ``batch_size`` at a time."""
+class OrderedBatches(DistributedSampler):
+    """Trials in order, ``batch_size`` at a time; each of several processes takes a part of a batch.
 
-    def __init__(self, trials: Int[np.ndarray, " chosen"], batch_size: int) -> None:
+    So the batches are the same however many processes there are, and every process has as many of
+    them; a part may be empty. As a ``DistributedSampler`` it is left in place by Lightning.
+
+    Args:
+        trials: indices.
+        batch_size: trials of a batch, those of all processes together.
+        num_replicas: how many processes there are.
+        rank: which of them this is.
+    """
+
+    def __init__(
+        self,
+        trials: Int[np.ndarray, " chosen"],
+        batch_size: int,
+        *,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(trials, num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.trials = trials
         self.batch_size = batch_size
 
@@ -70,20 +117,39 @@ class OrderedBatches(Sampler):
     def __iter__(self) -> Iterator[np.ndarray]:
         trials = self.order()
         for start in range(0, len(trials), self.batch_size):
-            yield trials[start : start + self.batch_size]
+            yield self.part(trials[start : start + self.batch_size])
 
     def order(self) -> Int[np.ndarray, " chosen"]:
         """Return the trials in the order of this epoch."""
         return self.trials
 
+    def part(self, batch: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " part"]:
+        """Return the trials of a batch that this process takes."""
+        return batch[self.rank :: self.num_replicas]
+
 
 class ShuffledBatches(OrderedBatches):
-    """Shuffled trials; the order hangs on seed and epoch alone."""
+    """Shuffled trials; the order hangs on seed and epoch alone.
 
-    def __init__(self, trials: Int[np.ndarray, " chosen"], batch_size: int, *, seed: int) -> None:
-        super().__init__(trials, batch_size)
+    Args:
+        trials: indices.
+        batch_size: trials of a step, those of all processes together.
+        seed: of the order.
+        num_replicas: how many processes there are.
+        rank: which of them this is.
+    """
+
+    def __init__(
+        self,
+        trials: Int[np.ndarray, " chosen"],
+        batch_size: int,
+        *,
+        seed: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        super().__init__(trials, batch_size, num_replicas=num_replicas, rank=rank)
         self.seed = seed
-        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Name the epoch; Lightning calls this before each one, also when it resumes."""
@@ -92,3 +158,14 @@ class ShuffledBatches(OrderedBatches):
     def order(self) -> Int[np.ndarray, " chosen"]:
         """Return the trials in the order of this epoch."""
         return np.random.default_rng([self.seed, self.epoch]).permutation(self.trials)
+
+    def part(self, batch: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " part"]:
+        """Return the trials that this process takes: the first again, where it has none."""
+        own = super().part(batch)
+        return own if len(own) else batch[:1]
+
+    def share(self, index: int) -> Share:
+        """Return how much of a batch of this epoch is this process's own."""
+        whole = min(self.batch_size, len(self.trials) - index * self.batch_size)
+        own = len(range(self.rank, whole, self.num_replicas))
+        return Share(own, whole, self.num_replicas)

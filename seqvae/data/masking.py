@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from seqvae import noise
 from seqvae.errors import InputError
-from seqvae.random_bits import LEVELS, LOWEST, random_int16
+from seqvae.noise import LEVELS, LOWEST
 from seqvae.types import Batch
 
 
@@ -48,16 +49,14 @@ class CoordinatedDropout:
         self,
         batch: Batch,
         heldin: tuple[int, ...],
-        generator: torch.Generator | None = None,
         *,
         center: Float[Tensor, " heldin"] | float = 0.0,
     ) -> Batch:
-        """Return the batch with a fresh mask.
+        """Return the batch with a fresh mask, by ``seqvae.noise``.
 
         Args:
             batch: as ``NeuralData`` makes it.
             heldin: indices of the neurons in ``batch.observed``.
-            generator: source of randomness; None: torch's own.
             center: what a hidden entry counts as; the mean of each neuron makes the dropout the
                 same whatever the offset of the data.
         """
@@ -67,7 +66,8 @@ class CoordinatedDropout:
         share_scored = self.rate + (1 - self.rate) * self.pass_rate
         num_scored = max(round(share_scored * LEVELS), num_hidden)
         given = batch.observed_mask
-        draw = random_int16(given, generator)  # one, so that what is hidden is scored
+        # one, so that what is hidden is scored
+        draw = noise.int16(given.shape, like=given, axis=0)
         scored = torch.empty_like(draw, dtype=batch.weight.dtype)
         torch.le(draw, LOWEST + num_scored - 1, out=scored)
         factor = torch.where(given, scored.mul_(LEVELS / num_scored), 1.0)

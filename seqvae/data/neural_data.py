@@ -15,12 +15,19 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from seqvae.data.loading import OrderedBatches, ShuffledBatches, TrialDataset, resident_batch
+from seqvae import noise
+from seqvae.data.loading import (
+    OrderedBatches,
+    ShuffledBatches,
+    TrialDataset,
+    embedded,
+    resident_batch,
+)
 from seqvae.data.masking import CoordinatedDropout, speckle
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.splits import choose_heldin, split_trials
-from seqvae.data.validation import SPLITS
+from seqvae.data.validation import SPLITS, check_memory
 from seqvae.errors import InputError, nearest
 from seqvae.seeds import step_seed
 from seqvae.types import Batch, DataSpec
@@ -41,8 +48,9 @@ class NeuralData(pl.LightningDataModule):
         heldout_seed: of the random choice of held-out neurons.
         forecast_bins: bins at the end of each trial that inference never sees; None: as the file
             says, else none.
-        batch_size: trials per step of learning.
-        eval_batch_size: trials per batch everywhere else.
+        batch_size: trials per step of learning, those of all devices together: the same settings
+            make the same fit on one GPU and on eight.
+        eval_batch_size: trials per batch everywhere else, those of all devices together.
         coordinated_dropout: applied to the training batches.
         speckled_fraction: share of the held-in entries hidden in a second validation loader.
         seed: of the order of the training trials and of the speckles.
@@ -155,10 +163,11 @@ class NeuralData(pl.LightningDataModule):
         if spec.num_forecast_bins:
             num_encoded = min(spec.num_encoded_bins, num_bins)
             num_bins = spec.num_time_bins if num_bins == spec.num_encoded_bins else num_bins
+        check_memory(f"{num_bins} bins", 16.0 * recording.num_trials * num_bins * spec.num_neurons)
         own = replace(spec, num_time_bins=num_bins, num_encoded_bins=num_encoded)
         lengths = recording.lengths
         lengths = np.where(lengths == recording.num_time_bins, num_bins, lengths)
-        recording = _embedded(recording, own)
+        recording = embedded(recording, own)
         adapted = copy.copy(self)
         adapted._moments = None
         adapted._loaded = _Loaded(
@@ -221,7 +230,9 @@ class NeuralData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training trials; the order of an epoch hangs on ``seed`` and epoch alone."""
-        sampler = ShuffledBatches(self.trials("train"), self.batch_size, seed=self.seed)
+        sampler = ShuffledBatches(
+            self.trials("train"), self.batch_size, seed=self.seed, **self._place
+        )
         dataset = TrialDataset(self.batch, self.recording.num_trials)
         return DataLoader(dataset, sampler=sampler, batch_size=None)
 
@@ -241,14 +252,13 @@ class NeuralData(pl.LightningDataModule):
         return self._loader("all", self.batch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Apply coordinated dropout while learning; the mask hangs on ``seed`` and step alone."""
+        """Apply coordinated dropout while learning; the mask hangs on ``seed``, step and trial."""
         if self.coordinated_dropout is None or self.trainer is None or not self.trainer.training:
             return batch
-        generator = torch.Generator(device=batch.observed.device)
-        step = self.trainer.fit_loop.total_batch_idx
-        generator.manual_seed(step_seed(self.seed, step, stream=1))
+        seed = step_seed(self.seed, self.trainer.fit_loop.total_batch_idx, stream=1)
         center = self._center.to(batch.observed)
-        return self.coordinated_dropout(batch, self.spec.heldin, generator, center=center)
+        with noise.keyed(seed), noise.of_trials(batch.trial):
+            return self.coordinated_dropout(batch, self.spec.heldin, center=center)
 
     def _get(self) -> _Loaded:
         self.setup()
@@ -256,8 +266,11 @@ class NeuralData(pl.LightningDataModule):
         return self._loaded
 
     def _speckled_batch(self, trials: Int[np.ndarray, " chosen"] | list[int] | int) -> Batch:
+        batch = self.batch(trials)
+        if not len(batch):
+            return batch
         return speckle(
-            self.batch(trials),
+            batch,
             self.spec.heldin,
             self.speckled_fraction,
             seed=self.seed,
@@ -269,9 +282,14 @@ class NeuralData(pl.LightningDataModule):
         return self.train_mean[list(self.spec.heldin)]
 
     def _loader(self, split: str, make_batch: Callable[..., Batch]) -> DataLoader:
-        sampler = OrderedBatches(self.trials(split), self.eval_batch_size)
+        sampler = OrderedBatches(self.trials(split), self.eval_batch_size, **self._place)
         dataset = TrialDataset(make_batch, self.recording.num_trials)
         return DataLoader(dataset, sampler=sampler, batch_size=None)
+
+    @property
+    def _place(self) -> dict[str, int]:
+        """Which of how many processes this is, where the trainer has several."""
+        return dict(getattr(self.trainer, "distributed_sampler_kwargs", None) or {})
 
     def _train_moments(self) -> _Moments:
         if self._moments is not None:
@@ -320,30 +338,4 @@ def _spec(recording: Recording, heldin: tuple[int, ...], num_encoded_bins: int) 
         num_time_bins=recording.num_time_bins,
         num_encoded_bins=num_encoded_bins,
         bin_width=recording.bin_width,
-    )
-
-
-def _embedded(recording: Recording, spec: DataSpec) -> Recording:
-    """Return the recording with the spec's bins and neurons; those that it lacks are missing."""
-    num_trials, num_bins, num_neurons = recording.activity.shape
-    whole = num_neurons == spec.num_neurons
-    columns = np.arange(num_neurons) if whole else np.array(spec.heldin)
-
-    def place(values: np.ndarray, *, by_neuron: bool) -> np.ndarray:
-        channels = spec.num_neurons if by_neuron else values.shape[2]
-        placed = np.full((num_trials, spec.num_time_bins, channels), np.nan, dtype=np.float32)
-        placed[:, :num_bins, columns if by_neuron else slice(None)] = values
-        return placed
-
-    inputs, behavior, rates = recording.inputs, recording.behavior, recording.rates
-    return replace(
-        recording,
-        activity=place(recording.activity, by_neuron=True),
-        inputs=None if inputs is None else place(inputs, by_neuron=False),
-        behavior=None if behavior is None else place(behavior, by_neuron=False),
-        rates=None if rates is None else place(rates, by_neuron=True),
-        neuron_ids=recording.neuron_ids if whole else np.arange(spec.num_neurons),
-        heldin=np.array(spec.heldin),
-        num_encoded_bins=spec.num_encoded_bins,
-        bin_width=spec.bin_width or recording.bin_width,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,34 @@ from jaxtyping import Float32, Int, Shaped
 
 from seqvae.errors import InputError, nearest
 
+_MOST = 1e8
 SPLITS = ("train", "val", "test")
+
+
+def memory() -> float:
+    """Return the bytes of memory of this machine, as far as it tells."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # Windows does not
+        return math.inf
+
+
+def check_memory(what: str, num_bytes: int | float) -> None:
+    """Refuse what would take more memory than the machine has, before it is taken."""
+    if num_bytes > memory():
+        raise InputError(
+            f"{what} would take {num_bytes / 1e9:.3g} GB, more than the {memory() / 1e9:.3g} GB of "
+            "this machine; choose smaller sizes"
+        )
+
+
+def check_extent(what: str, *sizes: int | float) -> None:
+    """Refuse sizes whose product is more than a simulation should make."""
+    if math.prod(sizes) > _MOST:
+        raise InputError(
+            f"{what} takes {math.prod(sizes):.3g} numbers, more than {_MOST:.3g}; choose smaller "
+            "sizes"
+        )
 
 
 def check_neurons(name: str, neurons: Any, num_neurons: int) -> Int[np.ndarray, " chosen"]:
@@ -145,8 +173,13 @@ def as_labels(name: str, value: Any, count: int) -> Shaped[np.ndarray, " label"]
     if value is None:
         return None
     array = np.array(value)
-    if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
+    try:
+        if array.dtype.kind == "S":
+            array = np.char.decode(array, "utf-8")
+        if array.dtype.kind == "U":
+            np.char.encode(array, "utf-8")
+    except ValueError as error:
+        raise InputError(f"{name} holds text that is not UTF-8; write it again") from error
     if array.shape != (count,) or array.dtype.kind not in "biufU":
         axis = "neuron" if name == "neuron_ids" else "trial"
         raise InputError(

@@ -12,6 +12,7 @@ from seqvae.distributions.divergence import log_ratio as log_ratio
 from seqvae.distributions.divergence import (
     multivariate_gaussian_kl as multivariate_gaussian_kl,
 )
+from seqvae.distributions.drawing import draw as draw
 from seqvae.distributions.gaussian_ar1 import GaussianAR1 as GaussianAR1
 from seqvae.distributions.gaussian_markov_chain import GaussianMarkovChain as GaussianMarkovChain
 from seqvae.distributions.negative_binomial import (

@@ -12,6 +12,8 @@ from torch.distributions import Distribution, constraints
 from torch.nn import functional
 from torch.types import _size
 
+from seqvae import noise
+
 
 class DiscreteMarkovChain(Distribution):
     """Paths of a state: m_1 ~ pi, m_t ~ P_t[m_{t-1}, :]; values are one-hot.
@@ -89,7 +91,7 @@ class DiscreteMarkovChain(Distribution):
         """Draw one-hot paths of shape sample_shape + (batch, time, state)."""
         shape = self._extended_shape(Size(sample_shape))
         num_states = shape[-1]
-        uniform = torch.rand(shape[:-1], dtype=self.log_initial.dtype).to(self.log_initial)
+        uniform = noise.uniform(shape[:-1], like=self.log_initial, axis=len(shape) - 3)
         initial = self.log_initial.exp().cumsum(-1)
         transition = self.log_transition.exp().cumsum(-1).expand(*self._batch_shape, -1, -1, -1)
         trial = torch.arange(shape[-3], device=initial.device)

@@ -10,6 +10,8 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, Normal, constraints
 from torch.types import _size
 
+from seqvae import noise
+
 
 class GaussianAR1(Distribution):
     """A stationary AR(1) process for each latent, independent across latents.
@@ -85,9 +87,9 @@ class GaussianAR1(Distribution):
         """Draw paths of shape sample_shape + (time, latent), differentiable in a and s."""
         shape = self._extended_shape(Size(sample_shape))
         like = self.stationary_std
-        noise = torch.randn(shape, dtype=like.dtype, device=like.device)
-        steps = [self.stationary_std * noise[..., 0, :]]
-        for white in noise[..., 1:, :].unbind(-2):
+        draws = noise.normal(shape, like=like, axis=len(shape) - 3)
+        steps = [self.stationary_std * draws[..., 0, :]]
+        for white in draws[..., 1:, :].unbind(-2):
             mean, std = self.conditional(steps[-1])
             steps.append(mean + std * white)
         return torch.stack(steps, dim=-2)

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn import functional
 from torch.types import _size
 
+from seqvae import noise
 from seqvae.linalg import (
     BlockTridiagonal,
     Conditionals,
@@ -218,8 +219,8 @@ class GaussianMarkovChain(Distribution):
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         """Draw paths of shape sample_shape + (batch, time, latent), differentiable."""
         shape = self._extended_shape(Size(sample_shape))
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return self.loc + self.factor.draw(torch.where(self.mask[..., None], noise, 0.0))
+        white = noise.normal(shape, like=self.loc, axis=len(shape) - 3)
+        return self.loc + self.factor.draw(torch.where(self.mask[..., None], white, 0.0))
 
     def log_prob_terms(
         self, value: Float[Tensor, "*sample batch time latent"]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from seqvae.errors import InputError
+from seqvae.errors import InputError, Terminated
 from seqvae.files import RunFiles, write_text
-from seqvae.weights import save_weights
+from seqvae.processes import gathered
+from seqvae.termination import asked, take_over
+from seqvae.weights import save_tensors, save_weights
 
 
 class StopOnNonFinite(Callback):
@@ -41,20 +44,21 @@ class StopOnNonFinite(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look before the weights are scored."""
-        self._look()
+        self._look(trainer.world_size)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look before the epoch is saved."""
-        self._look()
+        self._look(trainer.world_size)
         elbo = trainer.callback_metrics.get("val/elbo")
         if elbo is not None and not bool(torch.isfinite(elbo)):
             self._stop(trainer.global_step, "val/elbo")
 
-    def _look(self) -> None:
+    def _look(self, num_processes: int) -> None:
         terms, self._terms = self._terms, []
         names = [(step, name) for step, names, _ in terms for name in names]
         finite = torch.cat([values for *_, values in terms]).isfinite().tolist() if terms else []
         bad = [where for where, good in zip(names, finite, strict=True) if not good]
+        bad = [where for those in gathered(bad[:100], num_processes) for where in those]
         if bad:  # the first; a term says more than the loss
             self._stop(*min(bad, key=lambda where: (where[0], where[1] == "loss")))
 
@@ -81,12 +85,14 @@ class History(Callback):
         self.run = run
         self.rows: list[dict[str, float | int]] = []
         self._columns: list[str] = []
+        self._lines = ""
         self._validated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the file hold the rows up to the checkpoint that training resumes from."""
         if trainer.is_global_zero:
-            self._rewrite()
+            self._begin()
+            write_text(self.run.history, self._lines)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that this epoch has scores."""
@@ -103,11 +109,11 @@ class History(Callback):
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
-        if list(row) != self._columns:
-            self._rewrite()
+        if set(row) - set(self._columns):
+            self._begin()
         else:
-            with self.run.history.open("a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(row)
+            self._lines += self._text([row])
+        write_text(self.run.history, self._lines)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the rows in the checkpoint."""
@@ -117,13 +123,15 @@ class History(Callback):
         """Take the rows up to the checkpoint."""
         self.rows = list(state_dict["rows"])
 
-    def _rewrite(self) -> None:
+    def _begin(self) -> None:
+        """Lay out all rows; a row adds a line later, unless it has something new."""
         self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        self._lines = ",".join(self._columns) + "\r\n" + self._text(self.rows)
+
+    def _text(self, rows: list[dict[str, float | int]]) -> str:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns)
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.run.history, text.getvalue())
+        csv.DictWriter(text, self._columns).writerows(rows)
+        return text.getvalue()
 
 
 class KeepBest(Callback):
@@ -177,7 +185,9 @@ class SaveLast(Checkpoint):
     """Writes all that resuming needs to ``last.ckpt``, by rename, at the ends of epochs.
 
     A fit that stops within an epoch (``max_steps``, ``max_time``) goes on from the end of the one
-    before, because Lightning would begin the epoch anew with its first trials.
+    before, because Lightning would begin the epoch anew with its first trials. A termination
+    (SIGTERM, to whichever process) waits for the end of the epoch, but not for longer than
+    ``every_seconds``: an epoch that lasts longer has the one before it saved.
 
     Args:
         run: the run folder.
@@ -190,21 +200,38 @@ class SaveLast(Checkpoint):
         self.every_seconds = every_seconds
         self._written = -math.inf
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer a termination here: Lightning would end within an epoch, without a checkpoint."""
+        take_over(patience=self.every_seconds)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer a termination here."""
+        take_over(patience=self.every_seconds)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write if it is time."""
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
+        ends = trainer.strategy.reduce_boolean_decision(asked(), all=False)
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         last = last or trainer.global_step == trainer.max_steps
         due = time.monotonic() - self._written >= self.every_seconds
         due = trainer.strategy.broadcast(due)
-        if not (last or due):
-            return
-        temporary = self.run.folder / ".last.ckpt.tmp"
-        trainer.save_checkpoint(temporary, weights_only=False)
-        if trainer.is_global_zero:
-            os.replace(temporary, self.run.last_checkpoint)
-        self._written = time.monotonic()
+        if last or due or ends:
+            trainer.save_checkpoint(self.run.last_checkpoint, weights_only=False)
+            self._written = time.monotonic()
+        if ends:
+            raise Terminated
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints by rename within their folder; Lightning's own way is through /tmp."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint."""
+        save_tensors(Path(path), checkpoint)
 
 
 class EarlyStoppingAfterRamps(EarlyStopping):

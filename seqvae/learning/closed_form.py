@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +69,10 @@ class ClosedForm(Learner):
             checkpoint: not needed.
             config: not needed.
         """
-        began = time.monotonic()
         with one_thread():
             model.learn(data.batch(data.trials("train")), ridge=self.ridge)
         row: Row = {
             "step": 1,
-            "seconds": time.monotonic() - began,
             "smoothing_bins": float(model.width),
             **validation_scores(model, data),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from seqvae.state_space import (
 )
 from seqvae.state_space.threads import one_thread
 from seqvae.types import Batch
-from seqvae.weights import save_weights
+from seqvae.weights import save_weights, steps_taken
 
 STARTING_ITERATIONS = 3
 VALIDATION_SAMPLES = 10
@@ -159,10 +158,11 @@ class ExpectationMaximization(Learner):
         Raises:
             InputError: if the bound is no longer a number.
             KeyboardInterrupt: if interrupted; the parameters of that moment are saved.
+            Terminated: likewise, if terminated.
         """
+        reached = steps_taken(run.weights)  # by a fit that did not end, which is begun anew
         batch = data.batch(data.trials("train")).to(model.offset)
         rows: list[Row] = []
-        began = time.monotonic()
         bar = tqdm(
             total=self.max_iterations,
             desc="fit",
@@ -171,9 +171,11 @@ class ExpectationMaximization(Learner):
             dynamic_ncols=True,
         )
 
-        def keep(state: Iteration) -> None:
-            """Put what was learned into the model and the run folder."""
+        def keep(state: Iteration, *, has_ended: bool = False) -> None:
+            """Put what was learned into the model and, if that is no step back, the run folder."""
             model.take(self.finished(state, batch))
+            if state.iteration < reached and not has_ended:
+                return
             score = float(state.terms.elbo.mean())
             save_weights(run.weights, model, step=state.iteration, score=score)
             write_history(run, rows)
@@ -181,15 +183,17 @@ class ExpectationMaximization(Learner):
         try:
             with one_thread(), bar:
                 for state in self.iterations(model, batch):
-                    rows.append(_row(state, batch, seconds=time.monotonic() - began))
+                    rows.append(_row(state, batch))
                     if self.validate_every and state.iteration % self.validate_every == 0:
                         keep(state)
                         rows[-1] |= validation_scores(model, data)
                     bar.set_postfix(bound=f"{state.penalized:.6g}", refresh=False)
                     bar.update()
-        finally:
+        except BaseException:
             if rows:
                 keep(state)
+            raise
+        keep(state, has_ended=True)
         rows[-1] |= validation_scores(model, data)
         write_history(run, rows)
         if run.with_figures:
@@ -322,10 +326,9 @@ def validation_scores(model: Model, data: NeuralData) -> dict[str, float]:
     return {f"val/{name}": value for name, value in scores.compute().items()}
 
 
-def _row(state: Iteration, batch: Batch, *, seconds: float) -> Row:
+def _row(state: Iteration, batch: Batch) -> Row:
     row: Row = {
         "step": state.iteration,
-        "seconds": seconds,
         "bound": state.penalized,
         "bound_per_observation": state.penalized / float(batch.weight.sum()),
         "train/elbo": float(state.terms.elbo.mean()),

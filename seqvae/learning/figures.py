@@ -48,7 +48,7 @@ class Figures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the best weights and draw them."""
-        if self.run.weights.exists():
+        if trainer.is_global_zero and self.run.weights.exists():
             load_weights(self.run.weights, pl_module)
         self._draw(trainer, pl_module)
 

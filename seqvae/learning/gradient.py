@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import warnings
@@ -16,10 +15,11 @@ from typing import Any, ClassVar
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from seqvae.data import NeuralData
-from seqvae.errors import InputError, nearest
+from seqvae.errors import InputError, Terminated, nearest
 from seqvae.files import RunFiles
 from seqvae.inference import deterministic
 from seqvae.learning.callbacks import (
@@ -28,13 +28,20 @@ from seqvae.learning.callbacks import (
     KeepBest,
     SaveLast,
     StopOnNonFinite,
+    WholeFiles,
 )
 from seqvae.learning.figures import Figures
+from seqvae.learning.gradient_norms import GradientNorms
 from seqvae.learning.learner import Learner
 from seqvae.learning.progress import Progress
+from seqvae.learning.spawning import in_processes
+from seqvae.learning.strategy import Plan, check_strategy, plan, quiet, strategy_for
+from seqvae.learning.warnings import Warnings
 from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
 from seqvae.objectives import has_elbo
+from seqvae.processes import Place
+from seqvae.termination import patient
 from seqvae.weights import check_weights, load_plain, load_weights
 
 DEFAULT_TRAINER = partial(
@@ -85,6 +92,8 @@ class GradientLearner(Learner):
         patience: validations without improvement, after the warm-ups, before training ends; None
             never ends early.
         figures_every: epochs between drawings of the figures; 0 draws them once, at the end.
+        save_seconds: least time between two writings of ``last.ckpt``, at ends of epochs; a fit
+            that is terminated waits no longer than this for the end of the epoch.
         progress: whether a progress bar is shown.
     """
 
@@ -96,6 +105,7 @@ class GradientLearner(Learner):
     select: str = "val/heldin_elbo"
     patience: int | None = 100
     figures_every: int = 0
+    save_seconds: float = 20.0
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -125,6 +135,7 @@ class GradientLearner(Learner):
             raise InputError(f"patience must be at least 1 or null, got {self.patience}")
         for name, number, least in (
             ("figures_every", self.figures_every, 0),
+            ("save_seconds", self.save_seconds, 0),
             ("validation_samples", model.validation_samples, 1),
         ):
             if number < least:
@@ -164,17 +175,7 @@ class GradientLearner(Learner):
         for name in _ABOVE_ZERO:
             if given.get(name) == 0:
                 raise InputError(f"trainer.{name} must be above 0, got {given[name]}")
-        bare = {"logger": False, "callbacks": None, "enable_checkpointing": False}
-        num_processes = 1
-        try:
-            if isinstance(given.get("strategy", ""), str):  # an instance serves one Trainer only
-                with quiet():
-                    warnings.simplefilter("ignore")  # told when the real one is made
-                    num_processes = self.trainer.func(**{**given, **bare}).world_size
-        except (ValueError, MisconfigurationException) as error:
-            raise InputError(f"trainer: {error}") from error
-        if num_processes > 1:
-            raise InputError(f"trainer.devices must be one device, got {num_processes}")
+        check_strategy(plan(self.trainer), given.get("strategy", "auto"), model, data)
         try:
             optimizer = model.make_optimizer(model.parameter_groups())
             if model.make_schedule is not None:
@@ -210,18 +211,54 @@ class GradientLearner(Learner):
         Raises:
             InputError: if training diverges.
             KeyboardInterrupt: if interrupted; what was saved so far can be resumed.
+            Terminated: if terminated, at the end of the epoch if that comes soon.
         """
-        with quiet(), interruptible():
-            trainer = self._trainer(model, data, run)
-            with wandb_run(trainer, run):
-                if config is not None:
-                    for logger in trainer.loggers:
-                        logger.log_hyperparams(dict(config))
-                trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+        assert isinstance(self.trainer, partial)  # see __post_init__
+        patience, made = self.save_seconds if run.resumable else 0.0, plan(self.trainer)
+        if made.warning is not None:
+            warnings.warn(made.warning, stacklevel=2)
+        with quiet(), interruptible(), patient(patience):
+            if made.to_start:  # there the plan is to train
+                work = partial(self.learn, model, data, run, checkpoint=checkpoint, config=config)
+                in_processes(work, made.to_start)
+            else:
+                self._train(model, data, run, made, checkpoint=checkpoint, config=config)
         if run.weights.exists():
             load_weights(run.weights, model)
 
-    def _trainer(self, model: LatentVariableModel, data: NeuralData, run: RunFiles) -> Trainer:
+    def place(self) -> Place:
+        """Return which of the processes that ``srun`` or ``torchrun`` has started this one is."""
+        assert isinstance(self.trainer, partial)  # see __post_init__
+        return plan(self.trainer).place
+
+    def _train(
+        self,
+        model: LatentVariableModel,
+        data: NeuralData,
+        run: RunFiles,
+        made: Plan,
+        *,
+        checkpoint: Path | None,
+        config: Mapping[str, object] | None,
+    ) -> None:
+        """Train in this process, with the others that there are."""
+        trainer = self._trainer(model, data, run, strategy_for(made, model, data))
+        # else a checkpoint is read into single precision first
+        trainer.strategy.precision_plugin.convert_module(model)
+        with wandb_run(trainer, run):
+            if config is not None:
+                for logger in trainer.loggers:
+                    logger.log_hyperparams(dict(config))
+            trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+        trainer.strategy.barrier()  # the weights are written
+
+    def _trainer(
+        self,
+        model: LatentVariableModel,
+        data: NeuralData,
+        run: RunFiles,
+        strategy: Mapping[str, Any],
+    ) -> Trainer:
         """Build the Trainer from the user's settings and ours, our callbacks after the user's."""
         assert isinstance(self.trainer, partial)  # see __post_init__
         given: dict[str, Any] = self.trainer.keywords
@@ -233,12 +270,15 @@ class GradientLearner(Learner):
         callbacks: list[Callback] = [
             *own,
             StopOnNonFinite(run),
+            GradientNorms(),
             history,
             KeepBest(run, monitor=self.select),
-            SaveLast(run),
         ]
+        if run.resumable:
+            callbacks.append(SaveLast(run, every_seconds=self.save_seconds))
         if run.with_figures:
             every = self.figures_every
+            callbacks.append(Warnings(lambda: history.rows))
             callbacks.append(Figures(run, every=every, history=lambda: history.rows))
         if self.patience is not None:
             callbacks.append(
@@ -251,15 +291,20 @@ class GradientLearner(Learner):
         settings = {
             "default_root_dir": str(run.folder),
             **given,
+            **strategy,
             "callbacks": callbacks,
-            "enable_checkpointing": True,  # SaveLast; Lightning's own is not added beside it
+            # SaveLast; Lightning's own is not added beside it
+            "enable_checkpointing": run.resumable or given.get("enable_checkpointing", False),
             "enable_progress_bar": progress,
         }
         if "val" not in data.split:
             settings["limit_val_batches"] = 0
         if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
             settings["accelerator"] = "cpu"  # scores are summed in float64, which MPS lacks
-        return self.trainer.func(**settings)
+        trainer: Trainer = self.trainer.func(**settings)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFiles()
+        return trainer
 
 
 def check_checkpoint(path: Path, model: LatentVariableModel) -> None:
@@ -268,42 +313,30 @@ def check_checkpoint(path: Path, model: LatentVariableModel) -> None:
     Raises:
         InputError: naming the file.
     """
-    content = load_plain(path)
+    cure = "leave resume out and give overwrite to begin anew"
+    try:
+        content = load_plain(path)
+    except InputError as error:
+        raise InputError(f"{error}; {cure}") from error
     if not isinstance(content, dict) or not all(
         isinstance(content.get(name), kind) for name, kind in _CHECKPOINT.items()
     ):
-        raise InputError(f"{path} is not a training checkpoint of seqvae")
+        raise InputError(f"{path} is not a training checkpoint of seqvae; {cure}")
     check_weights(path, content["state_dict"], model)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let an interrupt surface as what it is: Lightning exits, and leaves SIGINT ignored."""
+    """Let an interrupt or a termination surface as what it is; Lightning leaves SIGINT ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except SIGTERMException as exit_:
+        raise Terminated from exit_
     except SystemExit as exit_:
-        if isinstance(exit_.__context__, KeyboardInterrupt):
+        if isinstance(exit_.__context__, KeyboardInterrupt) and not isinstance(exit_, Terminated):
             raise KeyboardInterrupt from exit_
         raise
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Lightning's advice that does not apply here."""
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        # a resumed run may have another learner
-        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

@@ -12,6 +12,7 @@ from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.files import RunFiles
 from seqvae.models import Model
+from seqvae.processes import Place
 
 
 class Learner(ABC):
@@ -39,6 +40,10 @@ class Learner(ABC):
         Raises:
             InputError: naming the setting and what it needs.
         """
+
+    def place(self) -> Place:
+        """Return which of the processes that were started to learn together this one is."""
+        return Place()
 
     @abstractmethod
     def learn(

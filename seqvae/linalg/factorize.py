@@ -10,7 +10,6 @@ from seqvae.linalg.cyclic_reduction import CyclicReduction
 from seqvae.linalg.sequential import Sequential
 
 # Measured by benchmarks/block_tridiagonal.py.
-NUMBERS_A_STEP = 40
 STEPS_WORTH_LAPACK = 8
 
 
@@ -33,12 +32,12 @@ def default_backend(matrix: BlockTridiagonal) -> Callable[[BlockTridiagonal], Fa
     """Return the back end that is fastest for this matrix.
 
     On an accelerator ``CyclicReduction``, whose calls are few. On a CPU, where a gradient is to
-    flow into P, ``Sequential``, unless the chains are so few that a step is cheaper than its call.
-    Without gradient ``Banded``, unless the chains are so short that its call for each is dearer.
+    flow into P, ``Sequential``. Without gradient ``Banded``, unless the chains are so short that
+    its call for each is dearer. It never hangs on the size of the batch, because what a draw makes
+    of the same noise hangs on the order of elimination.
     """
-    batch, num_steps, dim, _ = matrix.diagonal.shape
     if matrix.diagonal.device.type != "cpu":
         return CyclicReduction
     if matrix.tracks_gradient:
-        return Sequential if batch * dim > NUMBERS_A_STEP else CyclicReduction
-    return Banded if num_steps >= STEPS_WORTH_LAPACK else Sequential
+        return Sequential
+    return Banded if matrix.diagonal.shape[1] >= STEPS_WORTH_LAPACK else Sequential

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
@@ -19,6 +18,7 @@ from torch.optim import AdamW
 from seqvae.config import check_trusted, from_config
 from seqvae.data import NeuralData
 from seqvae.distributions import GaussianMarkovChain
+from seqvae.documents import read_yaml
 from seqvae.encoders import InformationEncoder, InformationMLP
 from seqvae.errors import InputError
 from seqvae.files import RunFiles
@@ -110,7 +110,12 @@ class FLDS(LatentVariableModel):
         if decoder_dims:
             *before, last = decoder_dims
             self.decoder = mlp(
-                latent_dim, last, hidden_dims=before, dropout=dropout, activate_output=True
+                latent_dim,
+                last,
+                hidden_dims=before,
+                dropout=dropout,
+                activate_output=True,
+                trial_axis=1,
             )
             factor_dim += last
         self.observation = observation(factor_dim, spec.num_neurons)
@@ -272,8 +277,8 @@ def _fitted(folder: Path, spec: DataSpec) -> LinearDynamics:
     """
     files = RunFiles(folder)
     try:
-        config = yaml.safe_load(files.config.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        config = read_yaml(files.config, str(files.config))
+    except (OSError, InputError) as error:
         raise InputError(
             f"start: {str(folder)!r} is not a run; give the run_dir of a fitted LinearDynamics"
         ) from error

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seqvae import noise
 from seqvae.models.base import LatentVariableModel
 from seqvae.objectives import Objective, training_loss
 from seqvae.types import Batch
@@ -67,8 +68,7 @@ def measure_gradient_noise(
     objective = model.objective
     rows = []
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with noise.apart(seed):
             truth = _moments(model, batch, trusted, by, reference_repeats)
             for name, estimator in estimators.items():
                 rows.append(_row(name, _moments(model, batch, estimator, by, num_repeats), truth))

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Size, Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from seqvae.distributions import draw
 from seqvae.errors import InputError
 from seqvae.models.linear_readout import emission_of, require_linear_readout
 from seqvae.models.model import Model
@@ -118,7 +119,7 @@ class LinearFactors(Model):
         posterior = self.infer(
             batch.observed, batch.observed_mask, list(self.spec.heldin), batch.target.shape[1]
         )
-        sample = posterior.rsample(Size((num_samples,)))
+        sample = draw(posterior, num_samples)
         latent = Latent(posterior, self._prior(batch.target.shape[:2]), sample, batch.time_mask)
         return Output({"latents": latent}, sample, self.observation(sample))
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from seqvae import noise
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.observations import Observation
@@ -45,6 +46,14 @@ class Model(nn.Module, ABC):
         self.has_begun = False
         self.null_counts: Tensor
         self.register_buffer("null_counts", torch.full((spec.num_neurons,), torch.nan))
+
+    def __call__(self, batch: Batch, num_samples: int = 1, *more: object) -> Output:
+        """Answer a batch; keyed noise hangs on each trial, whatever the batch it comes in.
+
+        Data-parallel training comes this way, too, with the arguments of a training step.
+        """
+        with noise.of_trials(batch.trial):
+            return super().__call__(batch, num_samples, *more)
 
     @abstractmethod
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:

@@ -12,11 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import LowRankMultivariateNormal, MultivariateNormal, Normal
 
+from seqvae import noise
 from seqvae.distributions.unconstrained import gaussian, log_root
 from seqvae.errors import InputError
 from seqvae.models.amortised import AmortisedModel, Encoding
 from seqvae.models.model import Model
 from seqvae.objectives import bound
+from seqvae.seeds import step_seed
 from seqvae.types import Batch, DataSpec
 
 Leaves = dict[str, "list[Tensor]"]
@@ -76,8 +78,7 @@ def refine(
     check_refinable(model)
     assert isinstance(model, AmortisedModel)
     seen = as_inference_sees(batch, model.spec)
-    with _frozen(model), torch.random.fork_rng(), torch.enable_grad():
-        torch.manual_seed(seed)
+    with _frozen(model), noise.apart(seed), torch.enable_grad():
         start = _leaves(model.encode(batch), type(model).__name__)
         free = {
             name: [tensor.clone().requires_grad_() for tensor in tensors]
@@ -87,14 +88,17 @@ def refine(
         for step in range(num_steps):
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / num_steps)
             optimizer.zero_grad()
-            output = model.answer(_encoding(free), seen, num_samples)
+            with noise.keyed(step_seed(seed, step)), noise.of_trials(batch.trial):
+                output = model.answer(_encoding(free), seen, num_samples)
             (-bound(output, seen).elbo().sum()).backward()
             optimizer.step()
 
         @torch.no_grad()
         def score(leaves: Leaves) -> Float[Tensor, " batch"]:
             torch.manual_seed(seed + 1)
-            return bound(model.answer(_encoding(leaves), seen, score_samples), seen).elbo()
+            with noise.keyed(step_seed(seed, -1)), noise.of_trials(batch.trial):
+                output = model.answer(_encoding(leaves), seen, score_samples)
+            return bound(output, seen).elbo()
 
         before, after = score(start), score(free)
     better = after > before

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
-from seqvae.metrics import BitsPerSpike, LogLikelihood, MeanPerTrial
+from seqvae.metrics import BitsPerSpike, LogLikelihood, MeanPerTrial, SumMetric
 from seqvae.objectives import Bound, bound, has_elbo, importance_weighted_bound
 from seqvae.types import Batch, DataSpec, Output
 
@@ -86,7 +86,6 @@ class Scores:
 
     def compute(self) -> dict[str, float]:
         """Return the scores by name; those whose region is empty are left out."""
-        metrics: dict[str, Metric] = {**self.trial_terms, **self.log_likelihood, **self.bits}
         absent = {
             "heldout_log_likelihood": not self.spec.heldout,
             "co_bps": not self.spec.heldout,
@@ -94,7 +93,7 @@ class Scores:
         }
         return {
             name: float(metric.compute())
-            for name, metric in metrics.items()
+            for name, metric in self._metrics.items()
             if not absent.get(name, False)
         }
 
@@ -103,6 +102,21 @@ class Scores:
         if name not in self.trial_terms:
             self.trial_terms[name] = MeanPerTrial()
         self._to(self.trial_terms, values)[name].update(values)
+
+    def sums(self) -> dict[str, list[float]]:
+        """Return all that was gathered, as numbers, by the name of the score."""
+        return {name: metric.totals() for name, metric in self._metrics.items()}
+
+    def add_sums(self, sums: Mapping[str, Sequence[float]]) -> None:
+        """Add what other scores of these data have gathered, in another process, say."""
+        for name, values in sums.items():
+            if name not in self._metrics:
+                self.trial_terms[name] = MeanPerTrial()
+            self._metrics[name].add_totals(values)
+
+    @property
+    def _metrics(self) -> dict[str, SumMetric]:
+        return {**self.trial_terms, **self.log_likelihood, **self.bits}
 
     @staticmethod
     def _to(metrics: dict, like: Tensor) -> dict:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import AdamW
 
+from seqvae import noise
 from seqvae.distributions.stepwise import prior_conditional
 from seqvae.encoders import MLP, Encoder, FreeGaussian
 from seqvae.errors import InputError
@@ -90,6 +91,7 @@ class VAE(AmortisedModel):
             hidden_dims=decoder_dims,
             dropout=dropout,
             activate_output=True,
+            trial_axis=1,
         )
         self.observation = observation(factor_dim, spec.num_neurons)
 
@@ -150,5 +152,6 @@ class VAE(AmortisedModel):
         path = list(sample.unbind(2))
         while len(path) < num_bins:
             mean, std = prior_conditional(prior, len(path), path[-1])
-            path.append(mean + std * torch.randn_like(path[-1]))
+            white = noise.normal(path[-1].shape, like=path[-1], axis=1)
+            path.append(mean + std * white)
         return torch.stack(path, dim=2)

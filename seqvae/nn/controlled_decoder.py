@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seqvae import noise
 from seqvae.nn.controlled_path import ControlledWeights
 from seqvae.nn.decoder_path import Conditional, DecoderDraws, DecoderPath
 from seqvae.nn.dropout import dropout_mask
@@ -117,19 +118,24 @@ class ControlledDecoder(nn.Module):
         like = self.factors.weight
         num_samples, num_trials, state_dim = initial_state.shape
         num_encoded, num_bins = encoding.shape[1], external.shape[1]
-        sampled = (num_samples, num_trials)
-        noise = like.new_empty(num_bins, self.inferred_input_dim, *sampled).normal_()
+        shape = (num_samples, num_trials, num_bins, self.inferred_input_dim)
+        white = noise.normal(shape, like=like, axis=1, trials_inner=True).permute(2, 3, 0, 1)
         if not self.training or self.dropout == 0:
-            return DecoderDraws(noise)
-        state_mask = dropout_mask((num_bins, state_dim, *sampled), self.dropout, like=like)
+            return DecoderDraws(white)
+
+        def mask(*shape: int) -> Tensor:
+            drawn = dropout_mask(
+                shape, self.dropout, like=like, trial_axis=len(shape) - 3, trials_inner=True
+            )
+            return drawn.permute(-2, -1, *range(len(shape) - 2))
+
+        state_mask = mask(num_samples, num_trials, num_bins, state_dim)
         if num_encoded == 0:
-            return DecoderDraws(noise, state_mask=state_mask)
-        encoding_shape = (num_encoded, encoding.shape[2], num_trials)
-        factor_shape = (num_encoded, like.shape[0], *sampled)
+            return DecoderDraws(white, state_mask=state_mask)
         return DecoderDraws(
-            noise,
-            dropout_mask(encoding_shape, self.dropout, like=like),
-            dropout_mask(factor_shape, self.dropout, like=like),
+            white,
+            mask(num_trials, num_encoded, encoding.shape[2]),
+            mask(num_samples, num_trials, num_encoded, like.shape[0]),
             state_mask,
         )
 
@@ -147,7 +153,7 @@ class ControlledDecoder(nn.Module):
         state = initial_state
         sampled = state.shape[:2]
         num_encoded = encoding.shape[1]
-        noise = draws.noise.permute(0, 2, 3, 1)
+        white = draws.noise.permute(0, 2, 3, 1)
         if draws.encoding_mask is not None:
             encoding = encoding * draws.encoding_mask.permute(2, 0, 1)
         if num_encoded:
@@ -177,8 +183,8 @@ class ControlledDecoder(nn.Module):
             elif prior_step is not None:
                 mean, std = (part.expand(*sampled, -1) for part in prior_step(t, drawn))
             else:
-                mean = std = noise[t]
-            drawn = mean + std * noise[t]
+                mean = std = white[t]
+            drawn = mean + std * white[t]
             drawn = drawn.detach() if constant_inputs else drawn
             drive = torch.cat([drawn, external[:, t].expand(*sampled, -1)], dim=-1)
             state = self.generator(drive, state)

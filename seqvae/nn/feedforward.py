@@ -17,6 +17,7 @@ def mlp(
     hidden_dims: Sequence[int] = (),
     dropout: float = 0.0,
     activate_output: bool = False,
+    trial_axis: int = 0,
 ) -> nn.Sequential:
     """Stack linear layers with ReLU between them; acts on the last axis.
 
@@ -26,6 +27,7 @@ def mlp(
         hidden_dims: sizes of the layers between.
         dropout: probability with which a hidden unit is dropped in training.
         activate_output: whether a ReLU follows the last layer too.
+        trial_axis: of the input, for the noise of the dropout.
     """
     dims = [input_dim, *hidden_dims, output_dim]
     layers: list[nn.Module] = []
@@ -34,5 +36,5 @@ def mlp(
         if i < len(hidden_dims) or activate_output:
             layers.append(nn.ReLU())
             if dropout > 0:
-                layers.append(Dropout(dropout))
+                layers.append(Dropout(dropout, trial_axis=trial_axis))
     return nn.Sequential(*layers)

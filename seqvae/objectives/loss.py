@@ -13,6 +13,7 @@ from seqvae.distributions import kl_by_dimension, log_density
 from seqvae.errors import InputError
 from seqvae.objectives.bounds import Bound, bound, log_likelihood, log_weights
 from seqvae.objectives.objective import Objective
+from seqvae.processes import ALONE, Share
 from seqvae.types import Batch, Output
 
 
@@ -26,7 +27,9 @@ class Loss(NamedTuple):
     terms: Bound
 
 
-def training_loss(objective: Objective, output: Output, batch: Batch, *, step: int) -> Loss:
+def training_loss(
+    objective: Objective, output: Output, batch: Batch, *, step: int, share: Share = ALONE
+) -> Loss:
     """Return the loss of a batch at an optimiser step.
 
     The gradient of E_q[F(z)], F the integrand of the bound, is taken through the sample z, or, by
@@ -45,6 +48,8 @@ def training_loss(objective: Objective, output: Output, batch: Batch, *, step: i
         output: what the model answered; for the score function its samples must be constants.
         batch: what it was asked.
         step: the optimiser step, for the warm-ups.
+        share: what this batch is of those of several processes. The average of their gradients is
+            then that of all trials.
 
     Raises:
         InputError: if the score function is asked for and the model draws through its parameters.
@@ -53,12 +58,13 @@ def training_loss(objective: Objective, output: Output, batch: Batch, *, step: i
     terms = bound(output, batch, likelihood=likelihood)
     if objective.bound == "iwae":
         weights = log_weights(output, batch, beta=beta, likelihood=likelihood)
-        value = -_log_mean_exp(weights).mean()
+        value = -share.scale * _log_mean_exp(weights).mean()
     elif objective.shapes_kl:
-        divergence = _by_dimension(output).mean(dim=(0, 1))
-        value = _penalty(objective, divergence, step) - terms.log_likelihood.mean()
+        divergence = share.mean_of_all(_by_dimension(output).mean(dim=(0, 1)))
+        value = _penalty(objective, divergence, step)
+        value = value - share.scale * terms.log_likelihood.mean()
     else:
-        value = -terms.elbo(beta).mean()
+        value = -share.scale * terms.elbo(beta).mean()
     if not objective.uses_score:
         return Loss(value, terms)
     score = _score(output)
@@ -66,10 +72,12 @@ def training_loss(objective: Objective, output: Output, batch: Batch, *, step: i
         if objective.bound == "iwae":
             advantage = _log_mean_exp(weights) - _without_each(weights, objective)
         else:
-            signal = likelihood - _by_dimension(output) @ _kl_weights(objective, output, step)
+            prices = _kl_weights(objective, output, step, share)
+            signal = likelihood - _by_dimension(output) @ prices
             advantage = (signal - _mean_of_others(signal, objective)) / len(signal)
     # worth 0, and only its gradient counts
-    return Loss(value - (advantage * (score - score.detach())).sum(dim=0).mean(), terms)
+    surrogate = (advantage * (score - score.detach())).sum(dim=0).mean()
+    return Loss(value - share.scale * surrogate, terms)
 
 
 def _penalty(
@@ -84,10 +92,13 @@ def _penalty(
     return beta * divergence.sum()
 
 
-def _kl_weights(objective: Objective, output: Output, step: int) -> Float[Tensor, " dimension"]:
+def _kl_weights(
+    objective: Objective, output: Output, step: int, share: Share
+) -> Float[Tensor, " dimension"]:
     """Return what a nat more of the KL of each dimension costs."""
     with torch.enable_grad():
-        divergence = _by_dimension(output).detach().mean(dim=(0, 1)).requires_grad_()
+        own = _by_dimension(output).detach().mean(dim=(0, 1))
+        divergence = share.mean_of_all(own).requires_grad_()
         (weights,) = torch.autograd.grad(_penalty(objective, divergence, step), divergence)
     return weights
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqvae import noise
 from seqvae.distributions import DiscreteMarkovChain, StateDensities
 
 
@@ -83,15 +84,15 @@ def continued_sample(
     mask = densities.mask
     begin = int(mask.sum(1).min())
     steps = list(path.unbind(2))
-    noise = torch.randn_like(path)
+    white = noise.normal(path.shape, like=path, axis=1)
     roots = torch.linalg.cholesky(densities.noise_covariance)
     for t in range(begin, mask.shape[1]):
         if t == 0:
             root = torch.linalg.cholesky(densities.initial_covariance)
-            new = densities.initial_mean + noise[:, :, t] @ root.mT
+            new = densities.initial_mean + white[:, :, t] @ root.mT
         else:
             moved = torch.einsum("kij,sbj->sbki", densities.dynamics, steps[t - 1])
-            moved = moved + torch.einsum("kij,sbj->sbki", roots, noise[:, :, t])
+            moved = moved + torch.einsum("kij,sbj->sbki", roots, white[:, :, t])
             new = (states[:, :, t, :, None] * (moved + densities.offset[:, t - 1])).sum(2)
         steps[t] = torch.where(mask[:, t, None], steps[t], new)
     return torch.stack(steps, dim=2)

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from walk import members
 
 import seqvae.models
+from seqvae import noise
 from seqvae.data import CoordinatedDropout, NeuralData
 from seqvae.data.sources import Arrays
 from seqvae.distributions import kl, kl_terms
@@ -167,6 +168,31 @@ def test_trials_are_independent(model: Model) -> None:
     others = [0, 2, 3]
     assert_close(after.factors[:, others], before.factors[:, others])
     assert not torch.equal(after.factors[:, 1], before.factors[:, 1])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_all_noise_hangs_on_the_trial_and_none_on_its_batch(
+    member: type[Model], training: bool
+) -> None:
+    """To the last bit; what is left is how products over other numbers of trials are rounded."""
+    model = scrambled(member).train(training)
+    batch = example(model, lengths=[8, 3, 6, 8])
+    state = torch.get_rng_state()
+    rows = torch.tensor([2, 3, 0])
+    with noise.keyed(7):
+        whole, again = (model(batch, NUM_SAMPLES + 1) for _ in range(2))
+        part = model(batch[rows], NUM_SAMPLES)
+    assert torch.equal(torch.get_rng_state(), state)  # no draw was made by another generator
+    assert torch.equal(whole.factors, again.factors)
+    answers = [(part.factors, whole.factors)]
+    answers += [(part.latents[n].sample, whole.latents[n].sample) for n in whole.latents]
+    for found, expected in answers:
+        valid = batch.time_mask[rows] if found.ndim > 3 else slice(None)
+        if found.ndim > 3 and found.shape[2] < valid.shape[1]:
+            valid = valid[:, : found.shape[2]]
+        assert_close(found[:, valid], expected[:NUM_SAMPLES, rows][:, valid], rtol=1e-6, atol=1e-6)
+    with noise.keyed(8):
+        assert not torch.equal(model(batch, NUM_SAMPLES + 1).factors, whole.factors)
 
 
 def test_gradient_in_training_reaches_every_parameter(

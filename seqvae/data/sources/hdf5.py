@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from seqvae.data.recording import Recording
+from seqvae.data.sources.archives import open_hdf5
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.layout import existing_file, read_recording, recording_fields
 from seqvae.errors import InputError
-from seqvae.files import atomic_path
+from seqvae.files import Lenient, atomic_path
 
 
 @dataclass(frozen=True)
@@ -45,34 +45,19 @@ class HDF5(RecordingSource):
         file = existing_file(self.path)
         if not h5py.is_hdf5(file):
             raise InputError(f"source.path: {str(file)!r} is not an HDF5 file; check the path")
-        try:
-            with h5py.File(file, "r") as h:
-                entries = dict(h.attrs) | datasets(h)
-                return read_recording(entries, self.keys, self.bin_width)
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"source.path: {str(file)!r} is truncated or damaged; copy or write it again"
-            ) from error
+        with open_hdf5(file) as entries:
+            return read_recording(entries, self.keys, self.bin_width)
 
 
 def write_hdf5(recording: Recording, path: str | Path) -> None:
     """Write a recording that ``HDF5(path)`` reads back equal; the file appears whole or not."""
     import h5py
 
-    with atomic_path(path) as draft, h5py.File(draft, "w") as h:
-        for name, array in recording_fields(recording).items():
-            if array.ndim == 0:
-                h.attrs[name] = array
-            else:
-                h.create_dataset(name, data=array, compression="gzip", shuffle=True)
-
-
-def datasets(group: Any) -> dict[str, Any]:
-    """Return the datasets of a group and its subgroups by path, hard links included."""
-    found: dict[str, Any] = {}
-    for name, item in group.items():
-        if hasattr(item, "items"):
-            found |= {f"{name}/{path}": dataset for path, dataset in datasets(item).items()}
-        elif item is not None and item.shape is not None:  # a dangling link, an empty dataset
-            found[name] = item
-    return found
+    with atomic_path(path) as draft, Lenient(draft) as raw:
+        with h5py.File(raw, "w") as h:
+            for name, array in recording_fields(recording).items():
+                if array.ndim == 0:
+                    h.attrs[name] = array
+                else:
+                    h.create_dataset(name, data=array, compression="gzip", shuffle=True)
+        raw.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from seqvae.data.recording import Recording
+from seqvae.data.sources.archives import check_claim, open_hdf5, open_npz
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.sources.hdf5 import datasets
 from seqvae.data.sources.layout import existing_file
 from seqvae.errors import InputError, nearest
 
@@ -92,55 +93,47 @@ def read_idx(path: str | Path) -> np.ndarray:
         InputError: if it is no IDX file or is cut short.
     """
     file = existing_file(path)
-    content = file.read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    with file.open("rb") as opened:
+        is_zipped = opened.read(2) == b"\x1f\x8b"
+    with gzip.open(file) if is_zipped else file.open("rb") as opened:
         try:
-            content = gzip.decompress(content)
+            magic = opened.read(4)
+            is_idx = len(magic) == 4 and magic[:2] == b"\0\0" and magic[2] in _IDX_TYPES
+            is_idx = is_idx and 1 <= magic[3] <= 4
+            header = opened.read(4 * magic[3]) if is_idx else b""
+            if not is_idx:
+                raise InputError(
+                    f"source.path: {str(file)!r} is no IDX file; give an IDX, .npz or .h5 file"
+                )
+            dtype, shape = np.dtype(_IDX_TYPES[magic[2]]), _sizes(header)
+            size = math.prod(shape) * dtype.itemsize
+            check_claim(file, "the array", size)
+            content = opened.read(size + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise InputError(
                 f"source.path: {str(file)!r} is truncated or damaged; copy it again"
             ) from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
-        raise InputError(
-            f"source.path: {str(file)!r} is no IDX file; give an IDX, .npz or .h5 file"
-        )
-    dtype, start = np.dtype(_IDX_TYPES[content[2]]), 4 + 4 * content[3]
-    header = content[4:start]
-    shape = tuple(np.frombuffer(header[: len(header) // 4 * 4], ">u4").astype(int).tolist())
-    if len(shape) < content[3] or len(content) != start + math.prod(shape) * dtype.itemsize:
+    if len(header) < 4 * magic[3] or len(content) != size:
         raise InputError(
             f"source.path: {str(file)!r} does not hold what it says it does, an array of shape "
             f"{shape}; copy it again"
         )
-    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _sizes(header: bytes) -> tuple[int, ...]:
+    return tuple(np.frombuffer(header[: len(header) // 4 * 4], ">u4").astype(int).tolist())
 
 
 @contextmanager
 def _entries(path: Path, keys: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
     """Yield the arrays of a file by name, read when asked for."""
-    if path.is_dir() or not _is_archive(path):
+    if os.path.isdir(path) or not _is_archive(path):
         yield _idx_entries(path, keys)
         return
-    try:
-        if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as entries:
-                yield entries
-        else:
-            import h5py
-
-            with h5py.File(path, "r") as h:
-                yield dict(h.attrs) | datasets(h)
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
-            raise InputError(
-                f"source.path: {str(path)!r} holds Python objects, which are not read for safety; "
-                "save plain arrays of numbers"
-            ) from error
-        raise InputError(
-            f"source.path: {str(path)!r} is truncated or damaged; copy or write it again"
-        ) from error
+    open_archive = open_npz if zipfile.is_zipfile(path) else open_hdf5
+    with open_archive(path) as archive:
+        yield archive
 
 
 def _is_archive(path: Path) -> bool:
@@ -150,9 +143,14 @@ def _is_archive(path: Path) -> bool:
 
 def _idx_entries(path: Path, keys: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Read one IDX file and its labels, or all pictures of a folder with theirs."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         entries = {"images": read_idx(path)}
-        labels = path.with_name(keys.get("labels") or _labels_beside(path.name))
+        name = keys.get("labels") or _labels_beside(path.name)
+        if Path(name).name != name:
+            raise InputError(
+                f"keys.labels must be the name of a file beside the pictures: {name!r}"
+            )
+        labels = path.with_name(name)
         if labels != path and ("labels" in keys or labels.exists()):
             entries["labels"] = read_idx(labels)
         return entries
@@ -190,7 +188,7 @@ def _parts(entries: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, dic
         found = {}
         for field, (of_split, alone) in names.items():
             templates = (keys[field],) if field in keys else of_split if split else alone
-            known = (template.format(split=word) for template in templates)
+            known = (template.replace("{split}", word) for template in templates)
             name = next((name for name in known if name in entries), None)
             if name is not None:
                 found[field] = np.asarray(entries[name])

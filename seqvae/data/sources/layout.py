@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -91,8 +92,10 @@ def recording_fields(recording: Recording) -> dict[str, np.ndarray]:
 def existing_file(path: str | Path) -> Path:
     """Return the path of a file that is there."""
     file = Path(path)
-    if not file.is_file():
-        what = "is a folder, not a file" if file.is_dir() else "does not exist"
+    if not os.path.isfile(file):  # False for what no file can be called, too
+        what = "does not exist"
+        if os.path.exists(file):
+            what = "is a folder, not a file" if os.path.isdir(file) else "is no file, but a device"
         raise InputError(f"source.path: {str(file)!r} {what}; check the path")
     return file
 
@@ -100,13 +103,17 @@ def existing_file(path: str | Path) -> Path:
 def _take(entries: Mapping[str, Any], name: str) -> Any:
     if name not in entries:
         raise InputError(f"the file has no entry {name!r}{nearest(name, entries)}")
-    return _decoded(np.asarray(entries[name]))
+    array = np.asarray(entries[name])
+    try:
+        return _decoded(array)
+    except ValueError as error:
+        raise InputError(f"{name!r} holds text that is not UTF-8; write it again") from error
 
 
 def _scalar(entries: Mapping[str, Any], name: str) -> float:
     value = _take(entries, name)
     if value.size != 1 or value.dtype.kind not in "iuf":
-        raise InputError(f"{name!r} must be one number, got {value.tolist()!r}")
+        raise InputError(f"{name!r} must be one number, got {_told(value)}")
     return float(value.item())
 
 
@@ -114,14 +121,18 @@ def _integers(entries: Mapping[str, Any], name: str, *, count: int) -> list[int]
     value = np.ravel(_take(entries, name))
     is_whole = value.dtype.kind in "iuf" and bool((np.floor(value) == value).all())
     if value.size != count or not is_whole or not np.isfinite(value).all():
-        raise InputError(f"{name!r} must hold {count} whole number(s), got {value.tolist()!r}")
+        raise InputError(f"{name!r} must hold {count} whole number(s), got {_told(value)}")
     return [int(number) for number in value]
+
+
+def _told(value: np.ndarray) -> str:
+    return repr(value.tolist()) if value.size < 4 else f"{value.dtype} of shape {value.shape}"
 
 
 def _decoded(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "O":
         text = [v.decode() if isinstance(v, bytes) else str(v) for v in array.ravel()]
-        return np.array(text).reshape(array.shape)
+        return np.array(text, dtype=str).reshape(array.shape)
     return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
 
 
@@ -133,7 +144,7 @@ def _read_splits(
         core = core[1:]
     parts: dict[str, dict[str, np.ndarray]] = {}
     for split in _FILE_SPLITS:
-        named = {field: names[field].format(split=split) for field in (*core, *_PER_TRIAL)}
+        named = {f: names[f].replace("{split}", split) for f in (*core, *_PER_TRIAL)}
         if any(named[field] in entries for field in core):
             needed = given | set(core[:1] if split == "test" else core)
             parts[split] = {
@@ -143,7 +154,7 @@ def _read_splits(
             }
             _check_part(parts[split], named, core[0])
     if not parts:
-        wanted = names[core[0]].format(split="train")
+        wanted = names[core[0]].replace("{split}", "train")
         raise InputError(
             f"the file has no entry {wanted!r}{nearest(wanted, entries)}; say which entry is the "
             "activity: keys {activity: NAME}"
@@ -160,7 +171,7 @@ def _read_splits(
         lacking = [split for split in parts if split not in holders]
         if lacking:
             pair = next(iter(holders)), lacking[0]
-            there, absent = (names[field].format(split=split) for split in pair)
+            there, absent = (names[field].replace("{split}", split) for split in pair)
             raise InputError(
                 f"the file has {there!r} but no {absent!r}; give it for every split or for none"
             )
@@ -203,7 +214,9 @@ def _activity(names: dict[str, str], parts: dict[str, dict[str, np.ndarray]]) ->
             if all(a <= b for a, b in zip(shape, full, strict=True)):
                 whole[split][:, : shape[0], : shape[1]] = block
         lead = whole[split][:, : shape[0], : shape[1]] if len(full) == 2 else whole[split]
-        pair = " and ".join(repr(names[f].format(split=split)) for f in ("encoded", "activity"))
+        pair = " and ".join(
+            repr(names[f].replace("{split}", split)) for f in ("encoded", "activity")
+        )
         if lead.shape != block.shape:
             raise InputError(
                 f"{pair} have shapes {block.shape} and {whole[split].shape}; the second must hold "
@@ -229,7 +242,7 @@ def _joined(template: str, parts: dict[str, np.ndarray]) -> np.ndarray:
     first, *rest = parts
     for split in rest:
         if parts[split].shape[1:] != parts[first].shape[1:]:
-            one, other = (template.format(split=s) for s in (first, split))
+            one, other = (template.replace("{split}", s) for s in (first, split))
             raise InputError(
                 f"{one!r} and {other!r} have shapes {parts[first].shape} and "
                 f"{parts[split].shape}; all axes but the first must agree"

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
+from seqvae.data.validation import check_extent
 from seqvae.errors import InputError
 
 _STEP = 0.005  # of the Runge-Kutta integration, in Lorenz time units
@@ -55,6 +56,10 @@ class Lorenz(RecordingSource):
         for name in ("num_time_bins", "bin_width", "speed", "mean_count", "log_rate_std"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        per_bin = max(1.0, self.speed * self.bin_width / _STEP)
+        num_steps = _BURN_IN / _STEP + self.num_time_bins * per_bin
+        check_extent("the integration", self.num_trials, num_steps)
+        check_extent("the recording", self.num_trials, self.num_time_bins, self.num_neurons)
         if not 0 <= self.num_val + self.num_test < self.num_trials:
             raise InputError(
                 f"num_val {self.num_val} and num_test {self.num_test} must leave some of the "

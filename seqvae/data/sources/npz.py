@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from seqvae.data.recording import Recording
+from seqvae.data.sources.archives import open_npz
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.layout import existing_file, read_recording, recording_fields
 from seqvae.errors import InputError
@@ -38,20 +38,8 @@ class Npz(RecordingSource):
                 f"source.path: {str(file)!r} is no whole npz archive; check the path or write it "
                 "again"
             )
-        try:
-            with np.load(file, allow_pickle=False) as entries:
-                return read_recording(entries, self.keys, self.bin_width)
-        except InputError:
-            raise
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            if "allow_pickle" in str(error):
-                raise InputError(
-                    f"source.path: {str(file)!r} holds Python objects, which are not read for "
-                    "safety; save plain arrays of numbers or text"
-                ) from error
-            raise InputError(
-                f"source.path: {str(file)!r} is truncated or damaged; copy or write it again"
-            ) from error
+        with open_npz(file) as entries:
+            return read_recording(entries, self.keys, self.bin_width)
 
 
 def write_npz(recording: Recording, path: str | Path) -> None:

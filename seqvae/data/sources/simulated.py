@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
+from seqvae.data.validation import check_extent
 from seqvae.errors import InputError
 
 _BIAS_STD = 0.3  # of the log mean counts between neurons
@@ -110,6 +111,9 @@ class SimulatedLinearDynamics(RecordingSource):
         for name in ("bin_width", "mean_count", "predictor_std", "drive_std", "noise_std"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        widest = max(self.num_neurons, self.latent_dim, 50)  # a bin costs time, too
+        check_extent("the recording", self.num_trials, self.num_time_bins, widest)
+        check_extent("the dynamics", self.num_states, self.latent_dim, widest)
         if not 0 <= self.radius < 1:
             raise InputError(f"radius must be at least 0 and below 1, got {self.radius}")
         if not 0 <= self.stay <= 1:

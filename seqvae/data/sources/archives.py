@@ -1,0 +1,244 @@
+"""Archives of arrays by name, npz and HDF5, read in bounded memory; nothing in them is executed.
+
+Files come from strangers, too. No pickle is read, nothing outside the file is reached (by links,
+external storage, virtual datasets), and a size that a header only claims is refused before memory
+is taken for it.
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import zipfile
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqvae.data.validation import check_memory
+from seqvae.errors import InputError
+
+_SMALL = 64 * 1024 * 1024  # bytes that any file may take
+_DENSEST = 1100  # bytes that one byte of a deflated file can hold
+_MAX_ENTRIES = 4_000
+_CHECKS = (2, 3)  # filters of HDF5 that leave the size as it is: shuffle, fletcher32
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yield the arrays of an npz archive by name; each is read when it is asked for.
+
+    Raises:
+        InputError: if the file is damaged, or an array is not what is read here.
+    """
+    with _mended(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield _Npz(path, archive)
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yield datasets by path and the root's attributes; each is read when it is asked for.
+
+    Raises:
+        InputError: if the file is damaged, or an entry is not what is read here.
+    """
+    import h5py
+
+    with _mended(path):
+        file = h5py.File(path, "r")
+    with file:
+        yield _HDF5(path, file)
+
+
+def check_claim(path: Path, what: str, num_bytes: int) -> None:
+    """Refuse what takes more memory than the file, even deflated, or the machine can hold.
+
+    Args:
+        path: the file.
+        what: the part of it, for the error.
+        num_bytes: what it claims to hold.
+
+    Raises:
+        InputError: naming file and part.
+    """
+    size = path.stat().st_size
+    if num_bytes > max(_SMALL, _DENSEST * size):
+        raise InputError(
+            f"source.path: {what} of {str(path)!r} claims {num_bytes / 1e9:.3g} GB, which a file "
+            f"of {size} bytes cannot hold; write it again"
+        )
+    check_memory(f"{what} of {str(path)!r}", num_bytes)
+
+
+@contextmanager
+def _mended(path: Path) -> Iterator[None]:
+    """Turn what a reader raises for a damaged file, which is of many kinds, into one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"source.path: {str(path)!r} may not be read; check its mode") from error
+    except MemoryError as error:
+        raise InputError(f"source.path: {str(path)!r} needs more memory than there is") from error
+    except Exception as error:
+        raise InputError(
+            f"source.path: {str(path)!r} is truncated or damaged; copy or write it again"
+        ) from error
+
+
+class _Entries(Mapping[str, np.ndarray]):
+    """The entries of a file, by name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _mended(path):
+            self._places = self._find()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        place = self._places[name]
+        with _mended(self._path):
+            return self._read(name, place)
+
+    @abstractmethod
+    def _find(self) -> dict[str, Any]:
+        """List where each entry lies."""
+
+    @abstractmethod
+    def _read(self, name: str, place: Any) -> np.ndarray:
+        """Read an entry."""
+
+    def _refusal(self, name: str, reason: str) -> InputError:
+        return InputError(f"source.path: entry {name!r} of {str(self._path)!r} {reason}")
+
+
+class _Npz(_Entries):
+    """The arrays of a zip archive; ``np.load`` would take the memory that a header claims."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        super().__init__(path)
+
+    def _find(self) -> dict[str, zipfile.ZipInfo]:
+        return {part.filename.removesuffix(".npy"): part for part in self._archive.infolist()}
+
+    def _read(self, name: str, place: zipfile.ZipInfo) -> np.ndarray:
+        check_claim(self._path, f"entry {name!r}", place.file_size)
+        with self._archive.open(place) as file:
+            shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        if dtype.hasobject:
+            raise self._refusal(
+                name,
+                "holds Python objects, which are not read for safety; save plain arrays of "
+                "numbers or text",
+            )
+        if dtype.kind not in "biufcSU":
+            raise self._refusal(name, f"holds {dtype}; save numbers or text")
+        check_claim(self._path, f"entry {name!r}", math.prod(shape) * dtype.itemsize)
+        with self._archive.open(place) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+
+class _HDF5(_Entries):
+    """The datasets of an HDF5 file and the attributes of its root."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self._file = file
+        super().__init__(path)
+
+    def _find(self) -> dict[str, Any]:
+        return {name: None for name in self._file.attrs} | self._datasets()
+
+    def _datasets(self) -> dict[str, Any]:
+        """Find the datasets of all groups: hard links, and soft links to one of those."""
+        import h5py
+
+        found: dict[str, Any] = {}
+        soft: dict[str, str] = {}
+        above: list[tuple[str, Any, tuple[Any, ...]]] = [("", self._file, (self._file,))]
+        num_seen = 0
+        while above:
+            prefix, group, ancestors = above.pop()
+            for name in group:
+                num_seen += 1
+                if num_seen > _MAX_ENTRIES:
+                    raise self._refusal(prefix + name, "is one of too many to be a recording")
+                path = prefix + name
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.SoftLink):
+                    soft[path] = posixpath.normpath(posixpath.join("/", prefix, link.path))[1:]
+                elif not isinstance(link, h5py.HardLink):
+                    found[path] = link
+                elif isinstance(item := group[name], h5py.Dataset):
+                    if item.shape is not None:
+                        found[path] = item
+                elif isinstance(item, h5py.Group) and item not in ancestors:
+                    above.append((f"{path}/", item, (*ancestors, item)))
+        return found | {path: found[target] for path, target in soft.items() if target in found}
+
+    def _read(self, name: str, place: Any) -> np.ndarray:
+        import h5py
+
+        if isinstance(place, h5py.ExternalLink):
+            raise self._refusal(name, "lies in another file, which is not opened; copy it here")
+        entry = self._file.attrs.get_id(name) if place is None else place
+        dtype, shape = entry.dtype, entry.shape
+        if shape is None:
+            raise self._refusal(name, "is empty; fill it or leave it out")
+        is_text = h5py.check_string_dtype(dtype) is not None
+        if not is_text and dtype.kind not in "biufc":
+            raise self._refusal(name, f"holds {dtype}; save numbers or text")
+        size = math.prod(shape)
+        check_claim(self._path, f"entry {name!r}", size * dtype.itemsize)
+        if place is not None:
+            self._check_storage(name, place)
+        if dtype.kind != "O":
+            return np.asarray(self._file.attrs[name] if place is None else place[()])
+        # Each text may be as long as the file, wherever it stands.
+        at_once = max(1, _SMALL // self._path.stat().st_size)
+        if size <= at_once:
+            return np.asarray(self._file.attrs[name] if place is None else place[()], dtype=object)
+        if place is None or len(shape) > 1:
+            raise self._refusal(name, "holds too many texts; save a list of them as a dataset")
+        texts: list[Any] = []
+        left = _SMALL
+        for start in range(0, size, at_once):
+            texts.extend(place[start : start + at_once])
+            left -= sum(map(len, texts[start:]))
+            if left < 0:
+                raise self._refusal(name, "holds too much text")
+        return np.array(texts, dtype=object)
+
+    def _check_storage(self, name: str, dataset: Any) -> None:
+        """Refuse what lies elsewhere or nowhere, and what may grow without bound when read."""
+        if dataset.is_virtual or dataset.external:
+            raise self._refusal(name, "lies in other files, which are not opened; copy it here")
+        if dataset.size and not dataset.id.get_storage_size():
+            raise self._refusal(name, "was never written; write it or leave it out")
+        check_claim(
+            self._path,
+            f"a chunk of entry {name!r}",
+            math.prod(dataset.chunks or ()) * dataset.dtype.itemsize,
+        )
+        plan = dataset.id.get_create_plist()
+        filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
+        if len([code for code in filters if code not in _CHECKS]) > 1:
+            raise self._refusal(name, "is compressed more than once; compress it once")

@@ -1,0 +1,45 @@
+"""The verb check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from seqvae.data import NeuralData
+
+
+def check(data: NeuralData) -> dict[str, Any]:
+    """Load and validate data, and return what is in them.
+
+    Raises:
+        InputError: naming the field, the first offending index and the cure.
+    """
+    data.setup()
+    recording, spec = data.recording, data.spec
+    counts = _is_counts(recording.activity)
+    mean = data.train_mean.numpy() if "train" in data.split else None
+    summary: dict[str, Any] = {
+        "trials": {w: int((data.split == w).sum()) for w in ("train", "val", "test")},
+        "time bins": spec.num_time_bins,
+        "shortest trial (bins)": int(recording.lengths.min()),
+        "forecast bins": spec.num_forecast_bins,
+        "bin width (s)": spec.bin_width,
+        "neurons held in": spec.num_heldin,
+        "neurons held out": len(spec.heldout),
+        "external inputs": spec.num_inputs,
+        "behavior dimensions": 0 if recording.behavior is None else recording.behavior.shape[-1],
+        "missing entries": int(np.isnan(recording.activity).sum()),
+        "values": "counts" if counts else "real numbers",
+    }
+    if counts and spec.bin_width and mean is not None:
+        rates = mean / spec.bin_width
+        summary["mean rate (Hz)"] = round(float(rates.mean()), 3)
+        summary["slowest and fastest neuron (Hz)"] = f"{rates.min():.3g} to {rates.max():.3g}"
+    summary["checksum"] = recording.checksum
+    return summary
+
+
+def _is_counts(activity: np.ndarray) -> bool:
+    known = activity[np.isfinite(activity)]
+    return bool((known >= 0).all() and (known == np.round(known)).all())
