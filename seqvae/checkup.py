@@ -58,6 +58,7 @@ def findings(
         rate = getattr(model.make_schedule, "keywords", {}).get("min_lr")
         settings = settings._replace(
             ramp_end=model.objective.ramp_end,
+            beta=model.objective.beta,
             min_rate=float(rate) if isinstance(rate, int | float) else None,
         )
     checkup = check_up(model, data, seed=model.seed)
@@ -159,6 +160,7 @@ class _Part:
 
     def __init__(self, model: Model, data: NeuralData, split: str, seed: int) -> None:
         self.spec = spec = data.spec
+        self.has_bound = True
         self.heldin = list(spec.heldin)
         self.heldin_bits = BitsPerSpike(data.train_mean[self.heldin])
         self.heldout_bits = BitsPerSpike(data.train_mean[list(spec.heldout)])
@@ -178,9 +180,10 @@ class _Part:
         seen = batch.weight[:, : batch.observed.shape[1]][..., self.heldin]
         log_probs = output.emission.log_prob(batch.target)
         own = self._seen(log_probs) * seen
+        self.has_bound = has_elbo(output)
         terms = bound(output, batch, likelihood=own.sum((2, 3)))
         gain = terms.elbo().cpu() - (self._seen(null) * seen.cpu()).sum((1, 2))
-        gain = gain.double() if has_elbo(output) else torch.full_like(gain.double(), math.nan)
+        gain = gain.double() if self.has_bound else torch.full_like(gain.double(), math.nan)
         means, variance = output.emission.mean, output.emission.variance
         excess = _excess(means, variance, batch, heldin=self.heldin)
         width = batch.observed.shape[1]
@@ -219,8 +222,10 @@ class _Part:
         return (1 + ratio).tolist(), error.tolist()
 
     def uses(self) -> dict[str, Use]:
-        """Return how much of each latent is used."""
-        found = {}
+        """Return how much of each latent is used; a posterior that is a point does not tell."""
+        found: dict[str, Use] = {}
+        if not self.has_bound:
+            return found
         for name, total in self.kl.items():
             kl = total / self.num_trials
             least = LEAST_NATS * self.num_steps[name]

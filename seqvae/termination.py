@@ -108,10 +108,10 @@ def terminable() -> Iterator[None]:
     try:
         yield
     finally:
+        _WATCH.calm()  # first, that its timer finds no process without a handler
         for number in free:
             signal.signal(number, signal.SIG_DFL)
         _WATCH.signals = []
-        _WATCH.calm()
 
 
 @contextmanager

@@ -8,7 +8,18 @@ import torch
 
 from seqvae import EM, VAE, LinearDynamics, evaluate, fit
 from seqvae.checkup import _excess, _ratio, check_up, findings, null_score, read_history
-from seqvae.diagnosis import Checkup, Finding, Gain, Settings, Spread, Use, diagnose, idle, training
+from seqvae.diagnosis import (
+    Checkup,
+    Finding,
+    Gain,
+    Settings,
+    Spread,
+    Use,
+    diagnose,
+    idle,
+    learning_rate,
+    training,
+)
 from seqvae.terminal import table
 from seqvae.types import Batch
 from tiny import SVAE, tiny_data, tiny_learner
@@ -150,6 +161,27 @@ def test_em_that_has_much_to_gain_asks_for_iterations():
 def test_em_that_has_converged_or_ended_by_its_tolerance_is_left_alone():
     assert names(bounds(40, 0.7), LEARNED) == []
     assert names(bounds(39, 0.97), LEARNED) == []
+
+
+def test_a_posterior_that_is_a_point_is_not_idle():
+    kls = {"val__kl/latent": 0.0}
+    rows = [
+        {k: v for k, v in row.items() if "elbo" not in k} for row in history([-7.0] * 20, **kls)
+    ]
+    assert idle(rows, TRAINED) == []
+
+
+def test_a_bound_that_is_not_trained_on_may_fall():
+    """With beta = 0 the likelihood rises and the KL is free."""
+    likelihood = np.linspace(-990.0, -600.0, 30)
+    rows = [
+        {**row, "train/log_likelihood": value, "train/elbo": value - 2.0 * n**2, "train/beta": 0.0}
+        for n, (row, value) in enumerate(zip(history([-900.0] * 30), likelihood, strict=True))
+    ]
+    null = Spread(-1000.0, 10.0)
+    assert learning_rate(rows, null, TRAINED) == []
+    trained_on = [{**row, "train/beta": 1.0} for row in rows]
+    assert [f.name for f in learning_rate(trained_on, null, TRAINED)] == ["learning_rate_too_high"]
 
 
 def test_latents_that_carry_nothing_are_told_while_training_goes_on():

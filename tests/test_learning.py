@@ -658,7 +658,7 @@ def test_users_kind_of_trainer_and_progress_bar_are_taken(tmp_path):
     bar = TQDMProgressBar()
     learner = GradientLearner(trainer=partial(LoudTrainer, accelerator="cpu", callbacks=bar))
     data = tiny_data()
-    trainer = learner._trainer(SVAE(data.spec), data, RunFiles(tmp_path))
+    trainer = learner._trainer(SVAE(data.spec), data, RunFiles(tmp_path), {})
     assert isinstance(trainer, LoudTrainer)
     assert trainer.progress_bar_callback is bar
     assert trainer.max_epochs == DEFAULT_TRAINER.keywords["max_epochs"]
@@ -668,7 +668,7 @@ def test_apple_gpu_is_not_taken_by_default(tmp_path, monkeypatch):
     data = tiny_data()
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     learner = GradientLearner(progress=False)
-    trainer = learner._trainer(SVAE(data.spec), data, RunFiles(tmp_path))
+    trainer = learner._trainer(SVAE(data.spec), data, RunFiles(tmp_path), {})
     assert isinstance(trainer.accelerator, CPUAccelerator)
 
 

@@ -15,6 +15,15 @@ from seqvae.termination import asked, patient, take_over, terminable
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 
+@pytest.fixture(autouse=True)
+def default_handlers():
+    """Start without handlers, such as those that other libraries leave behind."""
+    former = {number: signal.signal(number, signal.SIG_DFL) for number in termination.SIGNALS}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
 def ask(number: int = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
 

@@ -106,6 +106,7 @@ class Settings(NamedTuple):
     Attributes:
         by_gradient: whether the model was trained by gradients.
         ramp_end: step at which the weights of the bound have their final values.
+        beta: the final weight of the KL.
         min_rate: the least learning rate of the schedule, if it has one.
         max_iterations: of expectation maximisation.
         num_trials: that were learned from.
@@ -113,6 +114,7 @@ class Settings(NamedTuple):
 
     by_gradient: bool
     ramp_end: int = 0
+    beta: float = 1.0
     min_rate: float | None = None
     max_iterations: int | None = None
     num_trials: int = 0

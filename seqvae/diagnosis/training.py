@@ -27,14 +27,14 @@ LEAST_REST = 0.01
 def learning_rate(history: Sequence[Row], null: Spread, settings: Settings) -> list[Finding]:
     """Find training that exploded: likelihood far below a constant's, ground lost, or no number.
 
-    With beta below 1 the bound may be low for the KL's sake, so it counts after the warm-ups only;
-    the likelihood counts from the first epoch on. Ground is lost by more than half of what had been
-    gained over the mean rate, and by more than the deviation between single trials.
+    The bound that is trained on, with its own beta, counts after the warm-ups only; the likelihood
+    counts from the first epoch on. Ground is lost by more than half of what had been gained over
+    the mean rate, and by more than the deviation between single trials.
     """
     if not settings.by_gradient or not history:
         return []
-    rate = max(row.get("train/learning_rate", 0.0) for row in history)
-    setting = f"lower model.optimizer.lr, which was {rate:g}"
+    rates = [row["train/learning_rate"] for row in history if "train/learning_rate" in row]
+    setting = "lower model.optimizer.lr" + (f", which was {max(rates):g}" if rates else "")
     clipped = max(row.get("train/clipped", 0.0) for row in history)
     beside = f", {clipped:.0%} of an epoch's steps clipped" if clipped > 0.5 else ""
 
@@ -56,7 +56,8 @@ def learning_rate(history: Sequence[Row], null: Spread, settings: Settings) -> l
         return found(f"in epoch {epoch:.0f} {share:.0%} of the gradients were not finite")
     best = -math.inf
     for row in history:
-        value = row.get("train/elbo", math.nan)
+        likelihood, elbo = (row.get(f"train/{x}", math.nan) for x in ("log_likelihood", "elbo"))
+        value = likelihood - row.get("train/beta", settings.beta) * (likelihood - elbo)
         if row["step"] < settings.ramp_end or math.isnan(value):
             continue
         best = max(best, value)
@@ -69,9 +70,13 @@ def learning_rate(history: Sequence[Row], null: Spread, settings: Settings) -> l
 
 
 def idle(history: Sequence[Row], settings: Settings) -> list[Finding]:
-    """Find, while training goes on, five validations in which the latents carried nothing."""
+    """Find, while training goes on, five validations in which the latents carried nothing.
+
+    A posterior that is a point has no KL, and no bound that could be told.
+    """
     rows = [row for row in history if row["step"] >= settings.ramp_end][-FEWEST_VALIDATIONS:]
-    names = [name for name in (rows[-1] if rows else ()) if name.startswith("val/kl/")]
+    told = rows[-1] if rows and "val/heldin_elbo" in rows[-1] else {}
+    names = [name for name in told if name.startswith("val/kl/")]
     most = max((sum(row.get(name, math.inf) for name in names) for row in rows), default=math.inf)
     if len(rows) < FEWEST_VALIDATIONS or not names or most >= FEWEST_NATS:
         return []

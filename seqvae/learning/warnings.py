@@ -47,7 +47,8 @@ class Warnings(Callback):
         if self._null is None or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, LatentVariableModel)
-        settings = Settings(by_gradient=True, ramp_end=pl_module.objective.ramp_end)
+        objective = pl_module.objective
+        settings = Settings(True, ramp_end=objective.ramp_end, beta=objective.beta)
         rows = self.history()
         found = [*learning_rate(rows, self._null, settings), *idle(rows, settings)]
         tell(finding for finding in found if finding.name not in self._told)
