@@ -242,6 +242,8 @@ def test_overfitting_is_told_by_held_out_neurons():
 def test_bound_below_the_mean_rate_is_told():
     lost = Gain(-0.05, 0.001, -60.0)
     assert names(train=lost, other=lost) == ["worse_than_mean_rate"]
+    free = TRAINED._replace(beta=0.0)  # whose bound is not what was asked for
+    assert names(settings=free, train=lost, other=lost) == []
 
 
 def test_smoothing_that_predicts_better_is_told_by_two_standard_errors():

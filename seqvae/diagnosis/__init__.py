@@ -75,7 +75,7 @@ def diagnose(
     if not trouble:
         trouble = latents(checkup, settings) or overfitting(checkup)
     if not trouble:
-        trouble = improvement(history, checkup, settings) + mean_rate(checkup)
+        trouble = improvement(history, checkup, settings) + mean_rate(checkup, settings)
         trouble = trouble or bound_rising(history, checkup, settings) + smoothing(scores)
         trouble += likelihood(checkup)
     return [*trouble, *dynamics(checkup), *silent(checkup)]

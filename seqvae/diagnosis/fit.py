@@ -83,10 +83,13 @@ def overfitting(checkup: Checkup) -> list[Finding]:
     return []
 
 
-def mean_rate(checkup: Checkup) -> list[Finding]:
-    """Find a bound below the mean rate's log-likelihood, by two standard errors."""
+def mean_rate(checkup: Checkup, settings: Settings) -> list[Finding]:
+    """Find a bound below the mean rate's log-likelihood, by two standard errors.
+
+    With beta below 1 the bound is not what was asked for.
+    """
     gain = checkup.other or checkup.train
-    if gain is None or gain.mean >= -2 * gain.standard_error:
+    if gain is None or settings.beta < 1 or gain.mean >= -2 * gain.standard_error:
         return []
     sentence = (
         f"the bound lies {-gain.mean:.3g} nats per entry below the log-likelihood of the mean rate"
