@@ -8,6 +8,7 @@ import time
 import warnings
 from functools import partial
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from pytorch_lightning import Trainer
@@ -111,14 +112,14 @@ def fit_case(
     model, data, trainer, learner = CASES[name]
     settings = {"source": UNEVEN, "batch_size": 32, "eval_batch_size": 4, **data}
     trainer = {"devices": devices, **trainer}
-    figures.draw = lambda *_: {}
-    return fit(
-        NeuralData(**settings),
-        model,
-        tiny_learner(epochs, trainer=trainer, **learner),
-        run_dir=run_dir,
-        resume=resume,
-    )
+    with patch.object(figures, "draw", lambda *_: {}):
+        return fit(
+            NeuralData(**settings),
+            model,
+            tiny_learner(epochs, trainer=trainer, **learner),
+            run_dir=run_dir,
+            resume=resume,
+        )
 
 
 def fit_all(folder: str) -> None:
