@@ -19,9 +19,9 @@ import numpy as np
 
 from seqvae import NeuralData, crossvalidate
 from seqvae.data.sources import Arrays
-from seqvae.files import RunFiles
 from seqvae.learning import Learner
 from seqvae.models import LinearDynamics
+from seqvae.storage.files import RunFiles
 
 
 @dataclass(frozen=True)

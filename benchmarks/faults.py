@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from seqvae import cli
+from seqvae.console import main as cli
 
 DATA = {
     "data.source": "Lorenz", "data.source.num_trials": 60, "data.source.num_val": 20,

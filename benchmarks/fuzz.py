@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(HERE), str(HERE / "tests")]
 
 import mutations  # noqa: E402
-import seqvae.cli  # noqa: E402
+import seqvae.console.main  # noqa: E402
 
 SECONDS = 60
 MEMORY = 2 * 1024**3
@@ -122,7 +122,7 @@ def forked(words: list[str], out: int, err: int) -> int:
     os.dup2(err, 2)
     code = 1
     try:
-        code = seqvae.cli.main(words)
+        code = seqvae.console.main.main(words)
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqvae.analysis import measure_gradient_noise
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays, Digits
 from seqvae.encoders import MLP, DeltaHead
-from seqvae.models import VAE, measure_gradient_noise
+from seqvae.models import VAE
 from seqvae.objectives import Objective, bound, has_elbo, training_loss
 from seqvae.observations import Bernoulli, Gaussian, Poisson
 from seqvae.types import Batch

@@ -11,7 +11,7 @@ import torch
 from sizes import Size, make_data, make_model
 from worker import Block, Turns, forget_peak, peak_mib
 
-from seqvae.inference import posterior_dataset
+from seqvae.analysis.posterior import posterior_dataset
 
 
 def measure(

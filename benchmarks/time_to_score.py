@@ -14,8 +14,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from worker import Turns
 
 from seqvae import fit
-from seqvae.arguments import read_yaml
 from seqvae.config import read_arguments
+from seqvae.console.flags import read_yaml
 
 CONFIG = Path(__file__).parent.parent / "configs" / "maze_svae.yaml"
 

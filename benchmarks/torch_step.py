@@ -14,9 +14,10 @@ from sizes import Size, make_data, make_model
 from torch import Tensor
 from worker import WARM_UP, Stopwatch, Turns, forget_peak, peak_mib, repeat
 
-from seqvae import GradientLearner, noise
-from seqvae.files import RunFiles
+from seqvae import GradientLearner
+from seqvae.compute import noise
 from seqvae.objectives import bound
+from seqvae.storage.files import RunFiles
 from seqvae.types import Batch
 
 

@@ -40,10 +40,10 @@ from matplotlib.patches import Ellipse
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from seqvae import VAE, NeuralData
+from seqvae.analysis import refine
 from seqvae.data.sources import Arrays
 from seqvae.distributions import kl, log_ratio, multivariate_gaussian_kl
 from seqvae.encoders import FreeGaussian
-from seqvae.models import refine
 from seqvae.objectives import (
     bound,
     evidence_minus_kl,

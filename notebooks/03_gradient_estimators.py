@@ -51,9 +51,9 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from seqvae import VAE, GradientLearner, InputError, NeuralData, evaluate, fit
+from seqvae.analysis import measure_gradient_noise
 from seqvae.data.sources import Arrays, Digits
 from seqvae.encoders import MLP, Head
-from seqvae.models import measure_gradient_noise
 from seqvae.objectives import Objective, training_loss
 from seqvae.observations import Bernoulli, Gaussian, Poisson
 from seqvae.priors import Prior

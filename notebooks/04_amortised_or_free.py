@@ -48,9 +48,9 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from seqvae import VAE, GradientLearner, NeuralData, evaluate, fit
+from seqvae.analysis import refine
 from seqvae.data.sources import Arrays, Digits
 from seqvae.encoders import MLP, FreeGaussian
-from seqvae.models import refine
 from seqvae.objectives import Objective
 from seqvae.observations import Bernoulli
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqvae.auditing import audit as audit
     from seqvae.crossvalidation import crossvalidate as crossvalidate
     from seqvae.data import NeuralData as NeuralData
     from seqvae.data import Recording as Recording
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
     from seqvae.models import LinearDynamics as LinearDynamics
     from seqvae.models import SequentialVAE as SequentialVAE
     from seqvae.models import SwitchingLinearDynamics as SwitchingLinearDynamics
-    from seqvae.run import Run as Run
-    from seqvae.workflow import check as check
-    from seqvae.workflow import evaluate as evaluate
-    from seqvae.workflow import fit as fit
-    from seqvae.workflow import infer as infer
+    from seqvae.runs.run import Run as Run
+    from seqvae.verbs.answers import evaluate as evaluate
+    from seqvae.verbs.answers import infer as infer
+    from seqvae.verbs.audit import audit as audit
+    from seqvae.verbs.check import check as check
+    from seqvae.verbs.fit import fit as fit
 
 _HOMES = {
     "ClosedForm": "seqvae.learning",
@@ -41,17 +41,17 @@ _HOMES = {
     "NeuralData": "seqvae.data",
     "PCA": "seqvae.models",
     "Recording": "seqvae.data",
-    "Run": "seqvae.run",
+    "Run": "seqvae.runs.run",
     "SequentialVAE": "seqvae.models",
     "SwitchingEM": "seqvae.learning",
     "SwitchingLinearDynamics": "seqvae.models",
     "VAE": "seqvae.models",
-    "audit": "seqvae.auditing",
-    "check": "seqvae.workflow",
+    "audit": "seqvae.verbs.audit",
+    "check": "seqvae.verbs.check",
     "crossvalidate": "seqvae.crossvalidation",
-    "evaluate": "seqvae.workflow",
-    "fit": "seqvae.workflow",
-    "infer": "seqvae.workflow",
+    "evaluate": "seqvae.verbs.answers",
+    "fit": "seqvae.verbs.fit",
+    "infer": "seqvae.verbs.answers",
 }
 
 __all__ = [

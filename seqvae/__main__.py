@@ -1,6 +1,6 @@
 """``python -m seqvae`` is the command line."""
 
-from seqvae.cli import main
+from seqvae.console.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

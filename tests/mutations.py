@@ -345,7 +345,7 @@ def check_valid(found: Recording) -> None:
 
 
 def _read_config(path: Path) -> str:
-    from seqvae.cli import main
+    from seqvae.console.main import main
 
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from torch.testing import assert_close
 
 from linear import random_model
-from seqvae.auditing import (
+from seqvae.analysis.audit import (
     JointDensity,
     Reference,
     audit,
@@ -21,10 +21,10 @@ from seqvae.auditing import (
     simulation_based_calibration,
     what_is_seen,
 )
-from seqvae.auditing.calibration import calibration, uniformity
-from seqvae.auditing.comparison import compare_draws, k_hat
-from seqvae.auditing.joint import frozen
-from seqvae.cli import main
+from seqvae.analysis.audit.calibration import calibration, uniformity
+from seqvae.analysis.audit.comparison import compare_draws, k_hat
+from seqvae.analysis.audit.joint import frozen
+from seqvae.console.main import main
 from seqvae.distributions import GaussianMarkovChain, log_ratio
 from seqvae.distributions.divergence import log_density
 from seqvae.encoders import FreeGaussian

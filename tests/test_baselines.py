@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, gammaln
 
-from seqvae.models.baselines import MeanRate, SmoothingGLM
+from seqvae.baselines.smoothing_glm import MeanRate, SmoothingGLM
 
 
 def bits_per_spike(predicted, target, null):

@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 
-from seqvae.classpaths import check_trusted, class_path, find_class
+from seqvae.config.class_paths import check_trusted, class_path, find_class
+from seqvae.config.signatures import Part
 from seqvae.errors import InputError
 from seqvae.observations import Observation, Poisson
-from seqvae.signatures import Part
 
 HOSTILE = [
     "os.system",
@@ -20,8 +20,8 @@ HOSTILE = [
     "torch.optim.optimizer.OrderedDict",
     "seqvae.errors.get_close_matches",
     "seqvae.errors.os.system",
-    "seqvae.files.os.system",
-    "seqvae.files.Path",
+    "seqvae.storage.files.os.system",
+    "seqvae.storage.files.Path",
     "seqvae..files.Path",
     "seqvae.",
     "seqvae_evil.Thing",

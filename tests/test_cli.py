@@ -8,14 +8,15 @@ import pytest
 import yaml
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from seqvae import cli, workflow
+from seqvae import verbs as workflow
+from seqvae.console import main as cli
 from seqvae.data import NeuralData
 from seqvae.data.sources import HDF5, Lorenz, Npz, RecordingSource, write_hdf5, write_npz
 from seqvae.errors import InputError
 from seqvae.learning import GradientLearner
 from seqvae.models import VAE, SequentialVAE
 from seqvae.observations import NegativeBinomial
-from seqvae.run import ModelFactory
+from seqvae.runs.run import ModelFactory
 
 CONFIG = {
     "seed": 3,
@@ -60,7 +61,7 @@ def called(monkeypatch) -> dict[str, object]:
 
     monkeypatch.setattr(workflow, "fit", fit)
     monkeypatch.setattr(workflow, "check", check)
-    monkeypatch.setattr("seqvae.terminal.report", lambda *_: None)
+    monkeypatch.setattr("seqvae.console.printing.report", lambda *_: None)
     return note
 
 

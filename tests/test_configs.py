@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqvae.cli import main
+from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import write_hdf5
 

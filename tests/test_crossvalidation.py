@@ -17,7 +17,8 @@ import torch
 
 import seqvae.models
 from contracts.walk import members
-from seqvae import EM, InputError, NeuralData, cli, crossvalidate
+from seqvae import EM, InputError, NeuralData, crossvalidate
+from seqvae.console import main as cli
 from seqvae.crossvalidation import cell as cells
 from seqvae.crossvalidation.cell import Cell, Job, learn
 from seqvae.crossvalidation.division import Division
@@ -341,7 +342,7 @@ def test_damaged_cell_is_done_again(done, tmp_path):
 
 
 SCRIPT = """
-from seqvae import cli
+from seqvae.console import main as cli
 cli.main(["crossvalidate", "--data.source.class_path", "Lorenz", "--data.source.num_trials", "40",
           "--data.source.num_val", "10", "--models.lds", "LinearDynamics",
           "--learners.lds.max_iterations", "20", "--dims", "[1, 2, 3]", "--trial_folds", "3",

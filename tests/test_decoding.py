@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqvae.decoding import behavior_r2
+from seqvae.scores.decoding import behavior_r2
 
 
 def trials(num_trials, *, seed, noise=0.0):

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from seqvae import EM, VAE, LinearDynamics, evaluate, fit
-from seqvae.checkup import _excess, _ratio, check_up, findings, null_score, read_history
-from seqvae.diagnosis import (
+from seqvae.analysis.diagnosis import (
     Checkup,
     Finding,
     Gain,
@@ -20,7 +19,15 @@ from seqvae.diagnosis import (
     learning_rate,
     training,
 )
-from seqvae.terminal import table
+from seqvae.analysis.diagnosis.checkup import (
+    _excess,
+    _ratio,
+    check_up,
+    findings,
+    null_score,
+    read_history,
+)
+from seqvae.console.printing import table
 from seqvae.types import Batch
 from tiny import SVAE, tiny_data, tiny_learner
 
@@ -436,8 +443,8 @@ def partial_vae():
 def test_every_finding_stands_in_the_table_of_the_docs():
     import inspect
 
-    from seqvae import diagnosis
-    from seqvae.diagnosis import fit as fitted
+    from seqvae.analysis import diagnosis
+    from seqvae.analysis.diagnosis import fit as fitted
 
     source = inspect.getsource(fitted) + inspect.getsource(training)
     found = {word.split('"')[1] for word in source.split("Finding(")[1:] if word.startswith('"')}

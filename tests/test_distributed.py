@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from seqvae import VAE, InputError, fit, noise
+from seqvae import VAE, InputError, fit
+from seqvae.compute import noise
+from seqvae.compute.ranks import Place, Share
 from seqvae.data.loading import OrderedBatches, ShuffledBatches
-from seqvae.learning.spawning import in_processes
-from seqvae.learning.strategy import plan
+from seqvae.learning.devices.spawning import in_processes
+from seqvae.learning.devices.strategy import plan
 from seqvae.models.scores import Scores
-from seqvae.processes import Place, Share
 from tiny import tiny_data, tiny_learner, weights
 from together import CASES, be_interrupted, be_killed, fit_all, fit_case, refuse, train_plainly
 
@@ -143,7 +144,7 @@ def test_several_devices_of_this_machine_need_no_launcher(tmp_path, folder):
 
 
 def test_a_refusal_in_one_process_ends_all_in_one_sentence(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.spawning._GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("seqvae.learning.devices.spawning._GRACE_SECONDS", 0.5)
     with pytest.raises(InputError, match=r"^lr must be below 1, got 2$"):
         in_processes(refuse, 2)
 

@@ -14,7 +14,7 @@ from torch.distributions import (
     Normal,
 )
 
-from seqvae import noise
+from seqvae.compute import noise
 from seqvae.distributions import Delta, DiscreteMarkovChain, GaussianAR1, draw
 
 NUM_TRIALS, SIZE = 3, 4

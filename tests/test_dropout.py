@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqvae import noise
+from seqvae.compute import noise
 from seqvae.errors import InputError
 from seqvae.nn.dropout import Dropout, dropout_mask
 

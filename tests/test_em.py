@@ -12,14 +12,14 @@ from torch.testing import assert_close
 
 from linear import kalman_smoother, random_model, simulate
 from seqvae import EM, GradientLearner, LinearDynamics, NeuralData, evaluate, fit, infer
-from seqvae.cli import main
+from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import Arrays
 from seqvae.errors import InputError
 from seqvae.learning import default_learner, em
 from seqvae.models import VAE, SequentialVAE
 from seqvae.observations import Gaussian, Poisson
-from seqvae.run import Run
+from seqvae.runs.run import Run
 from seqvae.types import Batch
 from tiny import LORENZ, in_memory, tiny_data, weights
 from toy import toy_spec

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
+from seqvae.analysis.evaluation import baseline_emission, evaluate_model, paired_gain
 from seqvae.errors import InputError
-from seqvae.evaluation import baseline_emission, evaluate_model, paired_gain
 from seqvae.models import VAE, AmortisedModel, LinearDynamics
 from tiny import SVAE, tiny_data
 
@@ -94,7 +94,7 @@ def test_no_score_depends_on_chunks_or_batch_sizes(make, monkeypatch):
         model = make(data.spec)
         model.initialize(data)
         entries = size * 6 * data.spec.num_time_bins * 256
-        monkeypatch.setattr("seqvae.inference.MAX_ENTRIES", entries)
+        monkeypatch.setattr("seqvae.analysis.posterior.MAX_ENTRIES", entries)
         steps = 10 if isinstance(model, AmortisedModel) else 0
         options = {"num_samples": 6, "seed": 0, "refine_steps": steps}
         scores = flat(evaluate_model(model, data, split="val", **options))

@@ -18,20 +18,21 @@ import pytest
 import xarray as xr
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from seqvae import EM, InputError, Run, cli, crossvalidate, evaluate, fit, infer
-from seqvae.checkup import read_history
+from seqvae import EM, InputError, Run, crossvalidate, evaluate, fit, infer
+from seqvae.analysis.diagnosis.checkup import read_history
+from seqvae.analysis.posterior_file import PosteriorWriter
+from seqvae.console import main as cli
 from seqvae.crossvalidation import cell as cells
 from seqvae.crossvalidation import jobs
 from seqvae.data.sources import HDF5, Npz, write_hdf5, write_npz
 from seqvae.errors import Terminated, UnwritableError
-from seqvae.files import Lenient, RunFiles, atomic_path, is_empty, write_text
 from seqvae.learning import em
 from seqvae.learning.callbacks import History
 from seqvae.learning.gradient import check_checkpoint
-from seqvae.locking import locked
 from seqvae.models import LinearDynamics
-from seqvae.results import PosteriorWriter
-from seqvae.weights import load_weights
+from seqvae.storage.files import Lenient, RunFiles, atomic_path, is_empty, write_text
+from seqvae.storage.locking import locked
+from seqvae.storage.weights import load_weights
 from tiny import LORENZ, SVAE, first_inequality, tiny_data, tiny_learner, weights
 
 pytestmark = [

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from seqvae.files import RunFiles, atomic_path, write_text
+from seqvae.storage.files import RunFiles, atomic_path, write_text
 
 
 def test_new_file_appears_whole(tmp_path):

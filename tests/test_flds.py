@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
 from linear import kalman_smoother, random_model, simulate
-from seqvae.cli import main
+from seqvae.console.main import main
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Arrays, write_hdf5
 from seqvae.distributions import kl, kl_terms
@@ -24,7 +24,7 @@ from seqvae.objectives import Objective, bound, importance_weighted_bound, train
 from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Poisson
 from seqvae.state_space import LinearStateSpace
 from seqvae.types import Batch, Latent
-from seqvae.workflow import fit
+from seqvae.verbs import fit
 from toy import scramble, toy_batch, toy_spec
 
 LINEAR = {"decoder_dims": (), "encoder": partial(InformationMLP, hidden_dims=())}

@@ -15,11 +15,11 @@ import torch
 import yaml
 
 from seqvae import EM, FLDS, VAE, InputError, LinearDynamics, NeuralData, Run, fit
-from seqvae.cli import main
 from seqvae.config import to_config
+from seqvae.console.main import main
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import HDF5, write_hdf5
-from seqvae.provenance import Recipe
+from seqvae.runs.provenance import Recipe
 from tiny import LORENZ, SVAE, first_inequality, in_memory, tiny_data, tiny_learner, weights
 
 SMALL = {
@@ -99,9 +99,14 @@ def test_two_processes_fit_the_same_bit_for_bit(tmp_path):
         for name in SMALL
     )
     root = str(Path(__file__).resolve().parents[1])
+    imports = "from seqvae.console.main import main"
     for folder in ("a", "b"):
         subprocess.run(
-            [sys.executable, "-c", f"from seqvae.cli import main; folder = '{folder}'; {fits}"],
+            [
+                sys.executable,
+                "-c",
+                f"{imports}; folder = '{folder}'; {fits}",
+            ],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
             check=True,

@@ -21,16 +21,16 @@ from jaxtyping import TypeCheckError
 from pytorch_lightning import Trainer
 
 import mutations
-from seqvae.arguments import read_command
-from seqvae.cli import main
 from seqvae.config import read_arguments
+from seqvae.console.flags import read_command
+from seqvae.console.main import main
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import HDF5, Arrays, Npz, from_path
 from seqvae.data.splits import choose_heldin, split_trials
-from seqvae.documents import parse_yaml
 from seqvae.errors import InputError, one_line
 from seqvae.learning import GradientLearner
-from seqvae.workflow import fit
+from seqvae.storage.yaml_json import parse_yaml
+from seqvae.verbs import fit
 from tiny import SVAE, tiny_data
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Bernoulli
 
+from seqvae.analysis import measure_gradient_noise
+from seqvae.analysis.gradient_noise import GradientNoise
 from seqvae.distributions import kl
 from seqvae.encoders import MLP, DeltaHead, FullNormalHead, Head
 from seqvae.errors import InputError
-from seqvae.models import VAE, measure_gradient_noise
-from seqvae.models.gradient_noise import GradientNoise
+from seqvae.models import VAE
 from seqvae.objectives import Objective, bound, training_loss
 from seqvae.observations import Gaussian, Poisson
 from seqvae.priors import AR1, Prior

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from seqvae.cli import main
+from seqvae.console.main import main
 from seqvae.data import NeuralData
 from seqvae.data.sources import Images, from_path, read_idx
 from seqvae.errors import InputError

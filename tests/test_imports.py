@@ -50,7 +50,7 @@ def test_refused_typo_imports_nothing_heavy_beyond_lightning():
 
 def test_public_names_are_what_they_say():
     from seqvae.models import VAE
-    from seqvae.workflow import fit
+    from seqvae.verbs import fit
 
     assert seqvae.VAE is VAE
     assert seqvae.fit is fit

@@ -9,14 +9,19 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from seqvae import inference
+from seqvae.analysis import posterior as inference
+from seqvae.analysis.posterior import (
+    deterministic,
+    latent_moments,
+    posterior_dataset,
+    trials_per_chunk,
+)
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays
 from seqvae.distributions import GaussianAR1, PathGaussian
 from seqvae.encoders import MLP, DeltaHead, TrialGRU
-from seqvae.inference import deterministic, latent_moments, posterior_dataset, trials_per_chunk
 from seqvae.models import VAE, SequentialVAE
-from seqvae.models.base import LatentVariableModel
+from seqvae.models.trained import LatentVariableModel
 from seqvae.types import Latent
 from toy import scramble, toy_spec
 

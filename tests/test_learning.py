@@ -15,17 +15,18 @@ from torch.distributions import Normal
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from seqvae import VAE, InputError, Run, SequentialVAE, fit, infer, noise
+from seqvae import VAE, InputError, Run, SequentialVAE, fit, infer
+from seqvae.compute import noise
+from seqvae.compute.noise import step_seed
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
 from seqvae.encoders import MLP, DeltaHead, TrialGRU
-from seqvae.files import RunFiles
 from seqvae.learning.callbacks import StopOnNonFinite
 from seqvae.learning.gradient import DEFAULT_TRAINER, GradientLearner
-from seqvae.models.base import DEFAULT_SCHEDULE
 from seqvae.models.scores import Scores
+from seqvae.models.trained import DEFAULT_SCHEDULE
 from seqvae.objectives import Objective
-from seqvae.seeds import step_seed
+from seqvae.storage.files import RunFiles
 from tiny import (
     LORENZ,
     SVAE,

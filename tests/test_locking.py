@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from seqvae.errors import InputError
-from seqvae.files import is_empty
-from seqvae.locking import locked
+from seqvae.storage.files import is_empty
+from seqvae.storage.locking import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from seqvae.locking import locked
+from seqvae.storage.locking import locked
 with locked(Path(sys.argv[1]), key="run_dir"):
     print("held", flush=True)
     time.sleep(60)

@@ -83,7 +83,7 @@ def test_a_scored_entry_weighs_one_over_its_probability(data, rate, pass_rate):
 @pytest.mark.parametrize("rate", [1e-9, 1 / 3, 0.5, 1 - 1e-9])
 def test_over_every_draw_the_weight_is_one_and_the_input_itself(monkeypatch, rate, pass_rate):
     levels = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(64, 64, 16)
-    monkeypatch.setattr("seqvae.noise.int16", lambda *_, **__: levels)
+    monkeypatch.setattr("seqvae.compute.noise.int16", lambda *_, **__: levels)
     batch = toy_batch(toy_spec(num_neurons=16, num_time_bins=64), num_trials=64)
     batch = replace(batch, observed=torch.full_like(batch.observed, 3.0))
     for center in (0.0, torch.full((16,), 2.5, dtype=torch.float64)):

@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
-from seqvae.metrics import (
+from seqvae.scores.metrics import (
     R2,
     AggregatePosterior,
     BitsPerSpike,

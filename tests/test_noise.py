@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from seqvae import noise
-from seqvae.seeds import mixed
+from seqvae.compute import noise
+from seqvae.compute.noise import mixed
 
 SINGLE, DOUBLE = torch.empty(0), torch.empty(0, dtype=torch.float64)
 DEVICES = [

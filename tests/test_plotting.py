@@ -8,8 +8,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from seqvae import plotting
+from seqvae.analysis.posterior_file import PosteriorWriter
 from seqvae.plotting.style import category_colors
-from seqvae.results import PosteriorWriter
 
 TRIALS, TIME, NEURONS, FACTORS = 12, 30, 8, 5
 HELDIN = np.arange(NEURONS) % 4 != 0

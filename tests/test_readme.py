@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from seqvae.cli import main
+from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import write_hdf5
 

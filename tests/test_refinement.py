@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import torch
 
+from seqvae.analysis import refine
+from seqvae.analysis.refinement import as_inference_sees
 from seqvae.encoders import MLP, DeltaHead, FullNormalHead, LowRankNormalHead
 from seqvae.errors import InputError
-from seqvae.models import VAE, LinearDynamics, SequentialVAE, refine
-from seqvae.models.refinement import as_inference_sees
+from seqvae.models import VAE, LinearDynamics, SequentialVAE
 from seqvae.objectives import Objective, bound
 from tiny import SVAE
 from toy import scramble, toy_batch, toy_spec, with_target

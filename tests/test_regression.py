@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from seqvae.regression import log_partition, regress
+from seqvae.baselines.regression import log_partition, regress
 
 
 def problem(data_kind):

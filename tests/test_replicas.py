@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from seqvae import inference
+from seqvae.analysis import posterior as inference
+from seqvae.analysis.devices import Halving, chosen_devices, in_order, is_out_of_memory, replicas
+from seqvae.analysis.posterior import posterior_dataset
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays
 from seqvae.errors import InputError
-from seqvae.inference import posterior_dataset
 from seqvae.models import VAE, LinearDynamics, SequentialVAE
-from seqvae.replicas import Halving, chosen_devices, in_order, is_out_of_memory, replicas
 from toy import scramble
 
 CPU = torch.device("cpu")
@@ -127,7 +127,7 @@ def test_an_interrupt_leaves_no_file_and_no_thread(model, data, monkeypatch, tmp
     class Terminated(BaseException):
         pass
 
-    from seqvae.results import PosteriorWriter
+    from seqvae.analysis.posterior_file import PosteriorWriter
 
     def write(self, values, *, lengths=None):
         raise Terminated

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from seqvae.analysis.posterior_file import PosteriorWriter
 from seqvae.errors import InputError
-from seqvae.results import PosteriorWriter
 
 TRIALS, TIME, NEURONS, FACTORS = 7, 5, 4, 2
 

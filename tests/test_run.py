@@ -14,7 +14,7 @@ import yaml
 
 from seqvae import VAE, InputError, Run, evaluate, fit, infer
 from seqvae.data.sources import Lorenz
-from seqvae.provenance import differences
+from seqvae.runs.provenance import differences
 from tiny import LORENZ, SVAE, in_memory, tiny_data, tiny_learner
 
 

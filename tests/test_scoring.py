@@ -6,12 +6,12 @@ import torch
 from scipy.stats import poisson
 from sklearn.linear_model import PoissonRegressor
 
+from seqvae.analysis.posterior import deterministic
 from seqvae.crossvalidation.division import Division, Part
 from seqvae.crossvalidation.scoring import K_SHOT_PENALTY, Null, _factors, k_shot_gain, score
 from seqvae.crossvalidation.scoring import seen_data as seen
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Arrays
-from seqvae.inference import deterministic
 from seqvae.learning import EM
 from seqvae.models import LinearDynamics
 

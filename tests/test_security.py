@@ -33,14 +33,14 @@ from pytorch_lightning import Trainer
 
 from mutations import copy_run
 from seqvae import GradientLearner, Run, evaluate, fit, infer
-from seqvae.classpaths import check_trusted
-from seqvae.cli import main
+from seqvae.config.class_paths import check_trusted
+from seqvae.console.main import main
 from seqvae.data import NeuralData
 from seqvae.data.sources import HDF5, Images, Lorenz, Npz, from_path
-from seqvae.documents import MAX_YAML, parse_yaml, read_json, read_yaml
 from seqvae.errors import InputError, one_line
-from seqvae.files import LOCK
-from seqvae.weights import FORMAT, load_plain
+from seqvae.storage.files import LOCK
+from seqvae.storage.weights import FORMAT, load_plain
+from seqvae.storage.yaml_json import MAX_YAML, parse_yaml, read_json, read_yaml
 from tiny import SVAE, tiny_data
 
 CANARY = "SEQVAE_CANARY"
@@ -150,10 +150,10 @@ CLASS_PATHS = {
     "a capital": "Seqvae.models.VAE",
     "another alphabet": "\u0455eqvae.models.VAE",
     "full-width letters": "\uff53eqvae.models.VAE",
-    "a module of a trusted module": "seqvae.cli.os",
-    "a function of a trusted module": "seqvae.cli.main",
+    "a module of a trusted module": "seqvae.console.main.os",
+    "a function of a trusted module": "seqvae.console.main.main",
     "a re-exported module": "torch.optim.lr_scheduler.os",
-    "a re-exported class": "seqvae.run.Path",
+    "a re-exported class": "seqvae.runs.run.Path",
     "a re-exported class of torch": "torch.optim.optimizer.OrderedDict",
     "a re-exported function": "torch.optim.swa_utils.deepcopy",
     "Lightning's modules": "pytorch_lightning.utilities.rank_zero.os",
@@ -162,7 +162,7 @@ CLASS_PATHS = {
     "Lightning's command line": "pytorch_lightning.cli.LightningCLI",
     "Lightning's trainer as a model": "pytorch_lightning.Trainer",
     "a logger as a model": "pytorch_lightning.loggers.CSVLogger",
-    "a verb": "seqvae.workflow.fit",
+    "a verb": "seqvae.verbs.fit",
     "an empty part": "seqvae..os",
     "a leading dot": ".os.system",
     "a relative path": "seqvae.../os",
@@ -430,7 +430,7 @@ def test_link_to_a_device_in_a_run_is_refused_without_waiting(name, what, strang
 
 
 def test_json_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqvae.documents.MAX_JSON", 1000)
+    monkeypatch.setattr("seqvae.storage.yaml_json.MAX_JSON", 1000)
     (tmp_path / "a.json").write_text(json.dumps(list(range(1000))))
     assert "larger than" in refused(lambda: read_json(tmp_path / "a.json", "it"))
 
@@ -522,7 +522,7 @@ WEIGHTS: dict[str, Callable[[Path], Any]] = {
     "torch.load": lambda p: with_pickle(p, calling("torch", "load", "other.pt")),
     "torch.jit": lambda p: with_pickle(p, calling("torch.jit", "load", "other.pt")),
     "nested bytes": lambda p: with_pickle(p, calling("torch.storage", "_load_from_bytes")),
-    "own class": lambda p: with_pickle(p, calling("seqvae.cli", "main")),
+    "own class": lambda p: with_pickle(p, calling("seqvae.console.main", "main")),
     "Lightning": lambda p: with_pickle(p, calling("pytorch_lightning", "Trainer")),
     "numpy": lambda p: with_pickle(p, calling("numpy", "load", "other.npy")),
     "a device mesh": lambda p: with_pickle(

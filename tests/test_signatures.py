@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 import pytest
 from torch import Tensor, nn
 
-from seqvae.signatures import (
+from seqvae.config.signatures import (
     REQUIRED,
     Part,
     describe,

@@ -9,11 +9,11 @@ import torch
 from torch.testing import assert_close
 
 from linear import random_model
+from seqvae.analysis.posterior import posterior_dataset
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays
 from seqvae.distributions import kl, log_ratio
 from seqvae.errors import InputError
-from seqvae.inference import posterior_dataset
 from seqvae.models import LinearDynamics, SwitchingLinearDynamics
 from seqvae.objectives import bound
 from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Poisson

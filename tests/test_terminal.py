@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from seqvae.terminal import help_text, table
+from seqvae.console.printing import help_text, table
 
 
 def undocumented(size: int, *, rate: float = 0.5) -> None:

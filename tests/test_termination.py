@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from seqvae import termination
+from seqvae.compute import termination
+from seqvae.compute.termination import asked, patient, take_over, terminable
 from seqvae.errors import Terminated
-from seqvae.termination import asked, patient, take_over, terminable
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from seqvae.errors import InputError
-from seqvae.weights import FORMAT, load_weights, save_weights
+from seqvae.storage.weights import FORMAT, load_weights, save_weights
 
 
 class Code:

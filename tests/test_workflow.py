@@ -113,7 +113,7 @@ def test_failure_keeps_the_old_file(run, tmp_path, monkeypatch):
         calls.append(args)
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("seqvae.inference.summarize", fail)
+    monkeypatch.setattr("seqvae.analysis.posterior.summarize", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         infer(run, num_samples=2, out=str(out))
     assert calls

@@ -15,13 +15,13 @@ from pytorch_lightning import Trainer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from seqvae import FLDS, VAE, InputError, NeuralData, Run, fit
+from seqvae.compute.ranks import gathered
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
 from seqvae.encoders import MLP, DeltaHead, FreeGaussian
 from seqvae.learning import figures
 from seqvae.objectives import Objective
 from seqvae.priors import LearnableNormal
-from seqvae.processes import gathered
 from tiny import SVAE, tiny_learner
 
 # 65 trials in batches of 32: the last has one, and the second process none. As few to validate.

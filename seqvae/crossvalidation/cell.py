@@ -23,13 +23,13 @@ from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.crossvalidation.scoring import Null, Sums, k_shot_gain, score
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays
-from seqvae.documents import read_json
 from seqvae.errors import InputError, UnwritableError
-from seqvae.files import RunFiles, write_text
 from seqvae.learning import Learner
 from seqvae.models import Model
-from seqvae.run import ModelFactory, build_model
-from seqvae.weights import load_plain, load_weights, save_weights
+from seqvae.runs.run import ModelFactory, build_model
+from seqvae.storage.files import RunFiles, write_text
+from seqvae.storage.weights import load_plain, load_weights, save_weights
+from seqvae.storage.yaml_json import read_json
 
 MEAN_RATE = "mean_rate"
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from seqvae.compute.termination import terminable
 from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
@@ -19,13 +20,19 @@ from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import NeuralData
-from seqvae.documents import read_json
 from seqvae.errors import InputError, Terminated, nearest
-from seqvae.files import LOCK, atomic_path, check_writable, disk_errors, is_empty, write_text
 from seqvae.learning import Learner
-from seqvae.locking import locked
-from seqvae.run import ModelFactory
-from seqvae.termination import terminable
+from seqvae.runs.run import ModelFactory
+from seqvae.storage.files import (
+    LOCK,
+    atomic_path,
+    check_writable,
+    disk_errors,
+    is_empty,
+    write_text,
+)
+from seqvae.storage.locking import locked
+from seqvae.storage.yaml_json import read_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
 from seqvae.models import PCA, Model
-from seqvae.run import ModelFactory, build_model
+from seqvae.runs.run import ModelFactory, build_model
 
 LARGEST_DIM = 10_000
 SETTINGS = (

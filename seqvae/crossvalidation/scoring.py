@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Normal
 
+from seqvae.analysis.posterior import deterministic, trials_per_chunk
+from seqvae.baselines.regression import inside_support, log_partition, regress
 from seqvae.crossvalidation.division import Part
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Arrays
 from seqvae.distributions import PoissonLogRate
-from seqvae.inference import deterministic, trials_per_chunk
 from seqvae.models import Model
-from seqvae.regression import inside_support, log_partition, regress
 from seqvae.types import Batch
 
 K_SHOT_REPEATS = 8

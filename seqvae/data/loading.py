@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from seqvae.compute.ranks import Share
 from seqvae.data.recording import Recording
-from seqvae.processes import Share
 from seqvae.types import Batch, DataSpec
 
 

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from seqvae import noise
+from seqvae.compute import noise
+from seqvae.compute.noise import LEVELS, LOWEST
 from seqvae.errors import InputError
-from seqvae.noise import LEVELS, LOWEST
 from seqvae.types import Batch
 
 
@@ -52,7 +52,7 @@ class CoordinatedDropout:
         *,
         center: Float[Tensor, " heldin"] | float = 0.0,
     ) -> Batch:
-        """Return the batch with a fresh mask, by ``seqvae.noise``.
+        """Return the batch with a fresh mask, by ``seqvae.compute.noise``.
 
         Args:
             batch: as ``NeuralData`` makes it.

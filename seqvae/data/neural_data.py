@@ -15,7 +15,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from seqvae import noise
+from seqvae.compute import noise
+from seqvae.compute.noise import step_seed
 from seqvae.data.loading import (
     OrderedBatches,
     ShuffledBatches,
@@ -29,7 +30,6 @@ from seqvae.data.sources.base import RecordingSource
 from seqvae.data.splits import choose_heldin, split_trials
 from seqvae.data.validation import SPLITS, check_memory
 from seqvae.errors import InputError, nearest
-from seqvae.seeds import step_seed
 from seqvae.types import Batch, DataSpec
 
 

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn import functional
 from torch.types import _size
 
-from seqvae import noise
+from seqvae.compute import noise
 
 
 class DiscreteMarkovChain(Distribution):

@@ -12,15 +12,15 @@ from torch.distributions import (
     Normal,
 )
 
-from seqvae import noise
+from seqvae.compute import noise
 
 
 def draw(distribution: Distribution, num_samples: int) -> Tensor:
     """Draw so many samples of a distribution whose first batch axis are trials.
 
-    Torch's Gaussians are drawn by ``seqvae.noise``, as the distributions of this package draw
-    themselves; any other by its own method, and so by torch's generator. Differentiable where the
-    distribution allows it.
+    Torch's Gaussians are drawn by ``seqvae.compute.noise``, as the distributions of this package
+    draw themselves; any other by its own method, and so by torch's generator. Differentiable where
+    the distribution allows it.
     """
     shape = Size((num_samples,))
     if not noise.is_keyed() or not distribution.has_rsample:

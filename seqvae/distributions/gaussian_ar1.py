@@ -10,7 +10,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, Normal, constraints
 from torch.types import _size
 
-from seqvae import noise
+from seqvae.compute import noise
 
 
 class GaussianAR1(Distribution):

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn import functional
 from torch.types import _size
 
-from seqvae import noise
+from seqvae.compute import noise
 from seqvae.linalg import (
     BlockTridiagonal,
     Conditionals,

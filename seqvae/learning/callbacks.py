@@ -15,11 +15,11 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from seqvae.compute.ranks import gathered
+from seqvae.compute.termination import asked, take_over
 from seqvae.errors import InputError, Terminated
-from seqvae.files import RunFiles, write_text
-from seqvae.processes import gathered
-from seqvae.termination import asked, take_over
-from seqvae.weights import save_tensors, save_weights
+from seqvae.storage.files import RunFiles, write_text
+from seqvae.storage.weights import save_tensors, save_weights
 
 
 class StopOnNonFinite(Callback):

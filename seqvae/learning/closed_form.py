@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from seqvae.compute.threads import one_thread
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.files import RunFiles
 from seqvae.learning.em import validation_scores
 from seqvae.learning.finishing import Row, write_figures, write_history
 from seqvae.learning.learner import Learner, require_every_neuron
 from seqvae.models import LinearFactors
-from seqvae.state_space.threads import one_thread
-from seqvae.weights import save_weights
+from seqvae.storage.files import RunFiles
+from seqvae.storage.weights import save_weights
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from seqvae.analysis.posterior import deterministic, trials_per_chunk
+from seqvae.compute.threads import one_thread
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.files import RunFiles
-from seqvae.inference import deterministic, trials_per_chunk
 from seqvae.learning.finishing import Row, write_figures, write_history
 from seqvae.learning.learner import Learner, require_every_neuron
 from seqvae.models import LinearDynamics, Model
@@ -33,9 +33,9 @@ from seqvae.state_space import (
     from_smoothing,
     maximize,
 )
-from seqvae.state_space.threads import one_thread
+from seqvae.storage.files import RunFiles
+from seqvae.storage.weights import save_weights, steps_taken
 from seqvae.types import Batch
-from seqvae.weights import save_weights, steps_taken
 
 STARTING_ITERATIONS = 3
 VALIDATION_SAMPLES = 10

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from seqvae.analysis.posterior import deterministic, posterior_dataset
 from seqvae.data import NeuralData
-from seqvae.files import RunFiles, atomic_path
-from seqvae.inference import deterministic, posterior_dataset
 from seqvae.models import VAE, Model
+from seqvae.storage.files import RunFiles, atomic_path
+from seqvae.storage.weights import load_weights
 from seqvae.types import Batch
-from seqvae.weights import load_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 
 from seqvae.data import NeuralData
-from seqvae.files import RunFiles, atomic_path, write_text
 from seqvae.models import Model
+from seqvae.storage.files import RunFiles, atomic_path, write_text
 
 Row = dict[str, float | int]
 

@@ -18,10 +18,11 @@ from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from seqvae.analysis.posterior import deterministic
+from seqvae.compute.ranks import Place
+from seqvae.compute.termination import patient
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated, nearest
-from seqvae.files import RunFiles
-from seqvae.inference import deterministic
 from seqvae.learning.callbacks import (
     EarlyStoppingAfterRamps,
     History,
@@ -30,19 +31,18 @@ from seqvae.learning.callbacks import (
     StopOnNonFinite,
     WholeFiles,
 )
+from seqvae.learning.devices.spawning import in_processes
+from seqvae.learning.devices.strategy import Plan, check_strategy, plan, quiet, strategy_for
 from seqvae.learning.figures import Figures
 from seqvae.learning.gradient_norms import GradientNorms
 from seqvae.learning.learner import Learner
 from seqvae.learning.progress import Progress
-from seqvae.learning.spawning import in_processes
-from seqvae.learning.strategy import Plan, check_strategy, plan, quiet, strategy_for
 from seqvae.learning.warnings import Warnings
 from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
 from seqvae.objectives import has_elbo
-from seqvae.processes import Place
-from seqvae.termination import patient
-from seqvae.weights import check_weights, load_plain, load_weights
+from seqvae.storage.files import RunFiles
+from seqvae.storage.weights import check_weights, load_plain, load_weights
 
 DEFAULT_TRAINER = partial(
     Trainer,

@@ -8,11 +8,11 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Any, ClassVar
 
+from seqvae.compute.ranks import Place
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.files import RunFiles
 from seqvae.models import Model
-from seqvae.processes import Place
+from seqvae.storage.files import RunFiles
 
 
 class Learner(ABC):

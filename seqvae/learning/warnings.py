@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pytorch_lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from seqvae.checkup import null_score
+from seqvae.analysis.diagnosis import Finding, Settings, Spread, idle, learning_rate
+from seqvae.analysis.diagnosis.checkup import null_score
 from seqvae.data import NeuralData
-from seqvae.diagnosis import Finding, Settings, Spread, idle, learning_rate
 from seqvae.models import LatentVariableModel
 
 logger = logging.getLogger("seqvae")

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import WandbLogger
 
-from seqvae.files import RunFiles
+from seqvae.storage.files import RunFiles
 
 
 @contextmanager

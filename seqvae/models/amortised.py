@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from seqvae.data import NeuralData
 from seqvae.encoders import Encoder, FreeGaussian
-from seqvae.models.base import LatentVariableModel
+from seqvae.models.trained import LatentVariableModel
 from seqvae.types import Batch, Output
 
 Encoding = dict[str, "Distribution | Tensor"]

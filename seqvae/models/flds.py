@@ -18,23 +18,23 @@ from torch.optim import AdamW
 from seqvae.config import check_trusted, from_config
 from seqvae.data import NeuralData
 from seqvae.distributions import GaussianMarkovChain
-from seqvae.documents import read_yaml
 from seqvae.encoders import InformationEncoder, InformationMLP
 from seqvae.errors import InputError
-from seqvae.files import RunFiles
-from seqvae.models.base import (
+from seqvae.models.linear_dynamics import LinearDynamics
+from seqvae.models.trained import (
     DEFAULT_SCHEDULE,
     LatentVariableModel,
     OptimizerFactory,
     ScheduleFactory,
 )
-from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.nn import mlp
 from seqvae.objectives import Objective
 from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.state_space import Dynamics, GaussianEmission
+from seqvae.storage.files import RunFiles
+from seqvae.storage.weights import load_weights
+from seqvae.storage.yaml_json import read_yaml
 from seqvae.types import Batch, DataSpec, Latent, Output
-from seqvae.weights import load_weights
 
 
 class FLDS(LatentVariableModel):

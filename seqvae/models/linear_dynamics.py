@@ -11,8 +11,10 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
 
+from seqvae.compute.threads import one_thread
 from seqvae.distributions import GaussianMarkovChain
 from seqvae.errors import InputError
+from seqvae.models.base import Model
 from seqvae.models.linear_readout import (
     Inference,
     emission_of,
@@ -20,7 +22,6 @@ from seqvae.models.linear_readout import (
     require_linear_readout,
     take_emission,
 )
-from seqvae.models.model import Model
 from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.state_space import (
     Dynamics,
@@ -32,7 +33,6 @@ from seqvae.state_space import (
     laplace_evidence,
 )
 from seqvae.state_space.e_steps import converged
-from seqvae.state_space.threads import one_thread
 from seqvae.types import Batch, DataSpec, Latent, Output
 
 

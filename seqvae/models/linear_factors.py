@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float
 from torch import Size, Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from seqvae.baselines.smoothing import widths
 from seqvae.distributions import draw
 from seqvae.errors import InputError
+from seqvae.models.base import Model
 from seqvae.models.linear_readout import emission_of, require_linear_readout
-from seqvae.models.model import Model
-from seqvae.models.smoothing import widths
 from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.state_space.dynamics import PathMoments, positive
 from seqvae.state_space.e_steps import expected_log_likelihood

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqvae.metrics import BitsPerSpike, LogLikelihood, MeanPerTrial, SumMetric
 from seqvae.objectives import Bound, bound, has_elbo, importance_weighted_bound
+from seqvae.scores.metrics import BitsPerSpike, LogLikelihood, MeanPerTrial, SumMetric
 from seqvae.types import Batch, DataSpec, Output
 
 

@@ -18,7 +18,7 @@ from seqvae.encoders import Encoder, FreeGaussian, TrialGRU
 from seqvae.errors import InputError
 from seqvae.generators import GRU, Generator
 from seqvae.models.amortised import AmortisedModel, Encoding
-from seqvae.models.base import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
+from seqvae.models.trained import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
 from seqvae.nn import SequenceGRU
 from seqvae.nn.controlled_decoder import ControlledDecoder
 from seqvae.nn.decoder_path import DecoderDraws

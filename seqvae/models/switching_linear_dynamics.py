@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.nn import functional
 
+from seqvae.compute.threads import one_thread
 from seqvae.distributions import ContinuedChain, GaussianMarkovChain, SwitchingMarkovChain
 from seqvae.errors import InputError
+from seqvae.models.base import Model
 from seqvae.models.linear_readout import (
     Inference,
     emission_of,
@@ -19,7 +21,6 @@ from seqvae.models.linear_readout import (
     require_linear_readout,
     take_emission,
 )
-from seqvae.models.model import Model
 from seqvae.observations import Observation, Poisson
 from seqvae.state_space import (
     Dynamics,
@@ -31,7 +32,6 @@ from seqvae.state_space import (
     infer_switching,
     seen_bins,
 )
-from seqvae.state_space.threads import one_thread
 from seqvae.types import Batch, DataSpec, Latent, Output
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import AdamW
 
-from seqvae import noise
+from seqvae.compute import noise
 from seqvae.distributions.stepwise import prior_conditional
 from seqvae.encoders import MLP, Encoder, FreeGaussian
 from seqvae.errors import InputError
 from seqvae.models.amortised import AmortisedModel, Encoding
-from seqvae.models.base import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
+from seqvae.models.trained import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
 from seqvae.nn import mlp
 from seqvae.nn.dropout import Dropout
 from seqvae.objectives import Objective

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqvae import noise
+from seqvae.compute import noise
 from seqvae.nn.controlled_path import ControlledWeights
 from seqvae.nn.decoder_path import Conditional, DecoderDraws, DecoderPath
 from seqvae.nn.dropout import dropout_mask

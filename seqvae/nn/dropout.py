@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqvae import noise
+from seqvae.compute import noise
+from seqvae.compute.noise import LEVELS, LOWEST
 from seqvae.errors import InputError
-from seqvae.noise import LEVELS, LOWEST
 
 
 def dropout_mask(

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqvae.compute.ranks import ALONE, Share
 from seqvae.distributions import kl_by_dimension, log_density
 from seqvae.errors import InputError
 from seqvae.objectives.bounds import Bound, bound, log_likelihood, log_weights
 from seqvae.objectives.objective import Objective
-from seqvae.processes import ALONE, Share
 from seqvae.types import Batch, Output
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqvae import noise
+from seqvae.compute import noise
 from seqvae.distributions import DiscreteMarkovChain, StateDensities
 
 

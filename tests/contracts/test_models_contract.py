@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from walk import members
 
 import seqvae.models
-from seqvae import noise
+from seqvae.compute import noise
 from seqvae.data import CoordinatedDropout, NeuralData
 from seqvae.data.sources import Arrays
 from seqvae.distributions import kl, kl_terms

@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 from torch.optim import AdamW
 
 from seqvae import EM, FLDS, VAE, GradientLearner, LinearDynamics, NeuralData, SequentialVAE, fit
-from seqvae.checkup import findings
+from seqvae.analysis.diagnosis.checkup import findings
 from seqvae.data.sources import Arrays, Lorenz
 from seqvae.objectives import Objective
 

@@ -18,7 +18,7 @@ from seqvae.objectives import bound, importance_weighted_bound
 from seqvae.observations import Gaussian
 from seqvae.state_space import GaussianEmission, LinearStateSpace
 from seqvae.types import Batch
-from seqvae.workflow import evaluate, fit
+from seqvae.verbs import evaluate, fit
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
+from seqvae.analysis import refine
 from seqvae.distributions.divergence import scale_tril
 from seqvae.encoders import FreeGaussian
-from seqvae.models import VAE, refine
+from seqvae.models import VAE
 from seqvae.objectives import (
     bound,
     evidence_minus_kl,

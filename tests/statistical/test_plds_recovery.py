@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from linear import simulate
-from seqvae.inference import deterministic
+from seqvae.analysis.posterior import deterministic
 from seqvae.learning import EM
 from seqvae.models import LinearDynamics
 from seqvae.models.scores import Scores

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from seqvae.analysis.posterior import deterministic
 from seqvae.data import NeuralData
 from seqvae.data.sources import SimulatedLinearDynamics
-from seqvae.inference import deterministic
 from seqvae.learning import EM, SwitchingEM
 from seqvae.models import LinearDynamics, Model, SwitchingLinearDynamics
 from seqvae.models.scores import Scores

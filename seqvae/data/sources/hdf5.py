@@ -10,7 +10,7 @@ from seqvae.data.sources.archives import open_hdf5
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.layout import existing_file, read_recording, recording_fields
 from seqvae.errors import InputError
-from seqvae.files import Lenient, atomic_path
+from seqvae.storage.files import Lenient, atomic_path
 
 
 @dataclass(frozen=True)

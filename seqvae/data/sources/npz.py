@@ -13,7 +13,7 @@ from seqvae.data.sources.archives import open_npz
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.layout import existing_file, read_recording, recording_fields
 from seqvae.errors import InputError
-from seqvae.files import atomic_path
+from seqvae.storage.files import atomic_path
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""A model's posterior beside draws from the true one."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqvae.analysis.audit.joint import frozen
+from seqvae.analysis.audit.reference import Reference, require
+from seqvae.distributions import log_ratio
+from seqvae.models import Model
+from seqvae.objectives import log_likelihood
+from seqvae.types import Batch
+
+LEVELS = (0.5, 0.9)
+CHUNK = 200
+"""Posterior samples that are decoded at once."""
+
+
+@dataclass(frozen=True)
+class LatentComparison:
+    """A latent of one trial under the model's posterior and under the reference.
+
+    Attributes:
+        mean_error: root mean square over its entries of the error of the mean, in units of the
+            reference's standard deviation.
+        variance_ratio: geometric mean over its entries of model's to reference variance.
+        coverage: share of the reference draws in the model's central interval, for each level.
+        model: quantiles of each entry, (5 %, 25 %, 50 %, 75 %, 95 %) first.
+        reference: likewise.
+    """
+
+    mean_error: float
+    variance_ratio: float
+    coverage: dict[float, float]
+    model: np.ndarray
+    reference: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All latents of one trial, by name.
+
+    Attributes:
+        k_hat: shape of the tail of the importance weights p(x, z) / q(z | x) of draws from the
+            model's posterior: below 0.7 these draws, weighted, stand for the true posterior; above
+            they miss some of it (Vehtari et al. 2024).
+        latents: by name.
+    """
+
+    k_hat: float
+    latents: dict[str, LatentComparison]
+
+
+def compare(
+    model: Model, batch: Batch, reference: Reference, *, num_draws: int = 2000, seed: int = 0
+) -> Comparison:
+    """Compare the model's posterior of one trial with a reference posterior.
+
+    Args:
+        model: a model.
+        batch: the trial, as ``what_is_seen`` gives it.
+        reference: draws from the true posterior.
+        num_draws: draws from the model's posterior.
+        seed: of these draws.
+    """
+    draws: dict[str, list[np.ndarray]] = {name: [] for name in reference.draws}
+    log_weights = []
+    with frozen(model, seed=seed), torch.no_grad():
+        batch = batch.to(model.null_counts)
+        for first in range(0, num_draws, CHUNK):
+            output = model(batch, min(CHUNK, num_draws - first))
+            log_weight = log_likelihood(output, batch)
+            for name, latent in output.latents.items():
+                log_weight = log_weight - log_ratio(latent)
+                draws[name].append(latent.sample[:, 0].cpu().numpy())
+            log_weights.append(log_weight[:, 0].cpu().numpy())
+    return Comparison(
+        k_hat(np.concatenate(log_weights)),
+        {
+            name: compare_draws(np.concatenate(drawn), reference.draws[name])
+            for name, drawn in draws.items()
+        },
+    )
+
+
+def compare_draws(model: np.ndarray, reference: np.ndarray) -> LatentComparison:
+    """Compare draws of a latent: (draw, ...) of the model and (chain, draw, ...) of the reference.
+
+    Entries are all axes that follow.
+    """
+    reference = reference.reshape(-1, *reference.shape[2:])
+    sd = reference.std(0)
+    error = (model.mean(0) - reference.mean(0)) / sd
+    coverage = {}
+    for level in LEVELS:
+        low, high = np.quantile(model, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        coverage[level] = float(((reference >= low) & (reference <= high)).mean())
+    levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+    return LatentComparison(
+        mean_error=float(np.sqrt(np.square(error).mean())),
+        variance_ratio=float(np.exp(2 * np.log(model.std(0) / sd).mean())),
+        coverage=coverage,
+        model=np.quantile(model, levels, axis=0),
+        reference=np.quantile(reference, levels, axis=0),
+    )
+
+
+def k_hat(log_weights: np.ndarray) -> float:
+    """Return the Pareto shape of the largest importance weights; infinite if none is finite.
+
+    Weights that are all the same, as those of an exact posterior, have no tail: minus infinity.
+    """
+    if not np.isfinite(log_weights).all():
+        return float("inf")
+    if np.ptp(log_weights) < 1e-6 * max(1.0, np.abs(log_weights).max()):
+        return float("-inf")
+    arviz: Any = require("arviz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(arviz.psislw(log_weights)[1])

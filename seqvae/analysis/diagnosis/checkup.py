@@ -1,0 +1,294 @@
+"""The check-up of a fitted model: what a diagnosis asks of it, by inference on some trials."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Normal
+
+from seqvae.analysis.diagnosis import Checkup, Finding, Gain, Settings, Spread, Use, diagnose
+from seqvae.analysis.posterior import deterministic, trials_per_chunk
+from seqvae.data import NeuralData
+from seqvae.distributions import PoissonLogRate, kl_by_dimension
+from seqvae.errors import InputError
+from seqvae.models import LatentVariableModel, Model
+from seqvae.objectives import bound, has_elbo
+from seqvae.scores.metrics import BitsPerSpike
+from seqvae.storage.yaml_json import MAX_JSON, read_text
+from seqvae.types import Batch, Output
+
+NUM_SAMPLES = 10
+MAX_TRIALS = 200
+LEAST_NATS = 0.005
+"""Information that a dimension in use carries at least; see ``diagnosis.fit.latents``."""
+
+
+def findings(
+    model: Model,
+    data: NeuralData,
+    history: Path,
+    *,
+    learner: Mapping[str, Any],
+    scores: Mapping[str, Any] | None = None,
+) -> list[Finding]:
+    """Return what is wrong with a fit.
+
+    Args:
+        model: the fitted model.
+        data: the data that it was fitted to.
+        history: the ``history.csv`` of the fit.
+        learner: the arguments of its learner, from the config.
+        scores: what ``evaluate`` answers, if known.
+    """
+    settings = Settings(
+        by_gradient=isinstance(model, LatentVariableModel),
+        max_iterations=learner.get("max_iterations"),
+        num_trials=len(data.trials("train")),
+    )
+    if isinstance(model, LatentVariableModel):
+        rate = getattr(model.make_schedule, "keywords", {}).get("min_lr")
+        settings = settings._replace(
+            ramp_end=model.objective.ramp_end,
+            beta=model.objective.beta,
+            min_rate=float(rate) if isinstance(rate, int | float) else None,
+        )
+    checkup = check_up(model, data, seed=model.seed)
+    return diagnose(read_history(history), checkup, settings, scores)
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Read a ``history.csv``; what a row does not have is left out, and so is what is damaged."""
+    try:
+        lines = read_text(path, str(path), MAX_JSON).splitlines(keepends=True)
+    except (OSError, InputError):
+        return []
+    found = []
+    with suppress(csv.Error):
+        for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # no torn one
+            with suppress(ValueError, TypeError):
+                found.append({name: float(value) for name, value in row.items() if value})
+    return [row for row in found if "step" in row]
+
+
+def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
+    """Infer some training trials, and some that were not trained on, and tell what comes of it.
+
+    At most ``MAX_TRIALS`` of each, validation trials (else test trials) for the latter, at beta = 1
+    and without dropout.
+
+    Args:
+        model: a fitted model.
+        data: the data that it was fitted to.
+        seed: of the posterior samples.
+    """
+    words = [word for word in ("val", "test") if word in data.split and not model.keeps_trials]
+    train = _Part(model, data, "train", seed)
+    other = _Part(model, data, words[0], seed) if words else None
+    seen = train if other is None else other
+    recording, counts = data.recording, model.observation.data_kind == "counts"
+    known = recording.activity[np.isfinite(recording.activity)]
+    dispersion, error = seen.dispersion() if counts else ([], [])
+    mute = np.flatnonzero(counts & (data.train_mean.numpy() <= 0))
+    assert recording.neuron_ids is not None
+    return Checkup(
+        null=null_score(model, data),
+        train=train.gain(),
+        other=None if other is None else other.gain(),
+        latents=seen.uses(),
+        heldin_bits=float(seen.heldin_bits.compute()) if counts else math.nan,
+        heldout_bits=float(seen.heldout_bits.compute()) if counts else math.nan,
+        dispersion=dispersion,
+        dispersion_error=error,
+        observation=type(model.observation).__name__,
+        kind=model.observation.data_kind,
+        are_counts=_are_counts(data),
+        mean=float(known.mean()),
+        zeros=float((known == 0).mean()),
+        silent=[str(recording.neuron_ids[neuron]) for neuron in mute],
+        radius=_radius(model),
+        num_time_bins=data.spec.num_time_bins,
+    )
+
+
+def null_score(model: Model, data: NeuralData) -> Spread:
+    """Return the log-likelihood of the mean rate, in nats per training trial."""
+    scores = []
+    for batch in data.batches("train"):
+        log_prob = _null(model, data).log_prob(batch.target)
+        scores.append((batch.weight * log_prob).sum((1, 2)).double())
+    score = torch.cat(scores)
+    return Spread(float(score.mean()), float(score.std()) if len(score) > 1 else 0.0)
+
+
+def _null(model: Model, data: NeuralData) -> Distribution:
+    """Return what the training moments alone say of the data."""
+    mean, kind = data.train_mean, model.observation.data_kind
+    if kind == "counts":
+        return PoissonLogRate(mean.clamp_min(1e-9).log(), validate_args=False)
+    if kind == "binary":
+        return Bernoulli(mean.clamp(1e-6, 1 - 1e-6), validate_args=False)
+    return Normal(mean, data.train_std.clamp_min(1e-6), validate_args=False)
+
+
+class _Trials(NamedTuple):
+    """Sums over each of some trials.
+
+    Attributes:
+        gain: bound less the mean rate's log-likelihood, in nats; NaN if there is no bound.
+        size: entries that it is of.
+        excess: residual variance of each neuron less that of the emission.
+        variance: of the emission.
+    """
+
+    gain: Float[Tensor, " batch"]
+    size: Float[Tensor, " batch"]
+    excess: Float[Tensor, "batch neuron"]
+    variance: Float[Tensor, "batch neuron"]
+
+
+class _Part:
+    """What a model says of some trials of a split."""
+
+    def __init__(self, model: Model, data: NeuralData, split: str, seed: int) -> None:
+        self.spec = spec = data.spec
+        self.has_bound = True
+        self.heldin = list(spec.heldin)
+        self.heldin_bits = BitsPerSpike(data.train_mean[self.heldin])
+        self.heldout_bits = BitsPerSpike(data.train_mean[list(spec.heldout)])
+        self.kl: dict[str, Tensor] = {}
+        self.num_steps: dict[str, int] = {}
+        self.trials: list[_Trials] = []
+        trials, null = data.trials(split), _null(model, data)
+        if len(trials) > MAX_TRIALS:
+            trials = trials[np.linspace(0, len(trials) - 1, MAX_TRIALS).astype(int)]
+        with deterministic(model, seed):
+            for batch in data.batches(trials, trials_per_chunk(spec, NUM_SAMPLES)):
+                there = batch.to(model.null_counts.device)
+                self._add(model(there, NUM_SAMPLES), there, null.log_prob(batch.target))
+        self.num_trials = len(trials)
+
+    def _add(self, output: Output, batch: Batch, null: Float[Tensor, "batch time neuron"]) -> None:
+        seen = batch.weight[:, : batch.observed.shape[1]][..., self.heldin]
+        log_probs = output.emission.log_prob(batch.target)
+        own = self._seen(log_probs) * seen
+        self.has_bound = has_elbo(output)
+        terms = bound(output, batch, likelihood=own.sum((2, 3)))
+        gain = terms.elbo().cpu() - (self._seen(null) * seen.cpu()).sum((1, 2))
+        gain = gain.double() if self.has_bound else torch.full_like(gain.double(), math.nan)
+        means, variance = output.emission.mean, output.emission.variance
+        excess = _excess(means, variance, batch, heldin=self.heldin)
+        width = batch.observed.shape[1]
+        weight = batch.weight[:, :width]
+        variances = (variance.mean(dim=0)[:, :width] * weight).sum(dim=1).double()
+        self.trials.append(
+            _Trials(gain, seen.sum((1, 2)).double().cpu(), excess.cpu(), variances.cpu())
+        )
+        mean, target = means.mean(dim=0)[:, :width].cpu(), batch.target[:, :width].cpu()
+        for bits, neurons in ((self.heldin_bits, self.heldin),
+                              (self.heldout_bits, list(self.spec.heldout))):  # fmt: skip
+            bits.update(*(part[..., neurons] for part in (mean, target, weight.cpu())))
+        for name, latent in output.latents.items():
+            total = kl_by_dimension(latent).mean(dim=0).double().sum(dim=0).cpu()
+            self.kl[name] = self.kl.get(name, 0.0) + total
+            # a time course has a value in each bin
+            self.num_steps[name] = latent.sample.shape[2] if latent.sample.ndim > 3 else 1
+
+    def _seen(self, values: Tensor) -> Tensor:
+        return values[..., : self.spec.num_encoded_bins, :][..., self.heldin]
+
+    def gain(self) -> Gain | None:
+        """Return how far the bound lies above the mean rate, per entry."""
+        gain = torch.cat([trials.gain for trials in self.trials])
+        size = torch.cat([trials.size for trials in self.trials])
+        if bool(gain.isnan().any()) or float(size.sum()) == 0:
+            return None
+        mean, error = _ratio(gain[:, None], size[:, None])
+        return Gain(float(mean), float(error), float(gain.mean()))
+
+    def dispersion(self) -> tuple[list[float], list[float]]:
+        """Return the dispersion of each neuron, and its standard error."""
+        excess = torch.cat([trials.excess for trials in self.trials])
+        variance = torch.cat([trials.variance for trials in self.trials])
+        ratio, error = _ratio(excess, variance)
+        return (1 + ratio).tolist(), error.tolist()
+
+    def uses(self) -> dict[str, Use]:
+        """Return how much of each latent is used; a posterior that is a point does not tell."""
+        found: dict[str, Use] = {}
+        if not self.has_bound:
+            return found
+        for name, total in self.kl.items():
+            kl = total / self.num_trials
+            least = LEAST_NATS * self.num_steps[name]
+            found[name] = Use(float(kl.sum()), int((kl > least).sum()), len(kl))
+        return found
+
+
+def _excess(
+    means: Float[Tensor, "sample batch time neuron"],
+    variance: Float[Tensor, "sample batch time neuron"],
+    batch: Batch,
+    *,
+    heldin: list[int],
+) -> Float[Tensor, "batch neuron"]:
+    """Return how much more each neuron varies about its rate than the emission does, per trial.
+
+        sum_t (x_t - m_t)^2 - v_t, less as much as is shared by neighbouring bins
+
+    If the model is right and z ~ p(z | x), then E (x - m(z))^2 = E v(z) for what the posterior has
+    seen, so the samples' spread about their mean m_t counts with the residual; for held-out neurons
+    it counts against it. Rates that the model misses vary slowly; their share in the residuals is
+    that of neighbouring bins, E (x_t - m_t) (x_t+1 - m_t+1), and is taken off, so that what is left
+    is noise of single bins, for a right likelihood 0 on average.
+    """
+    width = batch.observed.shape[1]
+    means, variance = means[:, :, :width].double(), variance[:, :, :width].double()
+    weight, target = batch.weight[:, :width].double(), batch.target[:, :width].double()
+    sign = -torch.ones(means.shape[-1], dtype=torch.float64, device=means.device)
+    sign[heldin] = 1
+    mean, freedom = means.mean(dim=0), max(1, len(means) - 1)
+    residual, spread = target - mean, means - mean
+    own = residual.square() + sign * spread.square().sum(dim=0) / freedom - variance.mean(dim=0)
+    total = (weight * own).sum(dim=1)
+    if width < 2:
+        return total
+    pairs = weight[:, 1:] * weight[:, :-1]
+    shared = residual[:, 1:] * residual[:, :-1]
+    shared = shared + sign * (spread[:, :, 1:] * spread[:, :, :-1]).sum(dim=0) / freedom
+    scale = weight.sum(dim=1) / pairs.sum(dim=1).clamp_min(1)
+    return total - scale * (pairs * shared).sum(dim=1)
+
+
+def _ratio(
+    value: Float[Tensor, "trial neuron"], size: Float[Tensor, "trial neuron"]
+) -> tuple[Float[Tensor, " neuron"], Float[Tensor, " neuron"]]:
+    """Return ratios of sums, and their standard errors over trials [Cochran 1977, ch. 6]."""
+    total = size.sum(dim=0).clamp_min(1e-12)
+    ratio = value.sum(dim=0) / total
+    spread = (value - ratio * size).square().sum(dim=0) * len(value) / max(1, len(value) - 1)
+    return ratio, spread.sqrt() / total
+
+
+def _are_counts(data: NeuralData) -> bool:
+    try:
+        data.recording.require("counts")
+    except InputError:
+        return False
+    return True
+
+
+def _radius(model: Model) -> float | None:
+    """Return the spectral radius of a model's one linear transition."""
+    transition = getattr(model, "transition", None)
+    if not isinstance(transition, Tensor) or transition.ndim != 2:
+        return None
+    return float(torch.linalg.eigvals(transition.detach().cpu().double()).abs().max())

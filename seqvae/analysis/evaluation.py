@@ -1,0 +1,303 @@
+"""Every score of a model on some trials, with the baselines beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Normal
+
+from seqvae.analysis import refine
+from seqvae.analysis.posterior import (
+    deterministic,
+    latent_moments,
+    posterior_dataset,
+    trials_per_chunk,
+)
+from seqvae.analysis.refinement import check_refinable
+from seqvae.baselines.smoothing_glm import MeanRate, SmoothingGLM
+from seqvae.compute import noise
+from seqvae.data import NeuralData
+from seqvae.distributions import (
+    Delta,
+    GaussianAR1,
+    PathGaussian,
+    PoissonLogRate,
+    kl_by_dimension,
+)
+from seqvae.distributions.divergence import Joint, bare
+from seqvae.models import AmortisedModel, Model
+from seqvae.models.scores import Scores
+from seqvae.scores.decoding import behavior_r2
+from seqvae.scores.metrics import R2, AggregatePosterior
+from seqvae.types import Batch, Latent
+
+DECODING_SAMPLES = 20
+
+
+def evaluate_model(
+    model: Model,
+    data: NeuralData,
+    *,
+    split: str,
+    num_samples: int,
+    seed: int,
+    refine_steps: int = 0,
+) -> dict[str, Any]:
+    """Score a model, and the mean rate and smoothing + GLM on the same trials.
+
+    Args:
+        model: a trained model.
+        data: data that answer to the model's spec.
+        split: the trials to score.
+        num_samples: posterior samples.
+        seed: of the posterior samples.
+        refine_steps: steps of ``refine`` for each trial; 0: none.
+
+    Returns:
+        ``elbo``, ``iwae``, ``kl/<latent>`` (nats per trial), ``log_evidence`` or
+        ``laplace_evidence`` where the model knows them, ``log_likelihood`` (nats per entry),
+        ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2``, ``behavior_r2``, as far as the
+        data allow. Under ``baselines`` the same for the mean rate and smoothing + GLM, and, where
+        the truth is known, for the true rates. Under ``gain``, for counts, how much better than
+        each baseline the model predicts what it did not see, paired over trials: ``mean`` and
+        ``standard_error`` in bits per spike. Under ``latents``, for each Gaussian latent, how much
+        of it is used, the fields of ``LatentUse``, and of these also ``active_units/<latent>``.
+        With ``refine_steps`` ``elbo_refined``, which is to ``heldin_elbo`` what the refined
+        posterior is to the encoder's, their difference by the same noise, ``amortisation_gap``
+        (nats per trial), and all scores of the refined posterior under ``refined``.
+
+    Raises:
+        InputError: if the model cannot be refined.
+    """
+    if refine_steps > 0:
+        check_refinable(model)
+    trials = data.trials(split)
+    row, refined, uses = _Row(model, data), _Row(model, data), dict[str, AggregatePosterior]()
+    with deterministic(model, seed):
+        for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
+            batch = batch.to(model.null_counts.device)
+            output = model(batch, num_samples)
+            row.scores.update(output, batch)
+            for name, value in model.evidence(batch).items():
+                row.scores.add(name, value)
+            row.add_mean(output.emission.mean.mean(dim=0), batch)
+            for name, latent in output.latents.items():
+                _add_use(uses, name, latent, num_encoded=batch.observed.shape[1])
+            if refine_steps > 0:
+                assert isinstance(model, AmortisedModel)
+                found = refine(model, batch, num_steps=refine_steps, seed=seed)
+                row.scores.add("elbo_refined", found.elbo)
+                row.scores.add("amortisation_gap", found.amortisation_gap)
+                with noise.apart(seed), noise.of_trials(batch.trial):
+                    output = model.answer(found.encoding, batch, num_samples)
+                refined.scores.update(output, batch)
+                refined.add_mean(output.emission.mean.mean(dim=0), batch)
+    metrics: dict[str, Any] = {"split": split, "num_trials": len(trials)} | row.compute()
+    metrics |= {"refined": refined.compute()} if refine_steps > 0 else {}
+    used = {name: use.compute() for name, use in uses.items()}
+    metrics |= {f"active_units/{name}": use.active_units for name, use in used.items()}
+    metrics["latents"] = {name: use._asdict() for name, use in used.items()}
+
+    def factors(word: str) -> np.ndarray:
+        samples = min(num_samples, DECODING_SAMPLES)
+        found = posterior_dataset(model, data, data.trials(word), num_samples=samples, seed=seed)
+        return found["factors"].values
+
+    metrics |= _decoded(data, split, factors)
+    baselines = _baselines(model, data, split)
+    metrics["baselines"] = {name: found for name, (_, found) in baselines.items()}
+    gains = {name: row.gain_over(other) for name, (other, _) in baselines.items()}
+    metrics["gain"] = {name: gain._asdict() for name, gain in gains.items() if gain is not None}
+    return metrics
+
+
+def _add_use(
+    uses: dict[str, AggregatePosterior], name: str, latent: Latent, *, num_encoded: int
+) -> None:
+    """Add a batch to the use of a latent, if it is a Gaussian one, or a point, of trials or bins.
+
+    Forecast bins, where the posterior is the prior, and padding do not count.
+    """
+    posterior, prior = bare(latent.posterior), bare(latent.prior)
+    if not isinstance(posterior, Normal | PathGaussian | Joint | Delta):
+        return
+    if not isinstance(prior, Normal | GaussianAR1):
+        return
+    found = latent_moments(latent)
+    own = torch.stack([found.mean, found.sd.square()])
+    expected = torch.stack([prior.mean, prior.variance])[:, None].expand_as(own)
+    if latent.mask is not None:
+        kept = latent.mask[:, :num_encoded]
+        own, expected = (part[:, :, :num_encoded][:, kept] for part in (own, expected))
+    divergence = kl_by_dimension(latent).mean(dim=0)
+    if name not in uses:
+        uses[name] = AggregatePosterior(own.shape[-1], divergence.shape[-1]).to(own.device)
+    uses[name].update(own, expected, divergence)
+
+
+class Gain(NamedTuple):
+    """A paired difference over trials: ratio of sums, and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+class _Row:
+    """The scores of one row of the table, and what it takes to pair rows over trials."""
+
+    def __init__(self, model: Model, data: NeuralData) -> None:
+        self.counts = model.observation.data_kind == "counts"
+        self.scores = Scores(data.spec, model.null_counts, counts=self.counts)
+        self.spec = data.spec
+        self.rates = data.recording.rates
+        self.scale = 1.0 if data.spec.bin_width is None else 1.0 / data.spec.bin_width
+        self.r2 = R2(data.spec.num_neurons)
+        self._unseen: list[tuple[Tensor, Tensor]] = []
+
+    def add_mean(self, mean: Float[Tensor, "batch time neuron"], batch: Batch) -> None:
+        """Compare rates with the truth, where it is known, and keep the score of each trial."""
+        if self.counts:
+            mean = mean.clamp_min(1e-9)
+            gain = batch.target * mean.log() - mean
+            unseen = batch.weight.clone()  # held-out neurons and forecast bins
+            unseen[:, : batch.observed.shape[1], list(self.spec.heldin)] = 0
+            size = (unseen * batch.target).sum((1, 2)) * math.log(2)
+            self._unseen.append(((unseen * gain).sum((1, 2)).double().cpu(), size.double().cpu()))
+        if self.rates is not None:
+            truth = torch.from_numpy(self.rates[batch.trial.cpu().numpy()])
+            mask = batch.time_mask[..., None].cpu() & torch.isfinite(truth)
+            self.r2.update(mean.cpu() * self.scale, truth.nan_to_num(), mask)
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores by name."""
+        found = self.scores.compute()
+        if bool(self.r2.num_bins.any()):
+            found["rates_r2"] = float(self.r2.compute())
+        return found
+
+    def gain_over(self, other: _Row) -> Gain | None:
+        """Return the bits per spike gained over another row on what inference did not see."""
+        if not self._unseen or not other._unseen:
+            return None
+        own, size = (torch.cat(part) for part in zip(*self._unseen, strict=True))
+        others, _ = (torch.cat(part) for part in zip(*other._unseen, strict=True))
+        return paired_gain(own - others, size)
+
+
+def paired_gain(difference: Float[Tensor, " trial"], size: Float[Tensor, " trial"]) -> Gain | None:
+    """Return the ratio of sums g = sum_i d_i / sum_i n_i and its standard error over trials.
+
+    By linearisation se(g) = sqrt(N / (N - 1) sum_i (d_i - g n_i)^2) / sum_i n_i for N independent
+    trials [Cochran 1977, ch. 6]; where all n_i are equal it is that of the mean of d_i / n_i.
+
+    Args:
+        difference: d_i, what one row gains over another in trial i, in nats.
+        size: n_i, spikes times ln 2, so that g is in bits per spike.
+
+    Returns:
+        None for fewer than two trials, or none with a spike.
+    """
+    num_trials, total = len(size), float(size.sum())
+    if num_trials < 2 or total == 0:
+        return None
+    mean = float(difference.sum()) / total
+    residual = float((difference - mean * size).square().sum())
+    return Gain(mean, math.sqrt(residual * num_trials / (num_trials - 1)) / total)
+
+
+def _decoded(
+    data: NeuralData, split: str, features: Callable[[str], np.ndarray]
+) -> dict[str, list[float]]:
+    """Return how well ridge regression reads behaviour from features of a split's trials."""
+    behavior = data.recording.behavior
+    if behavior is None or split in ("train", "all") or "train" not in data.split:
+        return {}
+    r2 = behavior_r2(
+        features("train"),
+        behavior[data.trials("train")],
+        factors_test=features(split),
+        behavior_test=behavior[data.trials(split)],
+    )
+    return {"behavior_r2": [float(value) for value in r2]}
+
+
+def _baselines(
+    model: Model, data: NeuralData, split: str
+) -> dict[str, tuple[_Row, dict[str, Any]]]:
+    """Score the baselines, learned on the training trials of ``data``, and the true rates."""
+    activity, rates, spec = data.recording.activity, data.recording.rates, data.spec
+    kind = model.observation.data_kind
+    heldin = np.array(spec.heldin)
+    rows: dict[str, tuple[_Row, dict[str, Any]]] = {}
+    if "train" in data.split:
+        train = activity[data.trials("train")]
+        val = activity[data.trials("val" if "val" in data.split else "train")]
+        facts: dict[str, Any] = {
+            "heldin": heldin,
+            "num_encoded_bins": spec.num_encoded_bins,
+            "data_kind": kind,
+        }
+        mean_rate = MeanRate.fit(train, val, **facts)
+        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate.predict)
+        smoothing = SmoothingGLM.fit(train, val, **facts)
+        row, found = _baseline_row(model, data, split, smoothing.predict)
+        found |= _decoded(
+            data,
+            split,
+            lambda word: smoothing.predict(activity[data.trials(word)])[..., heldin],
+        )
+        rows["smoothing_glm"] = (row, found)
+    trials = data.trials(split)
+    has_truth = rates is not None and bool(
+        (np.isfinite(rates[trials]) | np.isnan(activity[trials])).all()
+    )
+    if rates is not None and has_truth and kind == "counts" and spec.bin_width is not None:
+        row = _Row(model, data)
+        for batch in data.batches(split):
+            truth = np.nan_to_num(rates[batch.trial.numpy()] * spec.bin_width)
+            mean = torch.from_numpy(truth).float().clamp_min(1e-9)
+            log_prob = PoissonLogRate(mean.log(), validate_args=False).log_prob(batch.target)
+            row.scores.update_mean(mean, log_prob, batch)
+            row.add_mean(mean, batch)
+        rows["true_rates"] = (row, row.compute())
+    return rows
+
+
+def _baseline_row(
+    model: Model,
+    data: NeuralData,
+    split: str,
+    predict: Callable[[np.ndarray], np.ndarray],
+) -> tuple[_Row, dict[str, Any]]:
+    """Score a function from activity to expected activity."""
+    activity = data.recording.activity
+    kind = model.observation.data_kind
+    train = activity[data.trials("train")]
+    residual = np.where(np.isfinite(train), train - predict(train), np.nan)
+    known = np.isfinite(residual).any(axis=(0, 1))
+    spread = np.where(known, np.nanstd(np.where(known, residual, 0.0), axis=(0, 1)), 1.0)
+    row = _Row(model, data)
+    for batch in data.batches(split):
+        mean = torch.from_numpy(predict(activity[batch.trial.numpy()])).float()
+        emission = baseline_emission(mean, torch.from_numpy(spread).float(), kind)
+        row.scores.update_mean(mean, emission.log_prob(batch.target), batch)
+        row.add_mean(mean, batch)
+    return row, row.compute()
+
+
+def baseline_emission(
+    mean: Float[Tensor, "batch time neuron"], std: Float[Tensor, " neuron"], kind: str
+) -> Distribution:
+    """Return the distribution that a baseline's mean stands for: Poisson, Bernoulli or Gaussian."""
+    if kind == "counts":
+        return PoissonLogRate(mean.log(), validate_args=False)
+    if kind == "binary":
+        return Bernoulli(mean, validate_args=False)
+    floor = math.sqrt(torch.finfo(mean.dtype).tiny)
+    return Normal(mean, std.clamp_min(floor), validate_args=False)

@@ -1,0 +1,196 @@
+"""From a trained model and data to posterior means, chunk by chunk in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seqvae.analysis.devices import Halving, in_order, replicas
+from seqvae.compute import noise
+from seqvae.data import NeuralData
+from seqvae.distributions import DiscreteMarkovChain
+from seqvae.models import Model
+from seqvae.objectives import bound, has_elbo
+from seqvae.types import Batch, DataSpec, Latent, Output
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MAX_ENTRIES = 8_000_000
+"""Numbers of one tensor (samples x trials x bins x neurons) that a chunk may hold.
+
+In single precision just below 32 MB, up to which freed memory is used again without being mapped
+anew by the system; larger chunks are slower.
+"""
+
+
+def posterior_dataset(
+    model: Model,
+    data: NeuralData,
+    trials: np.ndarray,
+    *,
+    num_samples: int,
+    path: str | None = None,
+    attributes: Mapping[str, str | int | float] | None = None,
+    seed: int = 0,
+    devices: Sequence[torch.device] | None = None,
+) -> xr.Dataset:
+    """Infer the latents of some trials and average over posterior samples.
+
+    Each trial is encoded once and all its samples are decoded as one batch. Where a chunk of trials
+    does not fit into memory, smaller ones are taken. The noise of a trial hangs on its index and
+    ``seed`` alone, so chunks and devices change results by no more than rounding.
+
+    Args:
+        model: a trained model.
+        data: data that answer to the model's spec.
+        trials: indices of the trials.
+        num_samples: posterior samples for each trial.
+        path: netCDF file to stream to; None gathers in memory.
+        attributes: facts about the run, kept in the result.
+        seed: of the posterior samples.
+        devices: share the trials out to replicas of the model, one on each; None: where it is.
+
+    Returns:
+        The dataset described in ``seqvae.analysis.posterior_file``.
+
+    Raises:
+        InputError: if not even one trial fits into memory.
+    """
+    from seqvae.analysis.posterior_file import PosteriorWriter
+
+    recording, spec = data.recording, data.spec
+    heldin = np.zeros(spec.num_neurons, dtype=bool)
+    heldin[list(spec.heldin)] = True
+    coordinates = {"heldin": ("neuron", heldin), "split": ("trial", data.split[trials])}
+    if recording.condition is not None:
+        coordinates["condition"] = ("trial", recording.condition[trials])
+    neuron, trial = recording.neuron_ids, recording.trial_ids
+    assert neuron is not None
+    assert trial is not None
+    writer = PosteriorWriter(
+        path,
+        trial=trial[trials],
+        neuron=neuron,
+        num_time_bins=spec.num_time_bins,
+        bin_width=spec.bin_width,
+        coordinates=coordinates,
+        attributes=attributes,
+    )
+    counts = model.observation.data_kind == "counts"
+    bin_width = spec.bin_width if counts else None
+
+    def answer(replica: Model, chosen: np.ndarray) -> _Answer:
+        batch = data.batch(chosen).to(replica.null_counts.device)
+        with torch.no_grad(), noise.keyed(seed):  # in whatever thread
+            values = summarize(replica(batch, num_samples), batch, bin_width=bin_width)
+        return _Answer(values, batch.lengths.cpu().numpy())
+
+    size = trials_per_chunk(spec, num_samples)
+    chunks = [trials[start : start + size] for start in range(0, len(trials), size)]
+    chosen_devices = [model.null_counts.device] if devices is None else devices[: len(chunks)]
+    cure = f"use fewer num_samples than {num_samples}"
+    with writer, deterministic(model, seed):
+        workers = [
+            Halving(partial(answer, replica), cure=cure)
+            for replica in replicas(model, chosen_devices)
+        ]
+        with closing(in_order(chunks, workers)) as answers:
+            for parts in answers:
+                for part in parts:
+                    writer.write(part.values, lengths=part.lengths)
+    return writer.dataset()
+
+
+class _Answer(NamedTuple):
+    """What to write of some trials."""
+
+    values: dict[str, np.ndarray]
+    lengths: np.ndarray
+
+
+@contextmanager
+def deterministic(model: nn.Module, seed: int) -> Iterator[None]:
+    """Without gradients and dropout, with noise keyed by a seed; leaves the caller's as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), noise.apart(seed), noise.keyed(seed):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def trials_per_chunk(spec: DataSpec, num_samples: int) -> int:
+    """Return how many trials fit into a chunk of bounded memory, at least one."""
+    per_trial = num_samples * spec.num_time_bins * max(spec.num_neurons, 256)
+    return max(1, MAX_ENTRIES // per_trial)
+
+
+def summarize(output: Output, batch: Batch, *, bin_width: float | None) -> dict[str, np.ndarray]:
+    """Reduce the sample axis to means and standard deviations.
+
+    Args:
+        output: what the model answered.
+        batch: what it was asked.
+        bin_width: seconds, to give ``rates`` in Hz; None gives ``mean`` in data units.
+    """
+    name, scale = ("mean", 1.0) if bin_width is None else ("rates", 1.0 / bin_width)
+    rates, factors = moments(output.emission.mean), moments(output.factors)
+    values = {
+        name: scale * rates.mean,
+        f"{name}_sd": scale * rates.sd,
+        "factors": factors.mean,
+        "factors_sd": factors.sd,
+    }
+    for latent_name, latent in output.latents.items():
+        mean, sd = latent_moments(latent)
+        values[f"{latent_name}_mean"] = fill(mean, latent, batch)
+        values[f"{latent_name}_sd"] = fill(sd, latent, batch)
+        if isinstance(latent.posterior, DiscreteMarkovChain):
+            likeliest = mean.argmax(-1, keepdim=True).to(mean)
+            values[latent_name] = fill(likeliest, latent, batch)[..., 0]
+    if has_elbo(output):
+        values["elbo"] = bound(output, batch).elbo()
+    return {key: value.float().cpu().numpy() for key, value in values.items()}
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation under the posterior."""
+
+    mean: Float[Tensor, "batch ..."]
+    sd: Float[Tensor, "batch ..."]
+
+
+def moments(values: Float[Tensor, "sample batch ..."]) -> Moments:
+    """Return mean and standard deviation over samples; ``Tensor.std`` is several times slower."""
+    mean = values.mean(dim=0)
+    return Moments(mean, (values - mean).square_().mean(dim=0).sqrt())
+
+
+def latent_moments(latent: Latent) -> Moments:
+    """Return the posterior moments of a latent: exact where known, else from the samples.
+
+    A posterior whose steps depend on the sampled path has, by the law of total variance, the mean
+    of its conditional means and the mean of their variances plus the variance of the means.
+    """
+    posterior = latent.posterior
+    mean, variance = posterior.mean, posterior.variance
+    if mean.ndim < latent.sample.ndim:
+        return Moments(mean, variance.sqrt())
+    total = variance.mean(dim=0) + mean.var(dim=0, correction=0)
+    return Moments(mean.mean(dim=0), total.sqrt())
+
+
+def fill(value: Tensor, latent: Latent, batch: Batch) -> Tensor:
+    """Fill a latent that ends with the encoded bins up to the last bin with NaN."""
+    num_missing = batch.target.shape[1] - value.shape[1] if value.ndim == 3 else 0
+    return torch.nn.functional.pad(value, (0, 0, 0, num_missing), value=torch.nan)

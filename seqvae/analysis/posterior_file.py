@@ -1,0 +1,282 @@
+"""What inference found, as labelled arrays: chunks of trials in, one ``xarray.Dataset`` out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5netcdf
+import h5py
+import numpy as np
+import xarray as xr
+from jaxtyping import Int, Shaped
+
+from seqvae.errors import InputError
+from seqvae.storage.files import Lenient, atomic_path
+
+_ACTIVITY = ("trial", "time", "neuron")
+_KNOWN = {
+    "rates": (_ACTIVITY, "Hz", "firing rate, posterior mean"),
+    "rates_sd": (_ACTIVITY, "Hz", "firing rate, posterior standard deviation"),
+    "mean": (_ACTIVITY, "data units", "expected activity, posterior mean"),
+    "mean_sd": (_ACTIVITY, "data units", "expected activity, posterior standard deviation"),
+    "factors": (("trial", "time", "factor"), "1", "factors, posterior mean"),
+    "factors_sd": (("trial", "time", "factor"), "1", "factors, posterior standard deviation"),
+    "elbo": (("trial",), "nats", "evidence lower bound of the trial"),
+}
+
+
+class PosteriorWriter:
+    """Gathers chunks of trials, in memory or straight into a netCDF4 file of any size.
+
+    A context manager: the file is written beside ``path`` under a passing name and put in its
+    place in one move when the block ends well, so that a failure leaves no half file and does not
+    touch an older one. Both routes give the same dataset.
+
+    Variables have dims from (trial, time, neuron), (trial, time, factor), (trial,) or, for a latent
+    ``<name>_mean`` and ``<name>_sd``, (trial, [time,] ``<name>_dim``). A discrete latent has the
+    probabilities of its states for its mean, and the most likely state, from 0, under its own name
+    (trial, time). Values are stored in single precision, those with one number per trial in double.
+
+    Args:
+        path: file to write; None gathers in memory.
+        trial: id of each trial, in the order in which the chunks will come.
+        neuron: id of each neuron.
+        num_time_bins: bins of the longest trial.
+        bin_width: seconds; the time coordinate is then the start of each bin in seconds. None:
+            the index of the bin.
+        coordinates: more coordinates, name -> (dim, values), such as
+            ``{"heldin": ("neuron", mask), "condition": ("trial", labels)}``.
+        attributes: facts about the whole, such as model, run hash and versions.
+
+    Raises:
+        InputError: ``path`` cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        trial: Shaped[np.ndarray, " trial"],
+        neuron: Shaped[np.ndarray, " neuron"],
+        num_time_bins: int,
+        bin_width: float | None = None,
+        coordinates: Mapping[str, tuple[str, np.ndarray]] | None = None,
+        attributes: Mapping[str, str | int | float] | None = None,
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        self._sizes = {"trial": len(trial), "time": num_time_bins, "neuron": len(neuron)}
+        self._attributes = dict(attributes or {})
+        time: np.ndarray = np.arange(num_time_bins)
+        units, long_name = "1", "time bin"
+        if bin_width is not None:
+            time = time * bin_width
+            units, long_name = "s", "start of the bin"
+            self._attributes["bin_width"] = bin_width
+        self._coordinates: dict[str, tuple[str, np.ndarray, dict[str, str]]] = {
+            "trial": ("trial", trial, {"long_name": "trial"}),
+            "time": ("time", time, {"units": units, "long_name": long_name}),
+            "neuron": ("neuron", neuron, {"long_name": "neuron"}),
+        }
+        for name, (dim, values) in (coordinates or {}).items():
+            self._coordinates[name] = (dim, values, {"long_name": name.replace("_", " ")})
+        self._store: _Memory | _File
+        self._num_written = 0
+
+    def __enter__(self) -> PosteriorWriter:
+        with ExitStack() as place:
+            self._store = _Memory() if self._path is None else _File(self._path, place)
+            for name, (dim, values, attributes) in self._coordinates.items():
+                self._store.add_coordinate(name, dim, values, attributes=attributes)
+            self._store.set_attributes(self._attributes)
+            self._place = place.pop_all()
+        return self
+
+    def write(
+        self,
+        values: Mapping[str, np.ndarray],
+        *,
+        lengths: Int[np.ndarray, " chunk"] | None = None,
+    ) -> None:
+        """Add the next trials; every chunk holds the same variables.
+
+        Args:
+            values: name -> array that begins with the trial axis.
+            lengths: bins of each trial; what lies past them becomes NaN. None: all bins count.
+        """
+        start = self._num_written
+        stop = start + len(next(iter(values.values())))
+        for name, array in values.items():
+            dims, units, long_name = _describe(name, array.ndim)
+            assert len(array) == stop - start, f"{name}: {len(array)} trials, not {stop - start}"
+            if start == 0:
+                for dim, size in zip(dims, array.shape, strict=True):
+                    known = self._sizes.setdefault(dim, size)
+                    assert dim == "trial" or size == known, f"{name}: {dim} {size}, not {known}"
+                self._store.add_variable(
+                    name,
+                    dims,
+                    shape=tuple(self._sizes[dim] for dim in dims),
+                    chunk=array.shape,
+                    attributes={"units": units, "long_name": long_name},
+                )
+            if lengths is not None and "time" in dims:
+                padded = np.arange(array.shape[1]) >= lengths[:, None]
+                array = np.where(padded[(...,) + (None,) * (array.ndim - 2)], np.nan, array)
+            self._store.variables[name][start:stop] = array
+        self._store.check()
+        self._num_written = stop
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._place:
+            if error is not None:
+                raise error
+            num_trials = self._sizes["trial"]
+            assert self._num_written == num_trials, f"{self._num_written} of {num_trials} trials"
+
+    def dataset(self) -> xr.Dataset:
+        """All that was written, once the block has ended; read lazily if it lies in a file."""
+        return self._store.dataset()
+
+
+def _describe(name: str, num_axes: int) -> tuple[tuple[str, ...], str, str]:
+    """Dims, units and long name of a variable."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if num_axes == 1:
+        return ("trial",), "nats", name.replace("_", " ")
+    if num_axes == 2 and not name.endswith(("_mean", "_sd")):
+        return ("trial", "time"), "1", f"{name.replace('_', ' ')}, most likely"
+    latent, _, moment = name.rpartition("_")
+    assert moment in ("mean", "sd"), f"{name}: a latent is <name>_mean or <name>_sd"
+    dims = ("trial", "time", f"{latent}_dim") if num_axes == 3 else ("trial", f"{latent}_dim")
+    word = "mean" if moment == "mean" else "standard deviation"
+    return dims, "1", f"{latent.replace('_', ' ')}, posterior {word}"
+
+
+def _dtype(dims: tuple[str, ...]) -> type[np.floating]:
+    """Double precision for one number per trial, single for the rest."""
+    return np.float64 if dims == ("trial",) else np.float32
+
+
+class _Memory:
+    """Variables as arrays."""
+
+    def __init__(self) -> None:
+        self.variables: dict[str, Any] = {}
+        self._coordinates: dict[str, xr.Variable] = {}
+        self._described: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {}
+        self._attributes: dict[str, Any] = {}
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        self._attributes = dict(attributes)
+
+    def check(self) -> None:
+        """Memory refuses nothing by halves."""
+
+    def add_coordinate(
+        self, name: str, dim: str, values: np.ndarray, *, attributes: Mapping[str, str]
+    ) -> None:
+        self._coordinates[name] = xr.Variable((dim,), values, dict(attributes))
+
+    def add_variable(
+        self,
+        name: str,
+        dims: tuple[str, ...],
+        *,
+        shape: tuple[int, ...],
+        chunk: tuple[int, ...],
+        attributes: Mapping[str, str],
+    ) -> None:
+        self.variables[name] = np.full(shape, np.nan, dtype=_dtype(dims))
+        self._described[name] = (dims, dict(attributes))
+
+    def dataset(self) -> xr.Dataset:
+        data = {
+            name: xr.Variable(dims, self.variables[name], attributes)
+            for name, (dims, attributes) in self._described.items()
+        }
+        return xr.Dataset(data, coords=self._coordinates, attrs=self._attributes)
+
+
+class _File:
+    """Variables in a netCDF4 file that comes to its ``path`` when ``place`` is left."""
+
+    def __init__(self, path: Path, place: ExitStack) -> None:
+        self.variables: dict[str, Any] = {}
+        self._path = path
+        if path.is_dir():
+            raise InputError(f"out: {path} is a folder; give the name of a file in it.")
+        self._raw = Lenient(place.enter_context(atomic_path(path)))
+        place.callback(self._raw.check)
+        place.callback(self._raw.close)
+        self._file = h5netcdf.File(self._raw, "w")
+        place.callback(self._file.close)
+
+    def check(self) -> None:
+        """Raise what the disk refused, if it did."""
+        self._raw.check()
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        self._file.attrs.update(attributes)
+
+    def add_coordinate(
+        self, name: str, dim: str, values: np.ndarray, *, attributes: Mapping[str, str]
+    ) -> None:
+        """Strings have any length; netCDF has no booleans, and xarray reads them back by a mark."""
+        attributes = dict(attributes)
+        dtype: Any = values.dtype
+        if dtype.kind in "OU":
+            dtype = h5py.string_dtype()
+            values = values.astype(object)
+        elif dtype.kind == "b":
+            dtype = np.dtype(np.int8)
+            values = values.astype(dtype)
+            attributes["dtype"] = "bool"
+        self._create(name, (dim,), values.shape, dtype=dtype, attributes=attributes)[...] = values
+        if name != dim:
+            named = self._file.attrs.get("coordinates", "")
+            self._file.attrs["coordinates"] = f"{named} {name}".strip()
+
+    def add_variable(
+        self,
+        name: str,
+        dims: tuple[str, ...],
+        *,
+        shape: tuple[int, ...],
+        chunk: tuple[int, ...],
+        attributes: Mapping[str, str],
+    ) -> None:
+        self.variables[name] = self._create(
+            name, dims, shape, dtype=_dtype(dims), attributes=attributes, chunk=chunk
+        )
+
+    def _create(
+        self,
+        name: str,
+        dims: tuple[str, ...],
+        shape: tuple[int, ...],
+        *,
+        dtype: Any,
+        attributes: Mapping[str, str],
+        chunk: tuple[int, ...] | None = None,
+    ) -> Any:
+        for dim, size in zip(dims, shape, strict=True):
+            if dim not in self._file.dimensions:
+                self._file.dimensions[dim] = size
+        fill = np.nan if chunk else None
+        variable = self._file.create_variable(name, dims, dtype, fillvalue=fill, chunks=chunk)
+        variable.attrs.update(attributes)
+        return variable
+
+    def dataset(self) -> xr.Dataset:
+        return xr.open_dataset(self._path, engine="h5netcdf")

@@ -1,0 +1,153 @@
+"""A generalised linear readout of neurons from the smoothed activity of others, and its choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from jaxtyping import Float
+
+from seqvae.baselines.regression import (
+    DataKind,
+    inside_support,
+    log_likelihood,
+    log_partition,
+    regress,
+)
+from seqvae.baselines.smoothing import kernel_sums, shrunk, widths
+
+_NUM_COMPONENTS = (4, 8, 12, 16, 24, 32, 64, 128)
+_PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """A GLM with canonical link on principal components of smoothed activity.
+
+    ``mean_n = unit_n link^-1(w_n . P^T (x - center) + b_n)``, kept within the range that the
+    neuron had in training.
+
+    Attributes:
+        width: standard deviation of the smoothing kernel, in bins.
+        feature_unit: of each held-in neuron.
+        center: mean feature of each held-in neuron.
+        projection: P, from features to components.
+        coefficients: w, and b in the last row.
+        unit: of each held-out neuron; 1 unless the data are real.
+        low: smallest training value of each held-out neuron.
+        high: largest.
+    """
+
+    data_kind: DataKind
+    width: float
+    feature_unit: Float[np.ndarray, " heldin"]
+    center: Float[np.ndarray, " heldin"]
+    projection: Float[np.ndarray, "heldin component"]
+    coefficients: Float[np.ndarray, "component_and_one heldout"]
+    unit: Float[np.ndarray, " heldout"]
+    low: Float[np.ndarray, " heldout"]
+    high: Float[np.ndarray, " heldout"]
+
+    def predict(
+        self,
+        seen: Float[np.ndarray, "trial time heldin"],
+        mean: Float[np.ndarray, " heldin"],
+    ) -> Float[np.ndarray, "trial time heldout"]:
+        """Expected activity of the held-out neurons."""
+        features = _features(
+            seen, self.width, mean=mean, unit=self.feature_unit, data_kind=self.data_kind
+        )
+        components = (features - self.center) @ self.projection
+        predictor = components @ self.coefficients[:-1] + self.coefficients[-1]
+        expected = self.unit * log_partition(predictor, self.data_kind)[1]
+        return inside_support(np.clip(expected, self.low, self.high), self.data_kind)
+
+
+def _features(
+    activity: Float[np.ndarray, "trial time neuron"],
+    width: float,
+    *,
+    mean: Float[np.ndarray, " neuron"],
+    unit: Float[np.ndarray, " neuron"],
+    data_kind: DataKind,
+) -> Float[np.ndarray, "trial time neuron"]:
+    """Smoothed activity in units, shrunk by one bin; its square root for counts."""
+    sums = kernel_sums(activity, width, num_bins=activity.shape[1])
+    smoothed = shrunk(sums, mean, bins=1.0)
+    return np.sqrt(smoothed) if data_kind == "counts" else smoothed / unit
+
+
+def choose_readout(
+    train: tuple[
+        Float[np.ndarray, "train_trial time heldin"], Float[np.ndarray, "train_trial time heldout"]
+    ],
+    val: tuple[
+        Float[np.ndarray, "val_trial time heldin"], Float[np.ndarray, "val_trial time heldout"]
+    ],
+    *,
+    mean: Float[np.ndarray, " heldin"],
+    units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
+    data_kind: DataKind,
+) -> Readout:
+    """The readout that predicts the held-out neurons of the validation trials best.
+
+    The kernel width is chosen at middling size and penalty, then these at that width.
+    """
+
+    def score(readout: Readout) -> float:
+        predicted = readout.predict(val[0], mean)
+        return log_likelihood(val[1], predicted, unit=units[1], data_kind=data_kind)
+
+    def candidates(
+        width: float, sizes: tuple[int, ...], penalties: tuple[float, ...]
+    ) -> Iterator[Readout]:
+        return _readouts(
+            *train,
+            mean=mean,
+            units=units,
+            data_kind=data_kind,
+            width=width,
+            sizes=sizes,
+            penalties=penalties,
+        )
+
+    tried = (candidates(w, (12,), (100.0,)) for w in widths(train[0].shape[1]))
+    first = max(chain.from_iterable(tried), key=score)
+    return max(candidates(first.width, _NUM_COMPONENTS, _PENALTIES), key=score)
+
+
+def _readouts(
+    seen: Float[np.ndarray, "trial time heldin"],
+    hidden: Float[np.ndarray, "trial time heldout"],
+    *,
+    mean: Float[np.ndarray, " heldin"],
+    units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
+    data_kind: DataKind,
+    width: float,
+    sizes: tuple[int, ...],
+    penalties: tuple[float, ...],
+) -> Iterator[Readout]:
+    """One readout for each number of components (at most the neurons there are) and penalty."""
+    features = _features(seen, width, mean=mean, unit=units[0], data_kind=data_kind)
+    features = features.reshape(-1, features.shape[-1])
+    center = features.mean(0)
+    variance, directions = np.linalg.eigh(np.cov(features.T, ddof=0).reshape(len(mean), -1))
+    directions = directions[:, ::-1] / np.sqrt(max(variance.mean(), np.finfo(float).tiny))
+    targets = hidden.reshape(-1, hidden.shape[-1])
+    low, high = (np.nan_to_num(pick.reduce(targets)) for pick in (np.fmin, np.fmax))
+    for size in sorted({min(size, len(mean)) for size in sizes}):
+        projection = directions[:, :size]
+        coefficients = None
+        for penalty in penalties:
+            coefficients = regress(
+                (features - center) @ projection,
+                targets / units[1],
+                penalty=penalty,
+                data_kind=data_kind,
+                start=coefficients,
+            )
+            yield Readout(
+                data_kind, width, units[0], center, projection, coefficients, units[1], low, high
+            )

@@ -1,0 +1,1 @@
+"""What computing needs of the machine: noise, processes, threads, and its end."""

@@ -1,0 +1,200 @@
+"""From the words of a command to the arguments of a verb: flags, YAML files, runs to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqvae.errors import InputError
+from seqvae.storage import yaml_json as documents
+
+
+def read_flags(argv: Sequence[str]) -> dict[str, Any]:
+    """Return dotted key -> value; a flag without a value is True.
+
+    Raises:
+        InputError: for a word that is neither a flag nor its value.
+    """
+    flags: dict[str, Any] = {}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if word == "-h":
+            key = "help"
+        elif not word.startswith("--") or not key:
+            raise InputError(f"{word!r} is no flag; write --key value")
+        if equals:
+            flags[key] = _parse(key, value)
+        elif words and not words[0].startswith("--") and key not in ("help", "print_config"):
+            flags[key] = _parse(key, words.pop(0))
+        elif key in ("config", "run", "run_dir", "out"):
+            raise InputError(f"--{key} needs a value")
+        else:
+            flags[key] = True
+    return flags
+
+
+def _parse(key: str, text: str) -> Any:
+    """Read a list or mapping; the type of anything else is known later."""
+    if not text.startswith(("{", "[")):
+        return text
+    try:
+        return documents.parse_yaml(text, f"--{key}")
+    except InputError as error:
+        raise InputError(f"--{key}: {text!r} is no list or mapping") from error
+
+
+def is_set(flag: object) -> bool:
+    """Whether a flag that needs no value is on."""
+    return str(flag).lower() not in ("false", "no", "0")
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        InputError: naming file, line and column.
+    """
+    try:
+        tree = documents.read_yaml(path, f"config: {path}")
+    except OSError as error:
+        raise InputError(f"config: cannot read {path!r}: {error.strerror}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"config: {path} must hold keys such as data and model, got {tree!r}")
+    return {str(key): value for key, value in tree.items()}
+
+
+def run_config(run: str) -> dict[str, Any]:
+    """Read the config of a run folder.
+
+    Raises:
+        InputError: if it has none, or for what ``read_yaml`` refuses.
+    """
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"run: {run!r} is no run folder, it has no config.yaml")
+    return read_yaml(str(path))
+
+
+def repeated_config(run: str, trust: bool) -> dict[str, Any]:
+    """Read the config of a run that is to be repeated."""
+    from seqvae.runs.provenance import Recipe
+
+    return Recipe.read(run, trust=trust).config
+
+
+def read_command(
+    function: Callable[..., Any],
+    tree: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    *,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Return the verb's arguments as a config tree: those of the file, then the flags.
+
+    Raises:
+        InputError: for a key that does not exist.
+    """
+    from seqvae.config import check_trusted, override
+
+    if not trust:
+        check_trusted(tree)
+    tree = dict(tree)
+    assignments = [*_source_of_path(tree, flags, trust), *flags.items()]
+    # A class comes before its arguments, whatever their order on the command line.
+    for assignment in sorted(assignments, key=lambda item: item[0].count(".")):
+        tree = override(function, tree, assignment, trust=trust)
+    return tree
+
+
+def _source_of_path(
+    tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool
+) -> list[tuple[str, Any]]:
+    """Choose the source by the suffix of ``--data.source.path``, unless one is chosen that fits."""
+    path = flags.get("data.source.path")
+    if path is None or {"data.source", "data.source.class_path"} & set(flags):
+        return []
+    from seqvae.config.class_paths import class_path, find_class
+    from seqvae.config.signatures import parameters, parts
+    from seqvae.data.sources import Images, RecordingSource, from_path
+
+    data = tree.get("data")
+    arguments = data.get("init_args") or data if isinstance(data, dict) else {}
+    former = arguments.get("source")
+    former = former.get("class_path") if isinstance(former, dict) else former
+    takes_path = False
+    if former is not None:
+        former_class = find_class(former, parts(RecordingSource), "data.source", trust)
+        takes_path = "path" in parameters(former_class)
+        is_ours = former_class.__module__.startswith("seqvae.")
+        if takes_path and (not is_ours or former_class is Images):  # reads files of any name
+            return []
+    chosen = class_path(type(from_path(str(path))))
+    return [("data.source", chosen if takes_path else {"class_path": chosen})]
+
+
+def with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> dict[str, Any]:
+    """Name the class of the learner, unless it is named: the one that learns the model."""
+    given = tree.get("learner") or {}
+    is_named = not isinstance(given, Mapping) or "class_path" in given
+    if is_named or {"learner", "learner.class_path"} & set(flags):
+        return dict(tree)
+    from seqvae.config import open_parameters
+    from seqvae.config.class_paths import class_path
+    from seqvae.learning import GradientLearner, default_learner
+    from seqvae.runs.run import ModelFactory
+
+    model = flags.get("model", flags.get("model.class_path", tree.get("model")))
+    found = open_parameters(model, ModelFactory, key="model", trust=trust)
+    learner = default_learner(found[0]) if found else GradientLearner
+    return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(given)}}
+
+
+def with_learners(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> dict[str, Any]:
+    """Name the class of each learner that settings are given for, as ``with_learner`` does."""
+    given, models = tree.get("learners") or {}, tree.get("models") or {}
+    if not (isinstance(given, Mapping) and isinstance(models, Mapping)):
+        return dict(tree)
+    words = [key.split(".") for key in flags if key.startswith("learners.")]
+    learners = dict(given)
+    for name in {*given, *(parts[1] for parts in words)}:
+        here = {"model": f"models.{name}", "learner": f"learners.{name}"}
+        own = {
+            key.replace(long, short, 1): value
+            for short, long in here.items()
+            for key, value in flags.items()
+            if key == long or key.startswith(f"{long}.")
+        }
+        sections = {"model": models.get(name), "learner": given.get(name)}
+        learner = with_learner(sections, own, trust).get("learner")
+        if learner is not None:
+            learners[name] = learner
+    return {**tree, "learners": learners} if learners else dict(tree)
+
+
+def build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool) -> dict[str, Any]:
+    """Build the arguments of a verb from a config tree.
+
+    Raises:
+        InputError: for one that is absent, naming the flag, or wrong.
+    """
+    from seqvae.config import read_arguments
+    from seqvae.config.signatures import REQUIRED, parameters
+
+    known = parameters(function)
+    required = {name for name, parameter in known.items() if parameter.default is REQUIRED}
+    if "from_run" in known and tree.get("from_run") is None:
+        required |= {"data", "model"}
+    cures = {
+        "data": "--data.source.path FILE or --config FILE",
+        "model": "--model CLASS, e.g. seqvae.models.SequentialVAE",
+        "dims": '--dims "[1, 2, 4, 8]"',
+        "run": "--run FOLDER",
+    }
+    absent = required - {name for name, value in tree.items() if value is not None}
+    for name in sorted(cures.keys() & absent):
+        if tree.keys() <= known.keys():  # else the name may be there, but misspelt
+            raise InputError(f"{name} is required: give {cures[name]}")
+    return read_arguments(function, tree, trust=trust)

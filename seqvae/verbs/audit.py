@@ -1,0 +1,180 @@
+"""The verb audit: how far the posterior of a fitted model is from the true one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from seqvae.analysis.audit.calibration import Calibration, simulation_based_calibration
+from seqvae.analysis.audit.comparison import Comparison, compare
+from seqvae.analysis.audit.joint import what_is_seen
+from seqvae.analysis.audit.reference import Reference, reference_posterior, require
+from seqvae.data import NeuralData
+from seqvae.errors import InputError
+from seqvae.runs.run import Run
+from seqvae.storage.files import atomic_path, check_writable, write_text
+from seqvae.verbs.answers import open_run, without_nan
+
+
+def audit(
+    run: Run | str,
+    data: NeuralData | None = None,
+    *,
+    split: str | None = None,
+    trials: int = 3,
+    num_samples: int = 500,
+    num_warmup: int = 300,
+    num_chains: int = 2,
+    calibration_trials: int = 0,
+    out: str | None = None,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Compare a fitted model's posterior with one that is sampled from its joint density.
+
+    Args:
+        run: a run or its folder.
+        data: other data than the run was trained on; None takes those.
+        split: the trials to take; None takes test if there is one, else val.
+        trials: number of trials, evenly spread.
+        num_samples: draws of each chain of NUTS.
+        num_warmup: draws before, to adapt.
+        num_chains: chains for each trial; at least 2, so that they can be compared.
+        calibration_trials: trials to simulate from the model for simulation-based calibration;
+            0: none.
+        out: folder of ``audit.json`` and the pictures; None takes ``audit`` in the run folder.
+        trust: allow the run's config to import classes from anywhere.
+
+    Returns:
+        Under ``trials`` for each trial ``k_hat``, ``r_hat``, ``effective_size``, ``num_divergent``
+        and for each of its ``latents`` ``mean_error`` (in reference standard deviations),
+        ``variance_ratio`` (model over reference), ``coverage_50`` and ``coverage_90``; under
+        ``mean`` their means over trials; under ``calibration`` a p-value and the coverage of the
+        true latents.
+    """
+    for name, value, least in (
+        ("trials", trials, 1),
+        ("num_samples", num_samples, 4),
+        ("num_warmup", num_warmup, 1),
+        ("num_chains", num_chains, 2),
+        ("calibration_trials", calibration_trials, 0),
+    ):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, got {value}")
+    require("pyro.infer.mcmc")
+    require("arviz")
+    run, data, model = open_run(run, data, trust)
+    folder = Path(out) if out is not None else run.folder / "audit"
+    if out is None and folder.is_symlink():
+        raise InputError(f"out: {str(folder)!r} leads out of the run; remove that link")
+    if folder.is_file():
+        raise InputError(f"out: {str(folder)!r} is a file; give a folder")
+    check_writable(folder)
+    if split is None:
+        split = next((word for word in ("test", "val") if word in data.split), "all")
+    chosen = data.trials(split)
+    chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, trials).astype(np.int64))]
+    calibrated: dict[str, Calibration] = {}
+    if calibration_trials:
+        calibrated = simulation_based_calibration(model, calibration_trials, seed=run.seed)
+
+    ids, rows, found = data.recording.trial_ids, [], []
+    assert ids is not None
+    for trial in chosen:
+        batch = what_is_seen(data.batch(np.array([trial])), data.spec.heldin)
+        if model.keeps_trials and batch.observed.shape[1] < data.spec.num_encoded_bins:
+            raise InputError(
+                f"trial {ids[trial]} is shorter than the others, and its free posterior goes on; "
+                "audit trials of full length"
+            )
+        start = perf_counter()
+        reference = reference_posterior(
+            model,
+            batch,
+            num_samples=num_samples,
+            num_warmup=num_warmup,
+            num_chains=num_chains,
+            seed=run.seed,
+        )
+        comparison = compare(model, batch, reference, seed=run.seed)
+        seconds = perf_counter() - start
+        rows.append({"trial": str(ids[trial])} | _row(comparison, reference, seconds))
+        found.append(comparison)
+    result = {"split": split, "trials": rows, "mean": _means(rows)}
+    if calibrated:
+        result["calibration"] = {name: _told(told) for name, told in calibrated.items()}
+    _draw(folder, [str(ids[trial]) for trial in chosen], found, data.spec.bin_width, calibrated)
+    write_text(folder / "audit.json", json.dumps(without_nan(result), indent=2) + "\n")
+    return result | {"folder": str(folder)}
+
+
+def _row(comparison: Comparison, reference: Reference, seconds: float) -> dict[str, Any]:
+    return {
+        "k_hat": comparison.k_hat,
+        "r_hat": reference.r_hat,
+        "effective_size": reference.effective_size,
+        "num_divergent": reference.num_divergent,
+        "seconds": round(seconds, 1),
+        "latents": {
+            name: {
+                "mean_error": latent.mean_error,
+                "variance_ratio": latent.variance_ratio,
+                **{f"coverage_{level:.0%}"[:-1]: part for level, part in latent.coverage.items()},
+            }
+            for name, latent in comparison.latents.items()
+        },
+    }
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Average over trials, the variance ratio geometrically."""
+    means: dict[str, dict[str, float]] = {}
+    for name, first in rows[0]["latents"].items():
+        columns = {key: np.array([row["latents"][name][key] for row in rows]) for key in first}
+        means[name] = {key: float(values.mean()) for key, values in columns.items()}
+        means[name]["variance_ratio"] = float(np.exp(np.log(columns["variance_ratio"]).mean()))
+    return means
+
+
+def _told(found: Calibration) -> dict[str, Any]:
+    return {
+        "num_trials": len(found.ranks),
+        "p_value": found.p_value,
+        **{f"coverage_{level:.0%}"[:-1]: part for level, part in found.coverage.items()},
+        "shares": found.shares.tolist(),
+    }
+
+
+def _draw(
+    folder: Path,
+    ids: list[str],
+    found: list[Comparison],
+    bin_width: float | None,
+    calibrated: Mapping[str, Calibration],
+) -> None:
+    """Draw each latent of the trials under both posteriors, and the ranks."""
+    from seqvae import plotting
+
+    figures = {
+        name: plotting.posterior_comparison(
+            [trial.latents[name].model for trial in found],
+            [trial.latents[name].reference for trial in found],
+            titles=[f"trial {trial_id}" for trial_id in ids],
+            label=name.replace("_", " ").removesuffix("s"),
+            bin_width=bin_width,
+        )
+        for name in found[0].latents
+    }
+    if calibrated:
+        figures["calibration"] = plotting.calibration(
+            {name: told.shares for name, told in calibrated.items()},
+            {name: told.standard_error for name, told in calibrated.items()},
+            {name: told.p_value for name, told in calibrated.items()},
+        )
+    for name, figure in figures.items():
+        with atomic_path(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png")
