@@ -1,0 +1,1 @@
+"""Run folders: what a fit leaves behind, read and written."""
