@@ -12,10 +12,10 @@ from scipy.stats import norm
 from torch.testing import assert_close
 
 from linear import random_model
+from seqvae import audit
 from seqvae.analysis.audit import (
     JointDensity,
     Reference,
-    audit,
     compare,
     reference_posterior,
     simulation_based_calibration,

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from seqvae import verbs as workflow
 from seqvae.console import main as cli
 from seqvae.data import NeuralData
 from seqvae.data.sources import HDF5, Lorenz, Npz, RecordingSource, write_hdf5, write_npz
@@ -59,9 +58,9 @@ def called(monkeypatch) -> dict[str, object]:
         note.update(locals())
         return {"neurons": 3, "warnings": ["neuron 1 is silent"]}
 
-    monkeypatch.setattr(workflow, "fit", fit)
-    monkeypatch.setattr(workflow, "check", check)
-    monkeypatch.setattr("seqvae.console.printing.report", lambda *_: None)
+    monkeypatch.setattr("seqvae.verbs.fit.fit", fit)
+    monkeypatch.setattr("seqvae.verbs.check.check", check)
+    monkeypatch.setattr("seqvae.verbs.fit.shown", lambda *_: "fitted")
     return note
 
 
@@ -281,7 +280,7 @@ def test_exit_code_tells_whose_turn_it_is(error, code, told, monkeypatch, capsys
     def check(data: NeuralData) -> None:
         raise error
 
-    monkeypatch.setattr(workflow, "check", check)
+    monkeypatch.setattr("seqvae.verbs.check.check", check)
     assert cli.main(["check", "--data.source", "Lorenz"]) == code
     assert capsys.readouterr().err.startswith(told)
 
@@ -293,7 +292,7 @@ def test_interrupt_that_lightning_turns_into_exit_is_130(monkeypatch, capsys):
         except KeyboardInterrupt:
             raise SystemExit(1)  # noqa: B904 (as Lightning does)
 
-    monkeypatch.setattr(workflow, "check", check)
+    monkeypatch.setattr("seqvae.verbs.check.check", check)
     assert cli.main(["check", "--data.source", "Lorenz"]) == 130
 
 
@@ -301,7 +300,7 @@ def test_termination_is_no_success(monkeypatch, capsys):
     def check(data: NeuralData) -> None:
         raise SIGTERMException
 
-    monkeypatch.setattr(workflow, "check", check)
+    monkeypatch.setattr("seqvae.verbs.check.check", check)
     assert cli.main(["check", "--data.source", "Lorenz"]) == 143
     assert capsys.readouterr().err == "seqvae check: terminated\n"
 

@@ -27,8 +27,8 @@ from seqvae.analysis.diagnosis.checkup import (
     null_score,
     read_history,
 )
-from seqvae.console.printing import table
 from seqvae.types import Batch
+from seqvae.verbs.evaluate import score_table as table
 from tiny import SVAE, tiny_data, tiny_learner
 
 TRAINED = Settings(by_gradient=True, ramp_end=100, min_rate=1e-4)

@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
 from linear import kalman_smoother, random_model, simulate
+from seqvae import fit
 from seqvae.console.main import main
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Arrays, write_hdf5
@@ -24,7 +25,6 @@ from seqvae.objectives import Objective, bound, importance_weighted_bound, train
 from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Poisson
 from seqvae.state_space import LinearStateSpace
 from seqvae.types import Batch, Latent
-from seqvae.verbs import fit
 from toy import scramble, toy_batch, toy_spec
 
 LINEAR = {"decoder_dims": (), "encoder": partial(InformationMLP, hidden_dims=())}

@@ -21,6 +21,7 @@ from jaxtyping import TypeCheckError
 from pytorch_lightning import Trainer
 
 import mutations
+from seqvae import fit
 from seqvae.config import read_arguments
 from seqvae.console.flags import read_command
 from seqvae.console.main import main
@@ -30,7 +31,6 @@ from seqvae.data.splits import choose_heldin, split_trials
 from seqvae.errors import InputError, one_line
 from seqvae.learning import GradientLearner
 from seqvae.storage.yaml_json import parse_yaml
-from seqvae.verbs import fit
 from tiny import SVAE, tiny_data
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from seqvae.console.printing import help_text, table
+from seqvae.console.printing import help_text
+from seqvae.verbs.evaluate import score_table as table
 
 
 def undocumented(size: int, *, rate: float = 0.5) -> None:

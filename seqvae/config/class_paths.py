@@ -18,9 +18,12 @@ TRUSTED = ("seqvae.", "torch.optim.", "pytorch_lightning.")
 
 
 def class_path(cls: type) -> str:
-    """Return the shortest dotted path of a class: through the package that re-exports it."""
+    """Return the shortest dotted path of a class: through the package that re-exports it.
+
+    Not through ``seqvae`` itself, whose names are there only once they were used.
+    """
     parents = cls.__module__.split(".")
-    for length in range(1, len(parents)):
+    for length in range(2 if parents[0] == "seqvae" else 1, len(parents)):
         package = sys.modules.get(".".join(parents[:length]))
         if package is not None and vars(package).get(cls.__name__) is cls:
             return ".".join([*parents[:length], cls.__name__])

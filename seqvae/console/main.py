@@ -13,9 +13,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from seqvae.compute.termination import terminable
 from seqvae.console.flags import (
@@ -30,15 +28,8 @@ from seqvae.console.flags import (
     with_learners,
 )
 from seqvae.errors import InputError, Terminated, nearest, one_line
+from seqvae.verbs.table import Verb, verbs
 
-VERBS = {
-    "fit": "learn a model from data; leaves a run folder with weights, scores and figures",
-    "infer": "infer rates, factors and latents with a learned model; writes posterior.nc",
-    "evaluate": "score a learned model beside the baselines; prints a table",
-    "audit": "compare a model's posterior with one that is sampled; prints a table, draws it",
-    "crossvalidate": "find how many latent dimensions the data support, and with which model",
-    "check": "validate a recording and tell what is in it",
-}
 HELP = """usage: seqvae VERB [--config FILE] [--key value ...]
 
 Sequential variational autoencoders for neural time series.
@@ -59,18 +50,21 @@ setting of a run as YAML that --config reads; 'seqvae --version' tells the versi
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    verb, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    if verb in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {v:<15}{text}" for v, text in VERBS.items())))
-        return 0
-    if verb == "--version":
-        from importlib.metadata import version
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name == "--version":
+        import seqvae
 
-        print(f"seqvae {version('seqvae')}")
+        print(f"seqvae {seqvae.__version__}")
         return 0
-    if verb not in VERBS:
-        print(f"seqvae: there is no verb {verb!r}{nearest(verb, VERBS)}", file=sys.stderr)
+    known = verbs()
+    if name in ("-h", "--help"):
+        lines = "\n".join(f"  {verb.name:<15}{verb.summary}" for verb in known.values())
+        print(HELP.format(verbs=lines))
+        return 0
+    if name not in known:
+        print(f"seqvae: there is no verb {name!r}{nearest(name, known)}", file=sys.stderr)
         return 2
+    verb = known[name]
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: _tell(verb, f"warning: {message}")
         try:
@@ -97,31 +91,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _function(verb: str) -> Callable[..., Any]:
-    if verb == "crossvalidate":
-        from seqvae.crossvalidation import crossvalidate
-
-        return crossvalidate
-    from seqvae import verbs
-
-    found: Callable[..., Any] = getattr(verbs, verb)
-    return found
+def _tell(verb: Verb, text: str) -> None:
+    if _speaks(verb):
+        print(f"seqvae {verb.name}: {one_line(text)}", file=sys.stderr)
 
 
-def _tell(verb: str, text: str) -> None:
-    if verb != "fit" or _is_first():
-        print(f"seqvae {verb}: {one_line(text)}", file=sys.stderr)
-
-
-def _is_first() -> bool:
+def _speaks(verb: Verb) -> bool:
     """Whether this is the first of the processes that fit one model together, or alone."""
+    if "learner" not in verb.arguments:
+        return True
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_initialized():
         return bool(torch.distributed.get_rank() == 0)
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
-def _interrupted(verb: str) -> int:
+def _interrupted(verb: Verb) -> int:
     _tell(verb, "interrupted")
     return 130
 
@@ -134,38 +119,37 @@ def _is_users(error: Exception) -> bool:
     return lightning is not None and isinstance(error, lightning.MisconfigurationException)
 
 
-def _command(verb: str, argv: Sequence[str]) -> None:
+def _command(verb: Verb, argv: Sequence[str]) -> None:
     flags = read_flags(argv)
     # What needs no torch comes first, so that it is refused at once.
-    takes_config = verb in ("fit", "crossvalidate", "check")
-    tree = read_yaml(str(flags.pop("config"))) if takes_config and "config" in flags else {}
-    repeated = flags.get("from_run", tree.get("from_run")) if verb == "fit" else None
-    is_own = takes_config and repeated is None
-    trust = is_own or is_set(flags.get("trust", False))
-    if "run" in flags and not takes_config:
+    config = None if verb.reads_run else flags.pop("config", None)
+    tree = {} if config is None else read_yaml(str(config))
+    repeated = flags.get("from_run", tree.get("from_run")) if "from_run" in verb.arguments else None
+    trust = (not verb.reads_run and repeated is None) or is_set(flags.get("trust", False))
+    if verb.reads_run and "run" in flags:
         tree = run_config(str(flags["run"]))
     wants_help = is_set(flags.pop("help", False))
     wants_config = is_set(flags.pop("print_config", False))
 
-    from seqvae.console.printing import config_text, help_text, report
+    from seqvae.console.printing import config_text, help_text
 
-    function = _function(verb)
-    if verb not in ("fit", "crossvalidate"):
+    function = verb.function
+    if not verb.learns:
         # A run answers for its own data, unless the command says something about them.
-        wanted = verb == "check" or any(key.split(".")[0] == "data" for key in flags)
+        wanted = not verb.reads_run or any(key.split(".")[0] == "data" for key in flags)
         tree = {"data": tree["data"]} if wanted and "data" in tree else {}
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own parts, as with python -m
     given = {*tree, *(key.split(".")[0] for key in flags)}
     if repeated is not None:
         tree = {**repeated_config(str(repeated), trust), **tree}
-    if verb == "fit":
+    if "learner" in verb.arguments:
         tree = with_learner(tree, flags, trust)
-    if verb == "crossvalidate":
+    if "learners" in verb.arguments:
         tree = with_learners(tree, flags, trust)
     tree = read_command(function, tree, flags, trust=trust)
     if wants_help:
-        print(help_text(verb, function, tree, trust=trust), end="")
+        print(help_text(verb.name, function, tree, trust=trust), end="")
         return
     if repeated is not None:
         # The run answers for what the command does not touch; a config tells all, without the run.
@@ -174,8 +158,7 @@ def _command(verb: str, argv: Sequence[str]) -> None:
     if wants_config:
         print(config_text(function, arguments), end="")
         return
-    if verb == "infer" and arguments.get("out") is None:
-        arguments["out"] = str(Path(str(flags["run"])) / "posterior.nc")
-    result = function(**arguments)
-    if verb != "fit" or _is_first():
-        report(verb, arguments, result)
+    complete = verb.completed(arguments)
+    answer = function(**complete)
+    if _speaks(verb):
+        print(verb.shown(answer, complete))

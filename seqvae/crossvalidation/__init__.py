@@ -3,5 +3,4 @@
 from seqvae.crossvalidation.choice import Choice as Choice
 from seqvae.crossvalidation.choice import choose as choose
 from seqvae.crossvalidation.gabriel import gabriel_errors as gabriel_errors
-from seqvae.crossvalidation.grid import CrossValidation as CrossValidation
-from seqvae.crossvalidation.grid import crossvalidate as crossvalidate
+from seqvae.crossvalidation.result import CrossValidation as CrossValidation

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from seqvae.config.class_paths import check_trusted
 from seqvae.config import from_config, to_config
+from seqvae.config.class_paths import check_trusted
 from seqvae.data import NeuralData
 from seqvae.data.validation import as_bin_width, check_neurons
-from seqvae.storage.yaml_json import read_json
 from seqvae.errors import InputError
+from seqvae.storage.yaml_json import read_json
 from seqvae.types import DataSpec
 
 PACKAGES = ("seqvae", "torch", "pytorch_lightning", "numpy", "scipy", "scikit-learn", "xarray",

@@ -14,13 +14,13 @@ import yaml
 
 from seqvae.config import check_trusted, from_config
 from seqvae.data import NeuralData
-from seqvae.storage.yaml_json import read_yaml
 from seqvae.errors import InputError
-from seqvae.storage.files import RunFiles, clear, is_empty, write_text
 from seqvae.models import Model
 from seqvae.runs.provenance import differences, provenance, read_provenance, read_spec, resumed
-from seqvae.types import DataSpec
+from seqvae.storage.files import RunFiles, clear, is_empty, write_text
 from seqvae.storage.weights import check_weights, read_weights
+from seqvae.storage.yaml_json import read_yaml
+from seqvae.types import DataSpec
 
 ModelFactory = Callable[[DataSpec], Model]
 

@@ -1,4 +1,4 @@
-"""The verb audit: how far the posterior of a fitted model is from the true one."""
+"""Compare a model's posterior with one that is sampled; prints a table, draws it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.runs.run import Run
 from seqvae.storage.files import atomic_path, check_writable, write_text
-from seqvae.verbs.answers import open_run, without_nan
+from seqvae.verbs.opening import open_run, without_nan
 
 
 def audit(
@@ -110,6 +110,35 @@ def audit(
     _draw(folder, [str(ids[trial]) for trial in chosen], found, data.spec.bin_width, calibrated)
     write_text(folder / "audit.json", json.dumps(without_nan(result), indent=2) + "\n")
     return result | {"folder": str(folder)}
+
+
+def shown(result: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    """Lay out an audit: a row for each trial and latent, means last, and what they say."""
+    lines = [["trial", "latent", "error of mean", "variance ratio", "in 50 %", "in 90 %", "k-hat",
+              "R-hat"]]  # fmt: skip
+
+    def add(trial: str, told: Mapping[str, Any], last: list[str]) -> None:
+        for name, latent in told.items():
+            lines.append([trial, name, *(f"{value:.3f}" for value in latent.values()), *last])
+
+    for row in result["trials"]:
+        add(row["trial"], row["latents"], [f"{row['k_hat']:.2f}", f"{row['r_hat']:.3f}"])
+    add("mean", result["mean"], ["", ""])
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    text = ["  ".join(map(str.rjust, line, widths)).rstrip() for line in lines]
+    off = sum(not row["k_hat"] <= 0.7 for row in result["trials"])
+    text.append(f"k-hat above 0.7, so that the posterior misses some of the true one: {off} of "
+                f"{len(result['trials'])} trials")  # fmt: skip
+    apart = sum(not row["r_hat"] <= 1.05 for row in result["trials"])
+    if apart:
+        text.append(f"R-hat above 1.05, so that the draws are too few to judge by: {apart} trials; "
+                    "raise num_warmup and num_samples")  # fmt: skip
+    text += [
+        f"on {told['num_trials']} simulated trials {name} lie {told['coverage_50']:.3f} in 50 %, "
+        f"{told['coverage_90']:.3f} in 90 %; ranks are uniform with p = {told['p_value']:.2g}"
+        for name, told in result.get("calibration", {}).items()
+    ]
+    return "\n".join([*text, f"audit: {result['folder']}"])
 
 
 def _row(comparison: Comparison, reference: Reference, seconds: float) -> dict[str, Any]:

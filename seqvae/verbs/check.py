@@ -1,7 +1,8 @@
-"""The verb check."""
+"""Validate a recording and tell what is in it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ def check(data: NeuralData) -> dict[str, Any]:
         summary["slowest and fastest neuron (Hz)"] = f"{rates.min():.3g} to {rates.max():.3g}"
     summary["checksum"] = recording.checksum
     return summary
+
+
+def shown(summary: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    """Lay out what is in the data, a line each."""
+    return "\n".join(f"{name}: {value}" for name, value in summary.items())
 
 
 def _is_counts(activity: np.ndarray) -> bool:

@@ -1,13 +1,15 @@
-"""The verb fit."""
+"""Learn a model from data; leaves a run folder with weights, scores and figures."""
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from seqvae.compute import noise
 from seqvae.compute.ranks import Place
@@ -131,6 +133,12 @@ def fit(
             has_begun = files.config.exists()
             cure = " with --resume" if has_begun else ""
             raise Terminated(f"terminated; give the same command again{cure}") from end
+
+
+def shown(run: Run, arguments: Mapping[str, Any]) -> str:
+    """Tell where the run lies, and what is in its folder."""
+    names = sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("."))
+    return f"run folder: {run.folder}\n  {'  '.join(names)}"
 
 
 def _fit(

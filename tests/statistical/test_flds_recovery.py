@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Trainer
 
 from linear import random_dynamics, random_emission, simulate
+from seqvae import evaluate, fit
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays, Lorenz
 from seqvae.encoders import InformationMLP
@@ -18,7 +19,6 @@ from seqvae.objectives import bound, importance_weighted_bound
 from seqvae.observations import Gaussian
 from seqvae.state_space import GaussianEmission, LinearStateSpace
 from seqvae.types import Batch
-from seqvae.verbs import evaluate, fit
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""The verb crossvalidate: folds x sizes x models -> jobs -> table -> choice."""
+"""Find how many latent dimensions the data support, and with which model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,7 @@ from seqvae.crossvalidation.division import Division, Scheme
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, share
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
+from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated, nearest
@@ -39,36 +39,6 @@ if TYPE_CHECKING:
 
 SCHEMES = ("auto", "fold_in", "gabriel", "speckled")
 ROWS = ("auto", "trials", "blocks", "random")
-
-
-@dataclass(frozen=True, eq=False)
-class CrossValidation:
-    """What a cross-validation found.
-
-    Attributes:
-        folder: where it lies: ``scores.csv``, ``summary.json``, ``curve.png``, ``cells/``.
-        scores: one row for each scored cell.
-        summary: chosen dimension and scores of each model, the best model, and by how much; None
-            while cells of other shards are missing.
-        num_missing: cells that are still to be done, by other shards.
-    """
-
-    folder: Path
-    scores: pd.DataFrame
-    summary: dict[str, Any] | None
-    num_missing: int = 0
-
-    def chosen_dim(self, model: str) -> int:
-        """Return the dimension chosen for a model.
-
-        Raises:
-            InputError: if it has none.
-        """
-        models = self.summary["models"] if self.summary else {}
-        if model not in models:
-            raise InputError(f"model {model!r} has no chosen dimension{nearest(model, models)}")
-        dim: int = models[model]["chosen_dim"]
-        return dim
 
 
 def crossvalidate(
@@ -222,6 +192,36 @@ def crossvalidate(
     if wandb_project is not None:
         log_to_wandb(folder, table, summary, project=wandb_project, cells=wandb_cells)
     return CrossValidation(folder, table, summary)
+
+
+def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
+    """Lay out a cross-validation: a row for each size, a column for each model, * the chosen."""
+    if result.summary is None:
+        return (
+            f"results: {result.folder}\n{result.num_missing} cells are still to be done, by other "
+            "shards or another call"
+        )
+    summary, models = result.summary, result.summary["models"]
+    dims = sorted({dim for told in models.values() for dim in told["dims"]})
+    lines = [["dimension", *models]]
+    for dim in dims:
+        cells = []
+        for told in models.values():
+            scores = dict(zip(told["dims"], told["mean"], strict=True))
+            mark = "*" if dim == told["chosen_dim"] else " "
+            cells.append(f"{scores[dim]:.4f}{mark}" if dim in scores else "failed ")
+        lines.append([str(dim), *cells])
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    laid = ["  ".join(map(str.rjust, line, widths)) for line in lines]
+    best = summary["best_model"]
+    gaps = [
+        f"{best} exceeds {name} by {gap['mean']:.4f} +- {gap['standard_error']:.4f} (paired over "
+        "folds)"
+        for name, gap in summary["differences"].items()
+    ]
+    unit = summary["unit"].replace("_", " ")
+    head = f"held-out score in {unit}; * chosen by {summary['rule']}; 0 is the mean rate"
+    return "\n".join([head, *laid, *gaps, f"results: {result.folder}"])
 
 
 @contextmanager

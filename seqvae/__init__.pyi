@@ -1,0 +1,32 @@
+from . import plotting as plotting
+from .data import NeuralData as NeuralData
+from .data import Recording as Recording
+from .data.sources import Arrays as Arrays
+from .errors import InputError as InputError
+from .learning import EM as EM
+from .learning import ClosedForm as ClosedForm
+from .learning import GradientLearner as GradientLearner
+from .learning import SwitchingEM as SwitchingEM
+from .models import FLDS as FLDS
+from .models import PCA as PCA
+from .models import VAE as VAE
+from .models import FactorAnalysis as FactorAnalysis
+from .models import LinearDynamics as LinearDynamics
+from .models import SequentialVAE as SequentialVAE
+from .models import SwitchingLinearDynamics as SwitchingLinearDynamics
+from .runs.run import Run as Run
+
+# The verbs, in the order in which the help lists them: seqvae/verbs/table.py reads these lines.
+from .verbs.fit import fit as fit  # isort: split
+
+from .verbs.infer import infer as infer  # isort: split
+
+from .verbs.evaluate import evaluate as evaluate  # isort: split
+
+from .verbs.audit import audit as audit  # isort: split
+
+from .verbs.crossvalidate import crossvalidate as crossvalidate  # isort: split
+
+from .verbs.check import check as check  # isort: split
+
+__version__: str

@@ -1,0 +1,78 @@
+"""Infer rates, factors and latents with a learned model; writes posterior.nc."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqvae.analysis.devices import chosen_devices
+from seqvae.analysis.posterior import posterior_dataset
+from seqvae.data import NeuralData
+from seqvae.runs.run import Run
+from seqvae.verbs.opening import check_num_samples, check_out, open_run
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def infer(
+    run: Run | str,
+    data: NeuralData | None = None,
+    *,
+    split: str = "all",
+    num_samples: int = 50,
+    devices: str | int = "auto",
+    out: str | None = None,
+    trust: bool = False,
+) -> xr.Dataset:
+    """Infer rates, factors and latents of every trial with a fitted model.
+
+    Args:
+        run: a run or its folder.
+        data: other data than the run was trained on; None takes those.
+        split: "train", "val", "test" or "all" trials.
+        num_samples: posterior samples that are averaged.
+        devices: "auto" shares the trials out over all GPUs there are, for a model that is learned
+            by gradients, and else takes the CPU; or "cpu", or how many GPUs.
+        out: netCDF file to write; it appears whole or not at all.
+        trust: allow the run's config to import classes from anywhere.
+
+    Returns:
+        Dataset with dims trial, time (s), neuron, factor; variables ``rates`` (Hz) or ``mean``,
+        ``factors``, ``<latent>_mean``, each with its ``_sd``, and ``elbo`` (nats per trial).
+    """
+    run, data, model = open_run(run, data, trust)
+    check_num_samples(num_samples)
+    trials, chosen = data.trials(split), chosen_devices(model, devices)
+    if out is not None:
+        check_out(out)
+    attributes = {
+        "model": type(model).__name__,
+        "run": run.hash,
+        "num_samples": num_samples,
+        **{f"{name}_version": run.provenance["versions"][name] for name in ("seqvae", "torch")},
+    }
+    return posterior_dataset(
+        model,
+        data,
+        trials,
+        num_samples=num_samples,
+        path=out,
+        attributes=attributes,
+        seed=run.seed,
+        devices=chosen,
+    )
+
+
+def completed(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the file of a command that names none: ``posterior.nc`` in the run folder."""
+    out = arguments.get("out") or str(Path(str(arguments["run"])) / "posterior.nc")
+    return {**arguments, "out": out}
+
+
+def shown(posterior: xr.Dataset, arguments: Mapping[str, Any]) -> str:
+    """Tell where the posterior lies, its sizes and its variables."""
+    sizes = ", ".join(f"{name} {size}" for name, size in posterior.sizes.items())
+    variables = ", ".join(map(str, posterior.data_vars))
+    return f"posterior: {arguments['out']}\n  {sizes}\n  {variables}"
