@@ -8,7 +8,7 @@ from torch import Tensor
 
 from seqvae.distributions import Delta
 from seqvae.encoders import MLP, BinGRU, DeltaHead, Encoder, NormalHead, TrialGRU
-from toy import scramble
+from toy import batch_around, scramble
 
 LENGTHS = torch.tensor([7, 2, 5])
 
@@ -22,8 +22,7 @@ def double_precision_and_seed() -> object:
 
 
 def posterior_mean(encoder: Encoder, observed: Tensor, lengths: Tensor | None = None) -> Tensor:
-    lengths = torch.full((len(observed),), observed.shape[1]) if lengths is None else lengths
-    return encoder(observed, torch.ones_like(observed, dtype=torch.bool), lengths).mean
+    return encoder(observed, batch_around(observed, lengths=lengths)).mean
 
 
 def bins_that_change(encoder: Encoder, changed: int) -> Tensor:
@@ -112,6 +111,6 @@ def test_normal_head_refuses_a_floor_that_is_none(initial_std: float, min_std: f
 def test_the_head_chooses_the_kind_of_posterior(member):
     encoder = member(4, 2, head=DeltaHead)
     observed = torch.randn(3, 7, 4)
-    posterior = encoder(observed, torch.ones(3, 7, 4, dtype=torch.bool), torch.full((3,), 7))
+    posterior = encoder(observed, batch_around(observed))
     assert isinstance(posterior, Delta)
     assert torch.equal(posterior.rsample((5,))[4], posterior.mean)

@@ -25,7 +25,7 @@ from seqvae.objectives import Objective, bound, importance_weighted_bound, train
 from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Poisson
 from seqvae.state_space import LinearStateSpace
 from seqvae.types import Batch, Latent
-from toy import scramble, toy_batch, toy_spec
+from toy import batch_around, scramble, toy_batch, toy_spec
 
 LINEAR = {"decoder_dims": (), "encoder": partial(InformationMLP, hidden_dims=())}
 KINDS = {"gaussian": Gaussian, "poisson": Poisson}
@@ -84,7 +84,7 @@ def dense(model: FLDS, batch: Batch, trial: int) -> tuple[MultivariateNormal, Mu
     constant = torch.cat([dynamics.initial_mean[None], pushed]).flatten()
     inverse = torch.linalg.inv(system)
     prior = MultivariateNormal(inverse @ constant, inverse @ noise @ inverse.mT)
-    information = model.encoder(model.standardized(batch), batch.observed_mask, batch.lengths)
+    information = model.encoder(model.standardized(batch), batch)
     seen = batch.observed_mask[trial].any(-1)
     vector = torch.where(seen[:, None], information.vector[trial], 0.0)
     matrix = torch.where(seen[:, None, None], information.matrix[trial], 0.0)
@@ -141,7 +141,7 @@ def test_a_trial_without_data_is_the_prior_run_on():
 
 def test_bins_without_data_have_no_factor_whatever_the_encoder_says():
     class Certain(InformationEncoder):
-        def forward(self, observed, observed_mask, lengths) -> Information:
+        def forward(self, observed, batch) -> Information:
             matrix = 50 * torch.eye(2).expand(*observed.shape[:2], 2, 2)
             return Information(torch.full_like(matrix[..., 0], torch.nan), matrix * torch.nan)
 
@@ -322,8 +322,7 @@ def test_poor_data_are_learned_from():
 def encode(encoder: InformationMLP, num_bins: int = 7) -> tuple[Tensor, Information]:
     torch.manual_seed(0)
     observed = torch.randn(3, num_bins, 4, dtype=torch.float64)
-    mask = torch.ones(3, num_bins, 4, dtype=torch.bool)
-    return observed, encoder(observed, mask, torch.full((3,), num_bins))
+    return observed, encoder(observed, batch_around(observed))
 
 
 @pytest.mark.parametrize("window", [0, 1, 9])
@@ -336,8 +335,7 @@ def test_information_is_positive_and_knows_its_window_only(window: int):
     assert_close(information.matrix, information.matrix.mT)
     changed = observed.clone()
     changed[:, 3] += 1
-    mask = torch.ones_like(observed, dtype=torch.bool)
-    after = encoder(changed, mask, torch.full((3,), 7))
+    after = encoder(changed, batch_around(changed))
     for part, twin in zip(information, after, strict=True):
         bins = (part != twin).flatten(2).any(-1).all(0).nonzero().flatten().tolist()
         assert bins == [t for t in range(7) if abs(t - 3) <= window]
@@ -348,7 +346,7 @@ def test_information_of_a_linear_encoder_adds_up_over_the_observed_neurons():
     scramble(encoder)
     observed = torch.randn(2, 5, 4, dtype=torch.float64)
     mask = torch.rand(2, 5, 4) > 0.4
-    vector, matrix = encoder(observed, mask, torch.tensor([5, 5]))
+    vector, matrix = encoder(observed, batch_around(observed, mask=mask))
     for trial in range(2):
         for t in range(5):
             rows = mask[trial, t]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from seqvae import Run, evaluate, fit
 from seqvae.distributions.unconstrained import gaussian, log_root
@@ -13,7 +14,7 @@ from seqvae.errors import InputError
 from seqvae.models import VAE
 from seqvae.objectives import bound
 from tiny import SVAE, tiny_data, tiny_learner
-from toy import toy_batch, toy_spec
+from toy import batch_around, toy_batch, toy_spec
 
 FREE_VAE = partial(VAE, latent_dim=2, dropout=0.0, encoder=FreeGaussian)
 FREE_SVAE = partial(SVAE, dropout=0.0, encoder=FreeGaussian)
@@ -23,12 +24,19 @@ def free_learner(max_epochs: int = 2):
     return tiny_learner(max_epochs, trainer={"limit_val_batches": 0})
 
 
+def ask(encoder: FreeGaussian, *trials: int) -> Distribution:
+    """The posteriors of these trials of a recording, whatever their data."""
+    observed = torch.zeros(len(trials), 3, 4)
+    batch = replace(batch_around(observed), trial=torch.tensor(trials))
+    return encoder(observed, batch)
+
+
 def test_each_trial_has_numbers_of_its_own():
     encoder = FreeGaussian(4, 2, initial_std=0.5)
     encoder.make_room(6, 3)
-    assert encoder(torch.tensor([5, 0])).mean.shape == (2, 3, 2)
-    torch.testing.assert_close(encoder(torch.tensor([1])).stddev, torch.full((1, 3, 2), 0.5))
-    encoder(torch.tensor([4, 1])).rsample().sum().backward()
+    assert ask(encoder, 5, 0).mean.shape == (2, 3, 2)
+    torch.testing.assert_close(ask(encoder, 1).stddev, torch.full((1, 3, 2), 0.5))
+    ask(encoder, 4, 1).rsample().sum().backward()
     assert encoder.mean.grad.flatten(1).any(1).tolist() == [i in (1, 4) for i in range(6)]
     assert encoder.log_root.grad.flatten(1).any(1).tolist() == [i in (1, 4) for i in range(6)]
 
@@ -36,7 +44,7 @@ def test_each_trial_has_numbers_of_its_own():
 def test_full_covariance_starts_round_and_learns_every_entry():
     encoder = FreeGaussian(4, 3, covariance="full", initial_std=0.5)
     encoder.make_room(5)
-    posterior = encoder(torch.arange(5))
+    posterior = ask(encoder, *range(5))
     assert isinstance(posterior, MultivariateNormal)
     torch.testing.assert_close(posterior.covariance_matrix[0], 0.25 * torch.eye(3))
     posterior.rsample().square().sum().backward()
@@ -45,7 +53,7 @@ def test_full_covariance_starts_round_and_learns_every_entry():
 
 def test_a_trial_without_room_is_refused():
     with pytest.raises(InputError, match="keeps a posterior for each of 0 trials, and has none"):
-        FreeGaussian(4, 2)(torch.tensor([0]))
+        ask(FreeGaussian(4, 2), 0)
 
 
 @pytest.mark.parametrize("initial_std", [0.0, -1.0])

@@ -59,6 +59,24 @@ def toy_batch(
     )
 
 
+def batch_around(
+    observed: Tensor, *, mask: Tensor | None = None, lengths: Tensor | None = None
+) -> Batch:
+    """The batch of which an encoder sees ``observed``: all neurons held in, no bin forecast."""
+    num_trials, num_bins = observed.shape[:2]
+    lengths = torch.full((num_trials,), num_bins) if lengths is None else lengths
+    valid = (torch.arange(num_bins) < lengths[:, None])[..., None].expand(observed.shape)
+    return Batch(
+        observed=observed,
+        observed_mask=valid if mask is None else mask,
+        target=observed,
+        weight=valid.to(observed),
+        inputs=observed[..., :0],
+        lengths=lengths,
+        trial=torch.arange(num_trials),
+    )
+
+
 def with_target(batch: Batch, target: Tensor, spec: DataSpec) -> Batch:
     """The batch with other activity; inference sees its held-in neurons in its encoded bins."""
     observed = target[:, : spec.num_encoded_bins, list(spec.heldin)]

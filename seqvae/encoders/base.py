@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
+
+from seqvae.types import Batch
 
 
 class Encoder(nn.Module, ABC):
@@ -15,17 +18,34 @@ class Encoder(nn.Module, ABC):
     A per-bin encoder answers with batch shape (batch, time, latent), a per-trial encoder with
     (batch, latent).
 
+    Noise, as of dropout, is drawn by ``seqvae.compute.noise`` (or ``seqvae.nn.dropout.Dropout``),
+    never by torch's own generator (``torch.nn.Dropout``): a trial must be encoded alike alone and
+    in any batch.
+
     Attributes:
+        keeps_trials: whether it has parameters of its own for each trial of the recording.
         num_bins: the encoder reads only so many bins at the start of a trial; None: all.
     """
 
+    keeps_trials: ClassVar[bool] = False
     num_bins: int | None = None
 
     @abstractmethod
     def forward(
-        self,
-        observed: Float[Tensor, "batch time heldin"],
-        observed_mask: Bool[Tensor, "batch time heldin"],
-        lengths: Int[Tensor, " batch"],
+        self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
     ) -> Distribution:
-        """Return q(z | x); bins past ``lengths`` must not change the bins before."""
+        """Return q(z | x); bins past the trials' lengths must not change the bins before.
+
+        Args:
+            observed: the standardised data that inference sees, some dropped out in training; an
+                entry that is missing is 0.
+            batch: all else that is known of the trials: ``observed_mask``, ``lengths``, ``trial``.
+        """
+
+    def make_room(self, *leading: int) -> None:
+        """Start anew what is kept for each trial; most encoders keep nothing.
+
+        Args:
+            leading: shape of the latent before its last axis: (trials,) of a recording, or (trials,
+                bins) where each bin has a latent of its own.
+        """

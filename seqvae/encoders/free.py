@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from seqvae.distributions.unconstrained import gaussian
+from seqvae.encoders.base import Encoder
 from seqvae.errors import InputError
+from seqvae.types import Batch
 
 Covariance = Literal["diagonal", "full"]
 
 
-class FreeGaussian(nn.Module):
+class FreeGaussian(Encoder):
     """Mean-field variational inference: q(z) = N(m, S) with m and S free for each trial and bin.
 
     The model makes room for the trials of a recording when it is shown the data, and asks by their
@@ -33,6 +35,8 @@ class FreeGaussian(nn.Module):
     Raises:
         InputError: ``initial_std`` is not positive, or ``covariance`` is another word.
     """
+
+    keeps_trials: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -58,12 +62,17 @@ class FreeGaussian(nn.Module):
         self.mean = nn.Parameter(self.mean.new_zeros(*leading, self.mean.shape[-1]))
         self.log_root = nn.Parameter(self._log_root.to(self.log_root).expand(shape).clone())
 
-    def forward(self, trial: Int[Tensor, " batch"]) -> Distribution:
+    def forward(
+        self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
+    ) -> Distribution:
         """Return q(z) of each trial, with shape (batch, latent) or (batch, time, latent).
+
+        The data are not read.
 
         Raises:
             InputError: for a trial that there is no room for.
         """
+        trial = batch.trial
         if len(trial) and int(trial.max()) >= len(self.mean):
             raise InputError(
                 f"encoder FreeGaussian keeps a posterior for each of {len(self.mean)} trials, and "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -13,6 +13,7 @@ from seqvae.encoders.heads import Head, NormalHead
 from seqvae.errors import InputError
 from seqvae.nn import SequenceGRU
 from seqvae.nn.dropout import Dropout
+from seqvae.types import Batch
 
 
 class TrialGRU(Encoder):
@@ -46,13 +47,10 @@ class TrialGRU(Encoder):
         self.head = head(self.gru.output_dim, latent_dim)
 
     def forward(
-        self,
-        observed: Float[Tensor, "batch time heldin"],
-        observed_mask: Bool[Tensor, "batch time heldin"],
-        lengths: Int[Tensor, " batch"],
+        self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
     ) -> Distribution:
         """Return q(z | x) with shape (batch, latent)."""
-        return self.head(self.dropout(self.gru.last(observed[:, : self.num_bins], lengths)))
+        return self.head(self.dropout(self.gru.last(observed[:, : self.num_bins], batch.lengths)))
 
 
 class BinGRU(Encoder):
@@ -83,10 +81,7 @@ class BinGRU(Encoder):
         self.head = head(self.gru.output_dim, latent_dim)
 
     def forward(
-        self,
-        observed: Float[Tensor, "batch time heldin"],
-        observed_mask: Bool[Tensor, "batch time heldin"],
-        lengths: Int[Tensor, " batch"],
+        self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
     ) -> Distribution:
         """Return q(z | x) with shape (batch, time, latent)."""
-        return self.head(self.dropout(self.gru(observed, lengths).states))
+        return self.head(self.dropout(self.gru(observed, batch.lengths).states))

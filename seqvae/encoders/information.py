@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from seqvae.errors import InputError
 from seqvae.nn import mlp
+from seqvae.types import Batch
 
 
 class Information(NamedTuple):
@@ -35,15 +36,15 @@ class InformationEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self,
-        observed: Float[Tensor, "batch time heldin"],
-        observed_mask: Bool[Tensor, "batch time heldin"],
-        lengths: Int[Tensor, " batch"],
+        self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
     ) -> Information:
-        """Return h and J; bins past ``lengths`` must not change the bins before.
+        """Return h and J; bins past the trials' lengths must not change the bins before.
 
-        A missing entry is 0 in ``observed`` and False in the mask. What is answered about bins
-        where all are missing is not used.
+        Args:
+            observed: the standardised data, a missing entry 0.
+            batch: all else that is known of the trials, such as ``observed_mask``.
+
+        What is answered about bins where all are missing is not used.
         """
 
     def start(
@@ -114,14 +115,11 @@ class InformationMLP(InformationEncoder):
                 self.last.bias.mul_(0.1)
 
     def forward(
-        self,
-        observed: Float[Tensor, "batch time heldin"],
-        observed_mask: Bool[Tensor, "batch time heldin"],
-        lengths: Int[Tensor, " batch"],
+        self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
     ) -> Information:
         """Return h and J; see the class."""
-        seen = observed_mask.to(observed.dtype)
-        observed = torch.where(observed_mask, observed, 0.0)
+        seen = batch.observed_mask.to(observed.dtype)
+        observed = torch.where(batch.observed_mask, observed, 0.0)
         square = (self.latent_dim, self.latent_dim)
         squares = (self.root[:, :, None] * self.root[:, None, :]).flatten(1)
         vector = observed @ self.gain + seen @ self.offset

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from seqvae.encoders.base import Encoder
 from seqvae.encoders.heads import Head, NormalHead
 from seqvae.nn import mlp
+from seqvae.types import Batch
 
 
 class MLP(Encoder):
@@ -43,10 +44,7 @@ class MLP(Encoder):
         self.head = head(last, latent_dim)
 
     def forward(
-        self,
-        observed: Float[Tensor, "batch time heldin"],
-        observed_mask: Bool[Tensor, "batch time heldin"],
-        lengths: Int[Tensor, " batch"],
+        self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
     ) -> Distribution:
         """Return q(z | x) with shape (batch, time, latent)."""
         return self.head(self.layers(observed))

@@ -152,8 +152,9 @@ class GradientLearner(Learner):
         validates = "val" in data.split and self.trainer.keywords.get("limit_val_batches") != 0
         if model.keeps_trials and validates:
             raise InputError(
-                f"select={self.select!r}: encoder FreeGaussian knows nothing of validation trials, "
-                "so they can select nothing; set trainer.limit_val_batches to 0"
+                f"select={self.select!r}: an encoder that keeps a posterior for each trial knows "
+                "nothing of validation trials, so they can select nothing; set "
+                "trainer.limit_val_batches to 0"
             )
         if checkpoint is not None:
             check_checkpoint(checkpoint, model)

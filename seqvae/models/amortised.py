@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
 from seqvae.data import NeuralData
-from seqvae.encoders import Encoder, FreeGaussian
+from seqvae.encoders import Encoder
 from seqvae.models.trained import LatentVariableModel
 from seqvae.types import Batch, Output
 
@@ -29,7 +28,7 @@ class AmortisedModel(LatentVariableModel):
     Subclasses set ``encoder`` and fill in ``encode`` and ``answer``.
     """
 
-    encoder: Encoder | FreeGaussian
+    encoder: Encoder
 
     @abstractmethod
     def encode(self, batch: Batch) -> Encoding:
@@ -46,18 +45,10 @@ class AmortisedModel(LatentVariableModel):
         """Infer the latents, draw samples and decode them; see the class."""
         return self.answer(self.encode(batch), batch, num_samples)
 
-    def posterior(
-        self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
-    ) -> Distribution:
-        """Return what the encoder makes of the standardised data, or keeps for these trials."""
-        if isinstance(self.encoder, FreeGaussian):
-            return self.encoder(batch.trial)
-        return self.encoder(observed, batch.observed_mask, batch.lengths)
-
     @property
     def keeps_trials(self) -> bool:
         """Whether there is something of its own for each trial of the recording."""
-        return isinstance(self.encoder, FreeGaussian)
+        return self.encoder.keeps_trials
 
     def initialize(self, data: NeuralData) -> None:
         """Start at the training means, with room for each trial of the recording."""

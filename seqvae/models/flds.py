@@ -138,7 +138,7 @@ class FLDS(LatentVariableModel):
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer the path of each trial, draw samples and decode them; see the class."""
-        information = self.encoder(self.standardized(batch), batch.observed_mask, batch.lengths)
+        information = self.encoder(self.standardized(batch), batch)
         seen = batch.observed_mask.any(-1)
         later = batch.target.shape[1] - seen.shape[1]
         # whatever stands in the padding is no input

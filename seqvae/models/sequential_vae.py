@@ -14,7 +14,7 @@ from torch.optim import AdamW
 
 from seqvae.distributions import PathGaussian
 from seqvae.distributions.stepwise import prior_conditional
-from seqvae.encoders import Encoder, FreeGaussian, TrialGRU
+from seqvae.encoders import Encoder, TrialGRU
 from seqvae.errors import InputError
 from seqvae.generators import GRU, Generator
 from seqvae.models.amortised import AmortisedModel, Encoding
@@ -59,8 +59,8 @@ class SequentialVAE(AmortisedModel):
         recursion: "fused" runs the recurrences by hand-written passes; "loop" gives the same
             numbers by the readable loop that defines them, can be differentiated twice, and serves
             generators that are not a GRU in any case.
-        encoder: factory (input_dim, latent_dim) -> per-trial encoder of the initial condition, or
-            its free posterior; the inferred inputs have their controller in either case.
+        encoder: factory (input_dim, latent_dim) -> per-trial encoder of the initial condition; the
+            inferred inputs have their controller, whatever it is.
         generator: factory (input_dim, state_dim) -> generator.
         initial_condition_prior: factory (latent_dim) -> prior of the initial condition.
         inferred_input_prior: factory (latent_dim) -> prior of u.
@@ -88,7 +88,7 @@ class SequentialVAE(AmortisedModel):
         dropout: float = 0.3,
         state_clip: float = 5.0,
         recursion: Recursion = "fused",
-        encoder: Callable[[int, int], Encoder] | Callable[[int, int], FreeGaussian] = TrialGRU,
+        encoder: Callable[[int, int], Encoder] = TrialGRU,
         generator: Callable[[int, int], Generator] = GRU,
         initial_condition_prior: Callable[[int], Prior] = LearnableNormal,
         inferred_input_prior: Callable[[int], Prior] = AR1,
@@ -121,7 +121,7 @@ class SequentialVAE(AmortisedModel):
         self.state_clip = state_clip
         self.dropout = Dropout(dropout)
         self.encoder = encoder(spec.num_heldin, initial_condition_dim)
-        if causal and (isinstance(self.encoder, FreeGaussian) or self.encoder.num_bins is None):
+        if causal and self.encoder.num_bins is None:
             raise InputError(
                 "causal=True needs an encoder of the initial condition that reads only the first "
                 "bins, e.g. encoder TrialGRU with num_bins 10"
@@ -158,7 +158,7 @@ class SequentialVAE(AmortisedModel):
         observed = self.dropout(self.standardized(batch))
         # laid out by time, as the recurrences read it
         observed = observed.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        posterior = self.posterior(observed, batch)
+        posterior = self.encoder(observed, batch)
         if len(posterior.batch_shape + posterior.event_shape) != 2:
             raise InputError(
                 f"encoder {type(self.encoder).__name__} answers with one latent a time bin, but a "
@@ -202,9 +202,8 @@ class SequentialVAE(AmortisedModel):
         return self.observation(path.factors)
 
     def make_room(self, num_trials: int, num_encoded_bins: int) -> None:
-        """Start the free posterior anew, one for each trial."""
-        if isinstance(self.encoder, FreeGaussian):
-            self.encoder.make_room(num_trials)
+        """Start anew what the encoder keeps for each trial."""
+        self.encoder.make_room(num_trials)
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None

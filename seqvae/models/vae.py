@@ -14,7 +14,7 @@ from torch.optim import AdamW
 
 from seqvae.compute import noise
 from seqvae.distributions.stepwise import prior_conditional
-from seqvae.encoders import MLP, Encoder, FreeGaussian
+from seqvae.encoders import MLP, Encoder
 from seqvae.errors import InputError
 from seqvae.models.amortised import AmortisedModel, Encoding
 from seqvae.models.trained import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
@@ -44,7 +44,7 @@ class VAE(AmortisedModel):
         decoder_dims: layers of the decoder between latent and factors.
         dropout: probability with which an entry of the encoder's input or a unit of the decoder is
             dropped in training.
-        encoder: factory (input_dim, latent_dim) -> per-bin encoder, or free posterior.
+        encoder: factory (input_dim, latent_dim) -> per-bin encoder.
         prior: factory (latent_dim) -> prior.
         observation: factory (factor_dim, num_neurons) -> observation model.
         objective: weights of the bound's terms and their warm-up.
@@ -63,7 +63,7 @@ class VAE(AmortisedModel):
         factor_dim: int = 64,
         decoder_dims: Sequence[int] = (),
         dropout: float = 0.1,
-        encoder: Callable[[int, int], Encoder] | Callable[[int, int], FreeGaussian] = MLP,
+        encoder: Callable[[int, int], Encoder] = MLP,
         prior: Callable[[int], Prior] = StandardNormal,
         observation: Callable[[int, int], Observation] = Poisson,
         objective: Objective = Objective(),  # noqa: B008 (frozen)
@@ -97,7 +97,7 @@ class VAE(AmortisedModel):
 
     def encode(self, batch: Batch) -> Encoding:
         """Return ``latent``, q(z_t | x) of every encoded bin."""
-        posterior = self.posterior(self.dropout(self.standardized(batch)), batch)
+        posterior = self.encoder(self.dropout(self.standardized(batch)), batch)
         if len(posterior.batch_shape + posterior.event_shape) != 3:
             raise InputError(
                 f"encoder {type(self.encoder).__name__} answers with one latent a trial, but a VAE "
@@ -124,9 +124,8 @@ class VAE(AmortisedModel):
         return self.decode(latents["latent"])
 
     def make_room(self, num_trials: int, num_encoded_bins: int) -> None:
-        """Start the free posterior anew, one for each trial and bin."""
-        if isinstance(self.encoder, FreeGaussian):
-            self.encoder.make_room(num_trials, num_encoded_bins)
+        """Start anew what the encoder keeps for each trial and bin."""
+        self.encoder.make_room(num_trials, num_encoded_bins)
 
     def decode(self, latent: Float[Tensor, "*leading latent"]) -> Distribution:
         """Return p(x | z) for given latents."""

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
+from functools import partial
+
 import pytest
 import torch
-from torch import Tensor
+from noise_rule import assert_noise_depends_on_the_trial_alone
+from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 from walk import members
 
 import seqvae.encoders
-from seqvae.distributions import kl
-from seqvae.encoders import Encoder, Head
-from seqvae.types import Latent
-from toy import scramble
+from seqvae.distributions import draw, kl
+from seqvae.encoders import MLP, Encoder, Head, InformationEncoder
+from seqvae.types import Batch, Latent
+from toy import batch_around, scramble
 
 INPUT_DIM, LATENT_DIM, NUM_BINS = 4, 3, 7
 LENGTHS = torch.tensor([NUM_BINS, 2, 5])
 
 HEADS, ENCODERS = members(seqvae.encoders, Head), members(seqvae.encoders, Encoder)
+INFORMATION = members(seqvae.encoders, InformationEncoder)
 
 
 def named(member: type) -> str:
     return member.__name__
 
 
+def takes(member: type, argument: str) -> bool:
+    return argument in inspect.signature(member).parameters
+
+
+def build(member: type, **options: object) -> Encoder:
+    """An encoder with room for three trials."""
+    encoder = member(INPUT_DIM, LATENT_DIM, **options)
+    encoder.make_room(3)
+    return encoder.double()
+
+
 @pytest.fixture(params=ENCODERS, ids=named)
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     torch.manual_seed(0)
-    made = request.param(INPUT_DIM, LATENT_DIM).double()
-    scramble(made)
-    return made
+    encoder = build(request.param)
+    scramble(encoder)
+    return encoder
 
 
 @pytest.fixture(params=HEADS, ids=named)
@@ -46,8 +63,7 @@ def observe(seed: int = 0, num_bins: int = NUM_BINS) -> Tensor:
 
 
 def encode(encoder: Encoder, observed: Tensor, lengths: Tensor = LENGTHS) -> Distribution:
-    mask = torch.arange(observed.shape[1]) < lengths[:, None]
-    return encoder(observed, mask[..., None].expand(observed.shape), lengths)
+    return encoder(observed, batch_around(observed, lengths=lengths))
 
 
 def valid(encoder: Encoder, value: Tensor) -> Tensor:
@@ -58,11 +74,12 @@ def valid(encoder: Encoder, value: Tensor) -> Tensor:
 
 
 def test_the_walk_finds_the_members() -> None:
-    assert {"MLP", "TrialGRU", "BinGRU"} <= {member.__name__ for member in ENCODERS}
+    assert {"MLP", "TrialGRU", "BinGRU", "FreeGaussian"} <= set(map(named, ENCODERS))
+    assert {"InformationMLP"} <= set(map(named, INFORMATION))
     assert {"NormalHead", "DeltaHead"} <= {member.__name__ for member in HEADS}
 
 
-@pytest.mark.parametrize("member", [*ENCODERS, *HEADS], ids=named)
+@pytest.mark.parametrize("member", [*ENCODERS, *INFORMATION, *HEADS], ids=named)
 def test_every_member_is_a_public_name_of_the_family(member: type) -> None:
     assert getattr(seqvae.encoders, member.__name__) is member
 
@@ -94,14 +111,15 @@ def test_trials_are_encoded_independently(encoder: Encoder) -> None:
     observed[1] += 1
     after = encode(encoder, observed, full).mean
     torch.testing.assert_close(after[[0, 2]], before[[0, 2]])
-    assert (after[1] != before[1]).any()
+    assert (after[1] != before[1]).any() != encoder.keeps_trials
 
 
 def test_gradients_are_finite_and_reach_everything(encoder: Encoder) -> None:
     observed = observe().requires_grad_()
     sample = encode(encoder, observed).rsample((4,))
     sample.square().sum().backward()
-    for tensor in (observed, *encoder.parameters()):
+    read = () if encoder.keeps_trials else (observed,)
+    for tensor in (*read, *encoder.parameters()):
         assert tensor.grad is not None
         assert tensor.grad.isfinite().all()
         assert tensor.grad.any()
@@ -114,7 +132,9 @@ def test_far_observations_keep_the_posterior_finite(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("head_type", HEADS, ids=named)
-@pytest.mark.parametrize("member", ENCODERS, ids=named)
+@pytest.mark.parametrize(
+    "member", [member for member in ENCODERS if takes(member, "head")], ids=named
+)
 def test_every_head_fits_on_every_encoder(member: type, head_type: type) -> None:
     posterior = encode(member(INPUT_DIM, LATENT_DIM, head=head_type).double(), observe())
     prior = Normal(torch.zeros(posterior.mean.shape[1:]).double(), 1.0)
@@ -124,7 +144,7 @@ def test_every_head_fits_on_every_encoder(member: type, head_type: type) -> None
 
 
 def test_state_dict_round_trip(encoder: Encoder) -> None:
-    twin = type(encoder)(INPUT_DIM, LATENT_DIM).double()
+    twin = build(type(encoder))
     twin.load_state_dict(encoder.state_dict())
     pair = [encode(each.eval(), observe()).mean for each in (encoder, twin)]
     assert torch.equal(*pair)
@@ -144,3 +164,101 @@ def test_a_head_is_differentiable_in_everything(head: Head) -> None:
     for tensor in (features, *head.parameters()):
         assert tensor.grad.isfinite().all()
         assert tensor.grad.any()
+
+
+# noise
+
+
+def noisy(member: type, **options: object) -> nn.Module:
+    """An encoder in training that drops half of its units, if it can."""
+    torch.manual_seed(0)
+    encoder = member(
+        INPUT_DIM, LATENT_DIM, **options, **({"dropout": 0.5} if takes(member, "dropout") else {})
+    )
+    encoder = encoder.double().train()
+    if isinstance(encoder, Encoder):
+        encoder.make_room(3)
+    scramble(encoder)
+    return encoder
+
+
+def drawn(encoder: Encoder, batch: Batch, num_samples: int) -> Sequence[Tensor]:
+    posterior = encoder(batch.observed, batch)
+    return posterior.mean[None], posterior.variance[None], draw(posterior, num_samples)
+
+
+WITH_HEADS = [
+    pytest.param(partial(noisy, member, head=head), id=f"{named(member)}-{named(head)}")
+    for member in ENCODERS
+    for head in HEADS
+    if takes(member, "head")
+] + [
+    pytest.param(partial(noisy, member), id=named(member))
+    for member in ENCODERS
+    if not takes(member, "head")
+]
+
+
+@pytest.mark.parametrize("make", WITH_HEADS)
+def test_noise_of_an_encoder_depends_on_the_trial_alone(make: partial[Encoder]) -> None:
+    batch = batch_around(observe(), lengths=LENGTHS)
+    assert_noise_depends_on_the_trial_alone(partial(drawn, make()), batch)
+
+
+@pytest.mark.parametrize("member", INFORMATION, ids=named)
+def test_noise_of_an_information_encoder_depends_on_the_trial_alone(member: type) -> None:
+    encoder = noisy(member)
+
+    def answer(batch: Batch, num_samples: int) -> Sequence[Tensor]:
+        return [part[None] for part in encoder(batch.observed, batch)]
+
+    assert_noise_depends_on_the_trial_alone(answer, batch_around(observe(), lengths=LENGTHS))
+
+
+@pytest.mark.parametrize("member", HEADS, ids=named)
+@pytest.mark.parametrize("num_axes", [2, 3], ids=["per-trial", "per-bin"])
+def test_noise_of_a_head_depends_on_the_trial_alone(member: type, num_axes: int) -> None:
+    head = noisy(member)
+
+    def answer(batch: Batch, num_samples: int) -> Sequence[Tensor]:
+        posterior = head(batch.observed if num_axes == 3 else batch.observed[:, 0])
+        return posterior.mean[None], draw(posterior, num_samples)
+
+    assert_noise_depends_on_the_trial_alone(answer, batch_around(observe()))
+
+
+@pytest.mark.parametrize("member", [*ENCODERS, *INFORMATION], ids=named)
+def test_an_encoder_is_without_noise_outside_training(member: type) -> None:
+    encoder, batch = noisy(member), batch_around(observe(), lengths=LENGTHS)
+
+    def answers() -> Sequence[Tensor]:
+        answer = encoder(batch.observed, batch)
+        return answer if member in INFORMATION else (answer.mean, answer.variance)
+
+    encoder.eval()
+    assert all(map(torch.equal, answers(), answers()))
+    encoder.train()
+    assert all(map(torch.equal, answers(), answers())) != takes(member, "dropout")
+
+
+class TorchDropout(MLP):
+    """An encoder of a user's own that breaks the rule by torch's dropout."""
+
+    def forward(self, observed: Tensor, batch: Batch) -> Distribution:
+        return super().forward(nn.functional.dropout(observed, 0.5, self.training), batch)
+
+
+class GeneratorOfItsOwn(MLP):
+    """One that breaks it by noise that is the same for the first trial of every batch."""
+
+    def forward(self, observed: Tensor, batch: Batch) -> Distribution:
+        generator = torch.Generator().manual_seed(0)
+        jitter = torch.randn(observed.shape, generator=generator, dtype=observed.dtype)
+        return super().forward(observed + jitter, batch)
+
+
+@pytest.mark.parametrize("member", [TorchDropout, GeneratorOfItsOwn], ids=named)
+def test_an_encoder_that_breaks_the_rule_of_noise_is_caught(member: type) -> None:
+    batch = batch_around(observe())
+    with pytest.raises(AssertionError, match="torch's own generator|not close"):
+        assert_noise_depends_on_the_trial_alone(partial(drawn, noisy(member)), batch)
