@@ -7,11 +7,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
+from seqvae import plotting
 from seqvae.console.main import main
 from seqvae.data import NeuralData
-from seqvae.data.sources import Images, from_path, read_idx
+from seqvae.data.sources import Arrays, Images, from_path, read_idx
 from seqvae.errors import InputError
+from seqvae.learning.figures import draw
+from seqvae.models import VAE
+from seqvae.observations import Bernoulli
 
 
 def pictures(number: int = 12, *, seed: int = 0) -> np.ndarray:
@@ -200,6 +205,20 @@ def test_bad_arguments_and_empty_folders_are_refused(tmp_path):
     write_idx(tmp_path / "a", pictures())
     with pytest.raises(InputError, match="nowhere"):
         Images(tmp_path / "a", keys={"labels": "nowhere"}).load()
+
+
+def test_figures_of_images_are_drawn_without_dropout(monkeypatch):
+    pixels = np.random.default_rng(0).binomial(1, 0.5, (12, 1, 6)).astype(float)
+    data = NeuralData(Arrays(pixels, image_shape=(2, 3)))
+    data.setup()
+    drawn = []
+    monkeypatch.setattr(plotting, "image_manifold", lambda images, **_: drawn.append(images))
+    torch.manual_seed(0)
+    model = VAE(data.spec, latent_dim=2, dropout=0.5, observation=Bernoulli).train()
+    for _ in range(2):
+        draw(model, data, [])
+    assert model.training
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_the_command_line_keeps_the_source_of_a_config(tmp_path, capsys):

@@ -133,7 +133,7 @@ def _draw_images(
     side = torch.special.ndtri(torch.linspace(0.02, 0.98, SIDE))  # equal masses of N(0, 1)
     second, first = torch.meshgrid(side, side, indexing="ij")
     square = torch.stack([first, second], dim=-1).to(model.null_counts)
-    with torch.no_grad():
+    with deterministic(model, seed=0):
         images = model.decode(square).mean.cpu().numpy().reshape(SIDE, SIDE, *shape)
     figures["manifold"] = plotting.image_manifold(images, first=side.numpy(), second=side.numpy())
     return figures
