@@ -14,7 +14,7 @@ from .models import FactorAnalysis as FactorAnalysis
 from .models import LinearDynamics as LinearDynamics
 from .models import SequentialVAE as SequentialVAE
 from .models import SwitchingLinearDynamics as SwitchingLinearDynamics
-from .runs.run import Run as Run
+from .runs import Run as Run
 
 # The verbs, in the order in which the help lists them: seqvae/verbs/table.py reads these lines.
 from .verbs.fit import fit as fit  # isort: split

@@ -15,7 +15,7 @@ from seqvae.errors import InputError
 from seqvae.learning import GradientLearner
 from seqvae.models import VAE, SequentialVAE
 from seqvae.observations import NegativeBinomial
-from seqvae.runs.run import ModelFactory
+from seqvae.runs import ModelFactory
 
 CONFIG = {
     "seed": 3,

@@ -23,6 +23,7 @@ from seqvae.learning import EM
 from seqvae.models import FLDS, LinearDynamics
 from seqvae.objectives import Objective, bound, importance_weighted_bound, training_loss
 from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Poisson
+from seqvae.runs import begin
 from seqvae.state_space import LinearStateSpace
 from seqvae.types import Batch, Latent
 from toy import batch_around, scramble, toy_batch, toy_spec
@@ -64,7 +65,7 @@ def started(linear: LinearDynamics, **options) -> FLDS:
     model.null_counts.copy_(linear.null_counts)
     model.observed_mean.copy_(model.null_counts[list(linear.spec.heldin)])
     model.observed_scale.fill_(1.7)
-    model.start_from(linear)
+    model.begin_from(linear)
     return model.eval()
 
 
@@ -415,13 +416,13 @@ def test_start_answers_nearly_as_the_fitted_model_with_counts(options):
 def test_start_of_a_model_that_does_not_fit_is_refused():
     linear = fitted_linear(random_model("poisson", 2))
     for options, sentence in (
-        ({"latent_dim": 3}, "start: latent_dim is 2 in the fitted model, but 3 here"),
+        ({"latent_dim": 3}, "latent_dim is 2 in the fitted model, but 3 here"),
         ({"observation": Gaussian}, "the kind of data is counts in the fitted model, but real"),
     ):
         with pytest.raises(InputError, match=sentence):
             started(linear, **options)
     with pytest.raises(InputError, match="call initialize first"):
-        FLDS(linear.spec, latent_dim=2).start_from(linear)
+        FLDS(linear.spec, latent_dim=2).begin_from(linear)
 
 
 def counts_data() -> NeuralData:
@@ -431,18 +432,32 @@ def counts_data() -> NeuralData:
     return data
 
 
-def test_start_from_a_run_is_read_when_learning_begins_only(tmp_path):
+def test_start_is_read_when_learning_begins_only(tmp_path):
     start, data = str(tmp_path / "linear"), counts_data()
     learner = EM(max_iterations=2, progress=False)
     linear = fit(data, partial(LinearDynamics, latent_dim=2), learner, run_dir=start).model()
-    model = FLDS(data.spec, latent_dim=2, start=start)
-    model.initialize(data)
+    model = begin(partial(FLDS, latent_dim=2, start=start), data)
     assert_close(model.transition.double(), linear.transition, rtol=1e-6, atol=1e-7)
     assert_close(model.observation.readout.weight[:, :2].double(),
                  linear.observation.readout.weight, rtol=1e-6, atol=1e-7)  # fmt: skip
     shutil.rmtree(start)
-    twin = FLDS(data.spec, latent_dim=2, start=start)
+    twin = begin(partial(FLDS, latent_dim=2, start=start), data, is_resumed=True)
     twin.load_state_dict(model.state_dict())
+
+
+def test_start_that_nobody_has_read_is_refused_by_a_trainer():
+    model = FLDS(counts_data().spec, latent_dim=2, start="runs/linear")
+    with pytest.raises(InputError, match="start is read by fit; with a Trainer of your own"):
+        model.setup("fit")
+
+
+def test_start_of_other_sizes_is_refused_by_fit(tmp_path):
+    start, data = str(tmp_path / "linear"), counts_data()
+    learner = EM(max_iterations=1, progress=False)
+    fit(data, partial(LinearDynamics, latent_dim=2), learner, run_dir=start)
+    with pytest.raises(InputError, match=r"^start: latent_dim is 2 in the fitted model"):
+        fit(data, partial(FLDS, latent_dim=3, start=start), run_dir=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from seqvae.config import to_config
 from seqvae.console.main import main
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import HDF5, write_hdf5
-from seqvae.runs.provenance import Recipe
+from seqvae.runs import Recipe
 from tiny import LORENZ, SVAE, first_inequality, in_memory, tiny_data, tiny_learner, weights
 
 SMALL = {

@@ -17,7 +17,7 @@ from seqvae.errors import InputError
 from seqvae.learning import ClosedForm, default_learner
 from seqvae.models import PCA, FactorAnalysis
 from seqvae.observations import Bernoulli, Gaussian
-from seqvae.runs.run import Run
+from seqvae.runs import Run
 from seqvae.types import Batch, DataSpec
 from tiny import LORENZ, in_memory, tiny_data
 from toy import toy_batch, toy_spec

@@ -16,7 +16,7 @@ from seqvae.learning import default_learner
 from seqvae.learning.em import Iteration
 from seqvae.models import LinearDynamics
 from seqvae.observations import Gaussian, Poisson
-from seqvae.runs.run import Run
+from seqvae.runs import Run
 from seqvae.types import Batch
 from switching import random_switching, simulate_switching
 from tiny import in_memory, tiny_data, weights

@@ -80,7 +80,7 @@ def run_config(run: str) -> dict[str, Any]:
 
 def repeated_config(run: str, trust: bool) -> dict[str, Any]:
     """Read the config of a run that is to be repeated."""
-    from seqvae.runs.provenance import Recipe
+    from seqvae.runs import Recipe
 
     return Recipe.read(run, trust=trust).config
 
@@ -144,7 +144,7 @@ def with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool)
     from seqvae.config import open_parameters
     from seqvae.config.class_paths import class_path
     from seqvae.learning import GradientLearner, default_learner
-    from seqvae.runs.run import ModelFactory
+    from seqvae.runs import ModelFactory
 
     model = flags.get("model", flags.get("model.class_path", tree.get("model")))
     found = open_parameters(model, ModelFactory, key="model", trust=trust)

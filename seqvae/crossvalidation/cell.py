@@ -26,7 +26,7 @@ from seqvae.data.sources import Arrays
 from seqvae.errors import InputError, UnwritableError
 from seqvae.learning import Learner
 from seqvae.models import Model
-from seqvae.runs.run import ModelFactory, build_model
+from seqvae.runs import ModelFactory, begin, build_model
 from seqvae.storage.files import RunFiles, write_text
 from seqvae.storage.weights import load_plain, load_weights, save_weights
 from seqvae.storage.yaml_json import read_json
@@ -233,13 +233,11 @@ def learn(job: Job, heldin: tuple[int, ...]) -> Model:
         seed=job.seed,
     )
     torch.manual_seed(job.seed)
-    model = build_model(sized(job.factory, cell.dim), data.spec)
-    model.seed = job.seed
-    model.initialize(data)
+    model = begin(sized(job.factory, cell.dim), data, seed=job.seed)
     if job.before is not None:
         smaller = build_model(sized(job.factory, job.before.cell.dim), data.spec)
         load_weights(job.before.weights, smaller)
-        model.begin_from(smaller)
+        model.begin_from(smaller, leading_blocks=True)
     scratch = job.scratch if job.scratch and Path(job.scratch).is_dir() else None
     with tempfile.TemporaryDirectory(prefix="seqvae-cell-", dir=scratch) as folder:
         learner.learn(model, data, RunFiles(Path(folder), with_figures=False, resumable=False))

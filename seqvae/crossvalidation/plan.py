@@ -20,7 +20,7 @@ from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
 from seqvae.models import PCA, Model
-from seqvae.runs.run import ModelFactory, build_model
+from seqvae.runs import ModelFactory, begin
 
 LARGEST_DIM = 10_000
 SETTINGS = (
@@ -238,8 +238,7 @@ def _checked(
     try:
         for dim in sorted({dims[0], dims[-1]}):
             with torch.random.fork_rng():
-                model = build_model(sized(factory, dim), data.spec)
-                model.initialize(data)
+                model = begin(sized(factory, dim), data)
                 if model.keeps_trials:
                     raise InputError(
                         "a posterior of each trial's own says nothing of new trials; use an encoder"

@@ -16,6 +16,8 @@ from seqvae.errors import InputError
 from seqvae.observations import Observation
 from seqvae.types import Batch, DataSpec, Output
 
+_TRAINING_MEANS = ("null_counts", "observed_mean", "observed_scale")
+
 
 class Model(nn.Module, ABC):
     """A latent-variable model of trials; answers a batch with latents, factors and emission.
@@ -31,12 +33,17 @@ class Model(nn.Module, ABC):
             are learned from, and latents can be inferred from any of them.
         observation: the distribution of the data, given the factors.
         null_counts: training mean of each neuron, NaN until ``initialize``.
+        start: run folder of a fitted model to begin from, which whoever fits reads and gives to
+            ``begin_from``; None: begin at random.
+        starts_from: the class of models that ``start`` may name.
         has_begun: whether the parameters are those of a fitted model, to begin from.
         seed: of the noise in learning.
     """
 
     dimension_argument: ClassVar[str]
     serves_any_heldin: ClassVar[bool] = False
+    starts_from: ClassVar[type[Model]]
+    start: str | None = None
     observation: Observation
 
     def __init__(self, spec: DataSpec) -> None:
@@ -66,18 +73,53 @@ class Model(nn.Module, ABC):
         """Draw new trials from the prior: latents, factors and emission (one sample)."""
 
     @torch.no_grad()
-    def begin_from(self, smaller: Model) -> None:
-        """Take over what a smaller model of the same class has learned, to learn on from there.
+    def begin_from(self, other: Model, *, leading_blocks: bool = False) -> list[str]:
+        """Take over what another model has learned, to learn on from there.
 
-        Of each parameter the leading block is taken; what the smaller model does not have stays as
-        it is.
+        All that has the same name and the same shape is taken. The training means (null rates,
+        offset and scale of what inference sees) stay those of the data that this model was
+        initialised with. To be called after ``initialize``.
+
+        Args:
+            other: the fitted model.
+            leading_blocks: ``other`` is a smaller model of the same class, learned on the same
+                recording: of everything, training means included, its size is taken as the leading
+                block, and the rest stays as it is.
+
+        Returns:
+            What was not taken over, a few words for each: the weights that are here only, there
+            only, or of another shape.
+
+        Raises:
+            InputError: if nothing can be taken over.
         """
-        for name, own in self.state_dict().items():
-            other = smaller.state_dict()[name]
-            sizes = zip(own.shape, other.shape, strict=True)
-            block = tuple(slice(0, min(size, its)) for size, its in sizes)
-            own[block] = other[block].to(own)
+        own, others = self.state_dict(), other.state_dict()
+        if leading_blocks:
+            for name, weight in own.items():
+                sizes = zip(weight.shape, others[name].shape, strict=True)
+                block = tuple(slice(0, min(size, its)) for size, its in sizes)
+                weight[block] = others[name][block].to(weight)
+            self.has_begun = True
+            return []
+        apart, num_taken = [], 0
+        for name in [name for name in {**own, **others} if name not in _TRAINING_MEANS]:
+            if name not in others:
+                apart.append(f"{name} is not there")
+            elif name not in own:
+                apart.append(f"{name} is there, but not here")
+            elif own[name].shape != others[name].shape:
+                there, here = tuple(others[name].shape), tuple(own[name].shape)
+                apart.append(f"{name} has shape {there} there, but {here} here")
+            else:
+                own[name].copy_(others[name])
+                num_taken += own[name].numel()
+        if not num_taken:
+            raise InputError(
+                f"a {type(other).__name__} of these sizes has no weight of the name and shape of "
+                f"one of this {type(self).__name__}"
+            )
         self.has_begun = True
+        return apart
 
     def emission_given(
         self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,11 +14,10 @@ from torch.distributions import Distribution
 from torch.nn import functional
 from torch.optim import AdamW
 
-from seqvae.config import check_trusted, from_config
-from seqvae.data import NeuralData
 from seqvae.distributions import GaussianMarkovChain
 from seqvae.encoders import InformationEncoder, InformationMLP
 from seqvae.errors import InputError
+from seqvae.models.base import Model
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.trained import (
     DEFAULT_SCHEDULE,
@@ -31,9 +29,6 @@ from seqvae.nn import mlp
 from seqvae.objectives import Objective
 from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.state_space import Dynamics, GaussianEmission
-from seqvae.storage.files import RunFiles
-from seqvae.storage.weights import load_weights
-from seqvae.storage.yaml_json import read_yaml
 from seqvae.types import Batch, DataSpec, Latent, Output
 
 
@@ -59,7 +54,7 @@ class FLDS(LatentVariableModel):
         observation: factory (factor_dim, num_neurons) -> observation model.
         start: run folder of a fitted ``LinearDynamics`` of the same size to begin learning from:
             its dynamics and readout, what its readout tells of z, and nothing yet from the MLP. It
-            is read when learning begins only. None: begin at random.
+            is read by ``fit`` when learning begins only. None: begin at random.
         objective: weights of the bound's terms and their warm-up.
         optimizer: factory, parameters -> optimiser.
         schedule: factory, optimiser -> learning-rate schedule; None keeps the rate constant.
@@ -70,6 +65,7 @@ class FLDS(LatentVariableModel):
     """
 
     dimension_argument: ClassVar[str] = "latent_dim"
+    starts_from: ClassVar[type[Model]] = LinearDynamics
 
     def __init__(
         self,
@@ -195,17 +191,24 @@ class FLDS(LatentVariableModel):
         shrunk = [parameter for parameter in matrices if id(parameter) not in dynamics]
         return [{"params": shrunk}, {"params": [*rest, *kept], "weight_decay": 0.0}]
 
-    def initialize(self, data: NeuralData) -> None:
-        """Take the training means, and begin at the fitted model in ``start``, if there is one."""
-        super().initialize(data)
-        if self.start is not None:
-            self.start_from(_fitted(Path(self.start), self.spec))
+    def setup(self, stage: str) -> None:
+        """Start at the data, once.
+
+        Raises:
+            InputError: for a ``start`` that nobody has read.
+        """
+        if self.start is not None and not self.initialized:
+            raise InputError(
+                "start is read by fit; with a Trainer of your own leave it out, and call "
+                "initialize(data) and begin_from(Run(...).model())"
+            )
+        super().setup(stage)
 
     @torch.no_grad()
-    def start_from(self, fitted: LinearDynamics) -> None:
-        """Begin at a fitted linear model of the same size, neurons and inputs.
+    def begin_from(self, other: Model, *, leading_blocks: bool = False) -> list[str]:
+        """Begin at a fitted linear model of the same size, neurons and inputs, or as any model.
 
-        Dynamics and rates are then those of the fitted model, and the encoder starts at what its
+        Dynamics and rates are then those of the linear model, and the encoder starts at what its
         readout tells about z: exactly for Gaussian noise; for counts by the slope and curvature
         that log p(x | z) has on average under the prior, where the mean count of a neuron is its
         expected rate. To be called after ``initialize``.
@@ -213,8 +216,15 @@ class FLDS(LatentVariableModel):
         Raises:
             InputError: if the two do not fit.
         """
+        if isinstance(other, LinearDynamics):
+            self._begin_at(other)
+            self.has_begun = True
+            return []
+        return super().begin_from(other, leading_blocks=leading_blocks)
+
+    def _begin_at(self, fitted: LinearDynamics) -> None:
         if not self.initialized:
-            raise InputError("start: the training means are not known yet; call initialize first")
+            raise InputError("the training means are not known yet; call initialize first")
         dynamics, emission = fitted.state_space
         for name, own, other in (
             ("latent_dim", self.latent_dim, fitted.latent_dim),
@@ -223,11 +233,11 @@ class FLDS(LatentVariableModel):
             ("the kind of data", self.observation.data_kind, fitted.observation.data_kind),
         ):
             if own != other:
-                raise InputError(f"start: {name} is {other} in the fitted model, but {own} here")
+                raise InputError(f"{name} is {other} in the fitted model, but {own} here")
         readout = getattr(self.observation, "readout", None)
         if not isinstance(readout, nn.Linear):
             name = type(self.observation).__name__
-            raise InputError(f"start: observation {name} has no linear readout; leave start out")
+            raise InputError(f"observation {name} has no linear readout; leave start out")
         self.transition.copy_(dynamics.transition)
         self.input_matrix.copy_(dynamics.input_matrix)
         self.offset.copy_(dynamics.offset)
@@ -267,24 +277,3 @@ def _covariance(log_root: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
 def _log_root(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
     root = torch.linalg.cholesky(covariance)
     return root.tril(-1) + root.diagonal().log().diag()
-
-
-def _fitted(folder: Path, spec: DataSpec) -> LinearDynamics:
-    """Read the linear model of a run folder, for these data.
-
-    Raises:
-        InputError: if it is no run of a ``LinearDynamics``, or one of other sizes.
-    """
-    files = RunFiles(folder)
-    try:
-        config = read_yaml(files.config, str(files.config))
-    except (OSError, InputError) as error:
-        raise InputError(
-            f"start: {str(folder)!r} is not a run; give the run_dir of a fitted LinearDynamics"
-        ) from error
-    tree = config.get("model") if isinstance(config, dict) else None
-    check_trusted(tree)
-    factory = from_config(tree, Callable[[DataSpec], LinearDynamics], key="start: model")
-    model: LinearDynamics = factory(spec)
-    load_weights(files.weights, model)
-    return model

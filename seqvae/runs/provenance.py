@@ -1,13 +1,12 @@
-"""Where a run came from: enough to know it, and, with its data, to repeat it."""
+"""Where a run came from: what its ``provenance.json`` tells, written and read."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any
 
 import torch
 
-from seqvae.config import from_config, to_config
-from seqvae.config.class_paths import check_trusted
+from seqvae.config import from_config
 from seqvae.data import NeuralData
 from seqvae.data.validation import as_bin_width, check_neurons
 from seqvae.errors import InputError
@@ -27,24 +25,24 @@ PACKAGES = ("seqvae", "torch", "pytorch_lightning", "numpy", "scipy", "scikit-le
             "h5py")  # fmt: skip
 SECTIONS = ("seed", "data", "model", "learner")
 _LARGEST = 10_000_000  # trials, neurons, bins: sizes that data may have
-_OUTWARD = ("default_root_dir", "logger", "callbacks", "plugins", "profiler", "model_registry")
-_READERS = ("xarray", "h5py")  # of which no number depends
-_LONGER = ("max_epochs", "max_iterations", "progress")
 
 
-def provenance(config: Mapping[str, Any], data: NeuralData) -> dict[str, Any]:
+def provenance(
+    config: Mapping[str, Any], data: NeuralData, *, init_from: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Gather what is needed to know, and to repeat, where a run came from.
 
     Args:
         config: the complete config tree.
         data: the data, loaded.
+        init_from: folder and hash of the run whose weights it begins with.
     """
     return {
         "created": _now(),
         "command": sys.argv,
         "folder": os.getcwd(),
         "seed": config["seed"],
-        **_machine(),
+        **machine(),
         "data": {
             "checksum": data.recording.checksum,
             "spec": asdict(data.spec),
@@ -54,6 +52,7 @@ def provenance(config: Mapping[str, Any], data: NeuralData) -> dict[str, Any]:
             "null_rates": [round(float(mean), 9) for mean in data.train_mean],
         },
         "config": {section: config[section] for section in SECTIONS},
+        "init_from": init_from,
         "resumed": [],
     }
 
@@ -64,18 +63,18 @@ def resumed(former: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
     note = {
         "created": _now(),
         "command": sys.argv,
-        **_machine(),
+        **machine(),
         "changed": differences(old, config["learner"], "learner"),
     }
-    told = [*former.get("resumed", []), note]
-    return {**former, "config": {name: config[name] for name in SECTIONS}, "resumed": told}
+    notes = [*former.get("resumed", []), note]
+    return {**former, "config": {name: config[name] for name in SECTIONS}, "resumed": notes}
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What the last digits of a fit depend on, beside its configuration and its data."""
     accelerated = torch.cuda.is_available()
     return {
@@ -117,6 +116,8 @@ def read_provenance(path: Path) -> dict[str, Any]:
         data, versions = content["data"], content["versions"]
         words = [data["checksum"], versions["seqvae"], versions["torch"], *data["spec"]]
         counts = list(data["num_trials"].values())
+        if (origin := content.get("init_from")) is not None:
+            words += [origin["run"], origin["hash"]]
         is_whole = all(isinstance(word, str) for word in words) and all(
             isinstance(count, int) and 0 <= count <= _LARGEST for count in counts
         )
@@ -147,149 +148,3 @@ def read_spec(content: Mapping[str, Any], name: str) -> DataSpec:
     check_neurons(f"{name}.heldin", list(spec.heldin), spec.num_neurons)
     as_bin_width(spec.bin_width, spec.num_time_bins)
     return spec
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a provenance tells of a fit, so that it can be repeated.
-
-    Attributes:
-        path: the ``provenance.json``.
-        content: what stands in it.
-        trust: whether its config may name classes from anywhere.
-    """
-
-    path: Path
-    content: Mapping[str, Any]
-    trust: bool = False
-
-    @classmethod
-    def read(cls, where: str | os.PathLike[str], *, trust: bool = False) -> Recipe:
-        """Read the provenance of a run: a run folder, a folder with a provenance, or the file.
-
-        Nothing is built. A learner may send what it learns anywhere (loggers, plugins, callbacks),
-        so of a run that is not trusted it may be one of ours, with a plain Trainer.
-
-        Raises:
-            InputError: if it cannot be read, or its config names what it may not.
-        """
-        path = Path(where)
-        path = path / "provenance.json" if path.is_dir() else path
-        if not path.exists():
-            raise InputError(f"from_run: {str(path)!r} does not exist; give a run folder, or the "
-                             "provenance.json of one")  # fmt: skip
-        recipe = cls(path, read_provenance(path), trust)
-        config = recipe.config
-        if not trust:
-            check_trusted(config)
-            _check_harmless(config["learner"], path)
-        return recipe
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The sections seed, data, model and learner.
-
-        Raises:
-            InputError: if they are not there.
-        """
-        config = self.content.get("config")
-        if not isinstance(config, dict) or any(name not in config for name in SECTIONS):
-            raise InputError(
-                f"from_run: {self.path} tells no config; give the run's config.yaml as --config"
-            )
-        seed, data = config["seed"], config["data"]
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise InputError(f"from_run: {self.path}: seed must be int, got {seed!r}")
-        if not isinstance(data, dict) or not isinstance(data.get("init_args"), dict):
-            raise InputError(f"from_run: {self.path}: data must hold class_path and init_args")
-        return config
-
-    def build(self, section: str, annotation: Any) -> Any:
-        """Build a section as its annotation asks for it.
-
-        Raises:
-            InputError: for a config that does not fit, or arrays that were in memory only.
-        """
-        tree = self.config[section]
-        if section == "data" and tree["init_args"].get("source") is None:
-            raise InputError(
-                f"data: {self.path.parent} was fitted to arrays in memory; give the data again"
-            )
-        return from_config(tree, annotation, key=section, trust=self.trust)
-
-    def load(self, data: NeuralData) -> None:
-        """Load data, and refuse those that are named as they were then, but have changed.
-
-        Raises:
-            InputError: if the source cannot be read, or its checksum changed.
-        """
-        former, own = self.config["data"]["init_args"].get("source"), to_config(data.source)
-        try:
-            data.setup()
-        except InputError as error:
-            place = f"; {self.path.parent} was fitted in {self.content.get('folder')!r}"
-            raise InputError(f"{error}{place if own == former else ''}") from error
-        if own != former or data.recording.checksum == self.content["data"]["checksum"]:
-            return
-        if own is not None:
-            raise InputError(
-                f"data: the source is not what {self.path.parent} was fitted to (its checksum "
-                "changed); to fit what it is now, give a config instead of from_run"
-            )
-        warnings.warn(
-            f"data: not the arrays that {self.path.parent} was fitted to, so this is no repetition",
-            stacklevel=3,
-        )
-
-    def apart(self) -> str | None:
-        """Tell in one sentence what may move the last digits of a repetition, or return None."""
-        now, then = _machine(), dict(self.content)
-        facts = ("device", "num_devices", "threads", "cpu", "matmul_precision", "deterministic")
-        words = [
-            words
-            for package, number in now["versions"].items()
-            if package in PACKAGES and package not in _READERS
-            for words in differences(then["versions"].get(package), number, package)
-        ]
-        for fact in facts:
-            words += differences(then.get(fact), now[fact], fact)
-        for note in then.get("resumed", []):
-            words += [
-                f"{change}, when it was resumed"
-                for change in note["changed"]
-                if change.split(" ")[0].rpartition(".")[2] not in _LONGER
-            ]
-        if not words:
-            return None
-        return (
-            f"{self.path.parent} was fitted otherwise, so that numbers may differ, if only in the "
-            f"last digits: {'; '.join(words)}"
-        )
-
-
-def _check_harmless(tree: Any, path: Path) -> None:
-    """Refuse a learner that could write or send what it learns anywhere.
-
-    Raises:
-        InputError: naming the class, or the argument.
-    """
-    if isinstance(tree, list):
-        for item in tree:
-            _check_harmless(item, path)
-    if not isinstance(tree, Mapping):
-        return
-    for value in tree.values():
-        _check_harmless(value, path)
-    named = tree.get("class_path", "seqvae.")
-    is_harmless = isinstance(named, str) and (
-        named.startswith("seqvae.") or named == "pytorch_lightning.Trainer"
-    )
-    found = f"names {named!r}" if not is_harmless else ""
-    for name in _OUTWARD:
-        if not (tree.get(name) in (None, []) or isinstance(tree[name], bool)):
-            found = f"sets {name}"
-    if found:
-        raise InputError(
-            f"from_run: the learner of {path} {found}, which may write or send what it learns "
-            "anywhere; if you trust where it comes from, allow it with trust=True (--trust)"
-        )

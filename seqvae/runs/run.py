@@ -5,24 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from seqvae.config import check_trusted, from_config
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.models import Model
-from seqvae.runs.provenance import differences, provenance, read_provenance, read_spec, resumed
-from seqvae.storage.files import RunFiles, clear, is_empty, write_text
+from seqvae.runs.beginning import ModelFactory, build_model
+from seqvae.runs.provenance import SECTIONS, read_provenance, read_spec
+from seqvae.storage.files import RunFiles
 from seqvae.storage.weights import check_weights, read_weights
 from seqvae.storage.yaml_json import read_yaml
 from seqvae.types import DataSpec
-
-ModelFactory = Callable[[DataSpec], Model]
 
 
 class Run:
@@ -42,7 +39,7 @@ class Run:
         self.files = RunFiles(Path(folder))
         if not self.files.folder.is_dir():
             raise InputError(f"run {str(folder)!r} does not exist; give the run_dir of a fit")
-        self.config: dict[str, Any] = _read_config(self.files)
+        self.config: dict[str, Any] = read_config(self.files)
         self.provenance: dict[str, Any] = read_provenance(self.files.provenance)
         self._model: Model | None = None
         self._data: NeuralData | None = None
@@ -68,9 +65,12 @@ class Run:
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits of config, data and version: the same for runs that should be equal."""
-        text = json.dumps([self.config, self.provenance["data"]["checksum"],
-                           self.provenance["versions"]["seqvae"]], sort_keys=True)  # fmt: skip
+        """Twelve hex digits of config, data, version and beginning: the same for equal runs."""
+        facts = [self.config, self.provenance["data"]["checksum"],
+                 self.provenance["versions"]["seqvae"]]  # fmt: skip
+        if (origin := self.provenance.get("init_from")) is not None:
+            facts.append(origin["hash"])
+        text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def remember(self, model: Model, data: NeuralData) -> Run:
@@ -138,102 +138,19 @@ class Run:
         return from_config(tree, annotation, key=section, trust=trust)
 
 
-def build_model(factory: ModelFactory, spec: DataSpec) -> Model:
-    """Build a model.
+def read_config(files: RunFiles) -> dict[str, Any]:
+    """Read the config of a run folder.
 
     Raises:
-        InputError: if a layer refuses its size, or another argument.
+        InputError: if it has none, or it lacks a section.
     """
-    try:
-        return factory(spec)
-    except InputError:
-        raise
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
-        raise InputError(f"model: {error}") from error
-
-
-def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a run folder that would lose something, before any work is done.
-
-    Raises:
-        InputError: naming the folder and what may be done.
-    """
-    files = RunFiles(folder)
-    if resume and overwrite:
-        raise InputError("resume and overwrite exclude each other; give one of them")
-    if resume and files.figures.is_symlink():
-        raise InputError(f"run_dir: {str(files.figures)!r} leads out of the run; remove that link")
-    # A provenance alone is of a fit that was killed before it began.
-    if is_empty(folder, apart_from=(files.provenance.name,)):
-        if resume:
-            raise InputError(f"run_dir {str(folder)!r} holds no run to resume; leave resume out")
-        return
-    try:
-        _read_config(files)
-        read_provenance(files.provenance)
-    except InputError as error:
-        raise InputError(
-            f"run_dir {str(folder)!r} is not empty and not a run; give a new folder"
-        ) from error
-    if not (resume or overwrite):
-        raise InputError(
-            f"run_dir {str(folder)!r} already holds a run; give a new folder, --resume to go on, "
-            "or --overwrite to replace it"
-        )
-
-
-def create_run(
-    files: RunFiles, config: Mapping[str, Any], data: NeuralData, *, overwrite: bool
-) -> None:
-    """Make the folder of a new run, with its config and provenance.
-
-    Args:
-        files: the run folder; must pass ``check_folder``.
-        config: the complete config tree.
-        data: the data, loaded.
-        overwrite: remove what is there.
-    """
-    if overwrite:
-        clear(files.folder, last=files.config)
-    files.sweep()
-    write_text(files.provenance, json.dumps(provenance(config, data), indent=2) + "\n")
-    _write_config(files, config)
-
-
-def continue_run(files: RunFiles, config: Mapping[str, Any]) -> None:
-    """Note in a run's folder that it goes on; it may have another learner."""
-    files.sweep()
-    told = resumed(read_provenance(files.provenance), config)
-    write_text(files.provenance, json.dumps(told, indent=2) + "\n")
-    _write_config(files, config)
-
-
-def _write_config(files: RunFiles, config: Mapping[str, Any]) -> None:
-    write_text(files.config, yaml.safe_dump(dict(config), sort_keys=False))
-
-
-def check_resumable(run: Run, config: Mapping[str, Any], data: NeuralData) -> None:
-    """Refuse to resume with another model, other data or another seed; the learner may change.
-
-    Raises:
-        InputError: naming the first key that differs.
-    """
-    if data.recording.checksum != run.provenance["data"]["checksum"]:
-        raise InputError(f"data: not the recording that {run.folder} was trained on; cannot resume")
-    for section in ("seed", "data", "model"):
-        for difference in differences(run.config[section], config[section], section):
-            raise InputError(f"{difference}; cannot resume {run.folder} with another setting")
-
-
-def _read_config(files: RunFiles) -> dict[str, Any]:
     try:
         config = read_yaml(files.config, str(files.config))
     except FileNotFoundError as error:
         raise InputError(f"{files.folder} is not a run: it has no config.yaml") from error
     except OSError as error:
         raise InputError(f"{files.config} cannot be read: {error.strerror}") from error
-    sections = ("seed", "data", "model", "learner")
-    for section in sections:
+    for section in SECTIONS:
         if not isinstance(config, dict) or section not in config:
             raise InputError(f"{files.config} has no section {section!r}")
     data, seed = config["data"], config["seed"]

@@ -8,7 +8,7 @@ from seqvae.analysis.diagnosis import Finding
 from seqvae.analysis.diagnosis.checkup import findings
 from seqvae.data import NeuralData
 from seqvae.models import Model
-from seqvae.runs.run import Run
+from seqvae.runs import Run
 
 
 def advice(

@@ -16,7 +16,7 @@ from seqvae.analysis.audit.joint import what_is_seen
 from seqvae.analysis.audit.reference import Reference, reference_posterior, require
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.runs.run import Run
+from seqvae.runs import Run
 from seqvae.storage.files import atomic_path, check_writable, write_text
 from seqvae.verbs.opening import open_run, without_nan
 

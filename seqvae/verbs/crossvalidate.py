@@ -22,7 +22,7 @@ from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated, nearest
 from seqvae.learning import Learner
-from seqvae.runs.run import ModelFactory
+from seqvae.runs import ModelFactory
 from seqvae.storage.files import (
     LOCK,
     atomic_path,

@@ -9,7 +9,7 @@ from typing import Any
 from seqvae.analysis.evaluation import evaluate_model
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.runs.run import Run
+from seqvae.runs import Run
 from seqvae.storage.files import write_text
 from seqvae.verbs.advice import advice
 from seqvae.verbs.opening import check_num_samples, check_out, open_run, without_nan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from seqvae.analysis.devices import chosen_devices
 from seqvae.analysis.posterior import posterior_dataset
 from seqvae.data import NeuralData
-from seqvae.runs.run import Run
+from seqvae.runs import Run
 from seqvae.verbs.opening import check_num_samples, check_out, open_run
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.runs.run import Run
+from seqvae.runs import Run
 from seqvae.storage.files import check_writable
 
 

@@ -1,0 +1,145 @@
+"""The folder that a fit writes: new, overwritten, or gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqvae.data import NeuralData
+from seqvae.errors import InputError, Terminated
+from seqvae.runs.origin import Origin
+from seqvae.runs.provenance import differences, provenance, read_provenance, resumed
+from seqvae.runs.run import Run, read_config
+from seqvae.storage.files import RunFiles, clear, is_empty, write_text
+from seqvae.storage.locking import locked
+
+
+@dataclass(frozen=True)
+class FitFolder:
+    """The folder of one fit; of several processes, one sees to it.
+
+    Attributes:
+        files: where its files lie.
+        resume: whether the run that is there goes on.
+        overwrite: whether it is replaced.
+        is_first: whether this process is the one that writes.
+    """
+
+    files: RunFiles
+    resume: bool = False
+    overwrite: bool = False
+    is_first: bool = True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against other commands; refused at once if it would lose something.
+
+        Raises:
+            InputError: naming the folder and what may be done.
+            Terminated: if terminated, with the command that goes on.
+        """
+        lock = locked(self.files.folder, key="run_dir") if self.is_first else nullcontext()
+        with lock:
+            if self.is_first:
+                _check(self.files, resume=self.resume, overwrite=self.overwrite)
+            try:
+                yield
+            except Terminated as end:
+                cure = " with --resume" if self.files.config.exists() else ""
+                raise Terminated(f"terminated; give the same command again{cure}") from end
+
+    def checkpoint(self, config: Mapping[str, Any], data: NeuralData) -> Path | None:
+        """Return the file that learning goes on from; None: learning begins.
+
+        Args:
+            config: the complete config tree of this fit.
+            data: the data, loaded.
+
+        Raises:
+            InputError: if the run that is there had other settings than the learner's.
+        """
+        if not self.resume:
+            return None
+        _check_resumable(Run(self.files.folder), config, data)
+        return self.files.last_checkpoint if self.files.last_checkpoint.exists() else None
+
+    def origin(self, *, trust: bool = False) -> Origin | None:
+        """Return the model that the run which is there has begun from, if it must begin again.
+
+        Raises:
+            InputError: if that is gone, or other than it was.
+        """
+        if not self.resume:
+            return None
+        return Origin.again(read_provenance(self.files.provenance), self.files.folder, trust=trust)
+
+    def write(
+        self, config: Mapping[str, Any], data: NeuralData, *, origin: Origin | None = None
+    ) -> None:
+        """Write config and provenance, which make the folder a run, or note that it goes on.
+
+        Args:
+            config: the complete config tree of this fit.
+            data: the data, loaded.
+            origin: what learning began from.
+        """
+        if not self.is_first:
+            return
+        if self.overwrite:
+            clear(self.files.folder, last=self.files.config)
+        self.files.sweep()
+        if self.resume:
+            note = resumed(read_provenance(self.files.provenance), config)
+        else:
+            note = provenance(config, data, init_from=None if origin is None else origin.note)
+        write_text(self.files.provenance, json.dumps(note, indent=2) + "\n")
+        write_text(self.files.config, yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def _check(files: RunFiles, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a run folder that would lose something, before any work is done.
+
+    Raises:
+        InputError: naming the folder and what may be done.
+    """
+    folder = files.folder
+    if resume and overwrite:
+        raise InputError("resume and overwrite exclude each other; give one of them")
+    if resume and files.figures.is_symlink():
+        raise InputError(f"run_dir: {str(files.figures)!r} leads out of the run; remove that link")
+    # A provenance alone is of a fit that was killed before it began.
+    if is_empty(folder, apart_from=(files.provenance.name,)):
+        if resume:
+            raise InputError(f"run_dir {str(folder)!r} holds no run to resume; leave resume out")
+        return
+    try:
+        read_config(files)
+        read_provenance(files.provenance)
+    except InputError as error:
+        raise InputError(
+            f"run_dir {str(folder)!r} is not empty and not a run; give a new folder"
+        ) from error
+    if not (resume or overwrite):
+        raise InputError(
+            f"run_dir {str(folder)!r} already holds a run; give a new folder, --resume to go on, "
+            "or --overwrite to replace it"
+        )
+
+
+def _check_resumable(run: Run, config: Mapping[str, Any], data: NeuralData) -> None:
+    """Refuse to resume with another model, other data or another seed; the learner may change.
+
+    Raises:
+        InputError: naming the first key that differs.
+    """
+    if data.recording.checksum != run.provenance["data"]["checksum"]:
+        raise InputError(f"data: not the recording that {run.folder} was trained on; cannot resume")
+    for section in ("seed", "data", "model"):
+        for difference in differences(run.config[section], config[section], section):
+            raise InputError(f"{difference}; cannot resume {run.folder} with another setting")
