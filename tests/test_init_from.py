@@ -110,7 +110,7 @@ def test_what_cannot_begin_so_is_refused(former, tmp_path):
         fit(tiny_data(), partial(PCA, latent_dim=2), **given)
     with pytest.raises(InputError, match="init_from: a run that is resumed has begun already"):
         fit(tiny_data(), SMALL, tiny_learner(1), resume=True, **given)
-    with pytest.raises(InputError, match="^init_from: run .*nowhere' does not exist"):
+    with pytest.raises(InputError, match=r"^init_from: run .*nowhere' does not exist"):
         fit(tiny_data(), SMALL, init_from=str(tmp_path / "nowhere"))
     assert not (tmp_path / "b").exists()
 
@@ -136,14 +136,14 @@ def test_expectation_maximisation_begins_with_the_former_parameters(tmp_path):
     long, short = EM(max_iterations=12, progress=False), EM(max_iterations=3, progress=False)
     former = fit(tiny_data(), model, long, run_dir=str(tmp_path / "a"))
     anew = fit(tiny_data(), model, short, run_dir=str(tmp_path / "b"))
-    on = fit(tiny_data(), model, short, init_from=former, run_dir=str(tmp_path / "c"))
-    bounds = [float(table(run)[-1]["bound"]) for run in (anew, former, on)]
-    assert bounds == sorted(bounds)
+    longer = fit(tiny_data(), model, short, init_from=former, run_dir=str(tmp_path / "c"))
+    for iteration in range(3):
+        assert bounds(longer)[iteration] > bounds(anew)[iteration]
 
 
-def table(run):
+def bounds(run):
     with (run.folder / "history.csv").open() as file:
-        return list(csv.DictReader(file))
+        return [float(row["bound"]) for row in csv.DictReader(file)]
 
 
 # --- provenance ----------------------------------------------------------------------------------
@@ -168,10 +168,10 @@ def test_repetition_whose_beginning_is_gone_or_changed_is_refused(former, tmp_pa
     run = fit(tiny_data(), SMALL, tiny_learner(1), init_from=str(folder),
               run_dir=str(tmp_path / "b"))  # fmt: skip
     shutil.copy(run.files.weights, folder / "weights.pt")
-    with pytest.raises(InputError, match="began from .* which has learned other weights since"):
+    with pytest.raises(InputError, match=r"began from .* which has learned other weights since"):
         fit(from_run=run, run_dir=str(tmp_path / "c"))
     shutil.rmtree(folder)
-    with pytest.raises(InputError, match="began from .* which cannot be read: run .* not exist"):
+    with pytest.raises(InputError, match=r"began from .* which cannot be read: run .* not exist"):
         fit(from_run=run, run_dir=str(tmp_path / "c"))
     assert not (tmp_path / "c").exists()
     again = fit(from_run=run, init_from=former, run_dir=str(tmp_path / "c"))  # said anew
