@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqvae.data.folds import (
-    Stretch,
-    autocorrelation_time,
-    block_folds,
-    entry_folds,
-    neuron_folds,
-    trial_folds,
-    windows,
-)
+from seqvae.data.folds import entry_folds, neuron_folds, trial_folds
+from seqvae.data.windows import Stretch, autocorrelation_time, block_folds, windows
 from seqvae.errors import InputError
 
 

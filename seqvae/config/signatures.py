@@ -21,6 +21,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from seqvae.config.arguments import InConfig, shown_in_config
+
 REQUIRED = inspect.Parameter.empty
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), Path, timedelta, Enum)
 _CONTAINERS = (dict, list, tuple, set, frozenset)
@@ -32,6 +34,7 @@ class Parameter:
 
     annotation: Any
     default: Any
+    tells_default: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Part:
 
 @functools.lru_cache(maxsize=1024)
 def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
-    """Return the named arguments of a class or function.
+    """Return the named arguments of a class or function that a config may give.
 
     Where a class passes ``**kwargs`` on, the arguments of its next ancestor are its own, too.
     """
@@ -83,24 +86,26 @@ def _own_parameters(function: Callable[..., Any]) -> tuple[dict[str, Parameter],
         return {}, False
     hints = _type_hints(function)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    own = {
-        parameter.name: Parameter(hints.get(parameter.name, Any), parameter.default)
-        for parameter in listed
-        if parameter.kind in named and parameter.name != "self"
-    }
+    own = {}
+    for parameter in listed:
+        annotation, shown = hints.get(parameter.name, (Any, InConfig()))
+        if parameter.kind in named and parameter.name != "self" and shown.is_there:
+            own[parameter.name] = Parameter(annotation, parameter.default, shown.tells_default)
     return own, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in listed)
 
 
-def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations; one that names what exists for type checkers only is ``Any``."""
+def _type_hints(function: Callable[..., Any]) -> dict[str, tuple[Any, InConfig]]:
+    """Return what a config gives; what names something for type checkers only is ``Any``."""
     function = inspect.unwrap(function)
-    hints: dict[str, Any] = {}
+    hints: dict[str, tuple[Any, InConfig]] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         one = types.SimpleNamespace(__annotations__={name: annotation})
         try:
-            hints.update(typing.get_type_hints(one, getattr(function, "__globals__", {})))
+            spaces = getattr(function, "__globals__", {})
+            whole = typing.get_type_hints(one, spaces, include_extras=True)[name]
         except (NameError, TypeError, SyntaxError):
-            hints[name] = Any
+            whole = Any
+        hints[name] = shown_in_config(whole)
     return hints
 
 

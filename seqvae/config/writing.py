@@ -61,14 +61,16 @@ def to_config(value: Any, *, key: str = "config") -> Any:
 def _write(cls: type, arguments: Mapping[str, Any], key: str) -> dict[str, Any]:
     if "<locals>" in cls.__qualname__:
         raise InputError(f"{key}: {cls.__name__} must be defined at the top level of a module")
-    values = {name: parameter.default for name, parameter in parameters(cls).items()}
-    values.update(arguments)
+    known = parameters(cls)
+    values = {name: parameter.default for name, parameter in known.items()} | dict(arguments)
     # To torch and Lightning None means "as you think best", and their signatures grow.
     is_foreign = cls.__module__.split(".")[0] in ("torch", "pytorch_lightning")
     init_args = {
         name: to_config(value, key=f"{key}.{name}")
         for name, value in values.items()
-        if value is not REQUIRED and not (is_foreign and repr(value) in ("None", "'deprecated'"))
+        if value is not REQUIRED
+        and not (is_foreign and repr(value) in ("None", "'deprecated'"))
+        and not (name in known and not known[name].tells_default and value == known[name].default)
     }
     return {"class_path": class_path(cls)} | ({"init_args": init_args} if init_args else {})
 

@@ -15,22 +15,20 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from seqvae.data.folds import (
+from seqvae.data.folds import entry_folds, neuron_folds, trial_folds
+from seqvae.data.recording import Recording
+from seqvae.data.windows import (
+    WINDOWS_PER_BLOCK,
     Stretch,
     autocorrelation_time,
     block_folds,
-    entry_folds,
-    neuron_folds,
-    trial_folds,
+    gap_bins,
     windows,
 )
-from seqvae.data.recording import Recording
 from seqvae.errors import InputError
 
 Scheme: TypeAlias = Literal["fold_in", "gabriel", "speckled"]
 Rows: TypeAlias = Literal["trials", "blocks", "random"]
-
-WINDOWS_PER_BLOCK = 4
 
 
 class Part(NamedTuple):
@@ -119,7 +117,7 @@ class Division:
                 stacklevel=2,
             )
         if gap is None:
-            gap = min(math.ceil(memory), block // 4) if rows == "blocks" else 0
+            gap = gap_bins(memory, block) if rows == "blocks" else 0
         # the folds say what is held out, not the file
         recording = replace(recording, split=None, heldin=None, rates=None, behavior=None)
         if rows == "random":
@@ -205,17 +203,7 @@ def _windowed(recording: Recording, stretches: list[Stretch], longest: int) -> R
     """Return windows of stretches of one long trial as trials of their own."""
     pieces = [window for stretch in stretches for window in windows(stretch, longest)]
     activity = recording.activity[0]
-    pieces = [piece for piece in pieces if np.isfinite(activity[slice(*piece)]).any()]
-
-    def cut(values: np.ndarray) -> list[np.ndarray]:
-        return [values[0, slice(*piece)] for piece in pieces]
-
-    return Recording.from_trials(
-        cut(recording.activity),
-        recording.bin_width,
-        inputs=None if recording.inputs is None else cut(recording.inputs),
-        neuron_ids=recording.neuron_ids,
-    )
+    return recording.cut([piece for piece in pieces if np.isfinite(activity[slice(*piece)]).any()])
 
 
 def _single_bins(recording: Recording) -> Recording:

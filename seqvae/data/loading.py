@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -44,32 +43,6 @@ def _encoded(
     if spec.num_heldin == spec.num_neurons and spec.num_forecast_bins == 0:
         return values
     return values[:, : spec.num_encoded_bins][:, :, list(spec.heldin)].contiguous()
-
-
-def embedded(recording: Recording, spec: DataSpec) -> Recording:
-    """Return the recording with the spec's bins and neurons; those that it lacks are missing."""
-    num_trials, num_bins, num_neurons = recording.activity.shape
-    whole = num_neurons == spec.num_neurons
-    columns = np.arange(num_neurons) if whole else np.array(spec.heldin)
-
-    def place(values: np.ndarray, *, by_neuron: bool) -> np.ndarray:
-        channels = spec.num_neurons if by_neuron else values.shape[2]
-        placed = np.full((num_trials, spec.num_time_bins, channels), np.nan, dtype=np.float32)
-        placed[:, :num_bins, columns if by_neuron else slice(None)] = values
-        return placed
-
-    inputs, behavior, rates = recording.inputs, recording.behavior, recording.rates
-    return replace(
-        recording,
-        activity=place(recording.activity, by_neuron=True),
-        inputs=None if inputs is None else place(inputs, by_neuron=False),
-        behavior=None if behavior is None else place(behavior, by_neuron=False),
-        rates=None if rates is None else place(rates, by_neuron=True),
-        neuron_ids=recording.neuron_ids if whole else np.arange(spec.num_neurons),
-        heldin=np.array(spec.heldin),
-        num_encoded_bins=spec.num_encoded_bins,
-        bin_width=spec.bin_width or recording.bin_width,
-    )
 
 
 class TrialDataset(Dataset):

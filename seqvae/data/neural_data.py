@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Annotated
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,18 +15,16 @@ from torch.utils.data import DataLoader
 
 from seqvae.compute import noise
 from seqvae.compute.noise import step_seed
-from seqvae.data.loading import (
-    OrderedBatches,
-    ShuffledBatches,
-    TrialDataset,
-    embedded,
-    resident_batch,
-)
+from seqvae.config.arguments import InConfig
+from seqvae.data.adapting import adapt
+from seqvae.data.loading import OrderedBatches, ShuffledBatches, TrialDataset, resident_batch
 from seqvae.data.masking import CoordinatedDropout, speckle
+from seqvae.data.moments import Moments, moments
+from seqvae.data.preparation import Preparation, Prepared
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.splits import choose_heldin, split_trials
-from seqvae.data.validation import SPLITS, check_memory
+from seqvae.data.sources.front import SourceLike, as_source
+from seqvae.data.validation import SPLITS
 from seqvae.errors import InputError, nearest
 from seqvae.types import Batch, DataSpec
 
@@ -37,12 +33,19 @@ class NeuralData(pl.LightningDataModule):
     """A recording, split and masked, as batches for learning, selection and tests.
 
     The file is read once, when first needed. A split that the file gives wins over the fractions.
+    One long trial, of which validation or test takes a share, is cut into windows, which are trials
+    from then on; see ``seqvae.data.windows``.
 
     Args:
-        source: where the recording comes from.
-        val_fraction: share of the trials that choose the best checkpoint.
-        test_fraction: share of the trials kept for the final scores.
+        source: where the recording comes from, or the recording itself: whatever
+            ``seqvae.data.sources.as_source`` takes.
+        bin_width: seconds per bin, beside an array or a file.
+        val_fraction: share of the trials (of one long trial, of the bins) that choose the best
+            checkpoint.
+        test_fraction: share of the trials (bins) kept for the final scores.
         split_seed: of the random split.
+        window_bins: bins of a window of one long trial; None: chosen by how long the activity
+            remembers.
         heldout: fraction or indices of the neurons that inference never sees; None: as the file
             says, else none.
         heldout_seed: of the random choice of held-out neurons.
@@ -61,8 +64,9 @@ class NeuralData(pl.LightningDataModule):
 
     def __init__(
         self,
-        source: RecordingSource,
+        source: Annotated[SourceLike, InConfig(RecordingSource)],
         *,
+        bin_width: Annotated[float | None, InConfig(is_there=False)] = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
         split_seed: int = 0,
@@ -74,14 +78,13 @@ class NeuralData(pl.LightningDataModule):
         coordinated_dropout: CoordinatedDropout | None = None,
         speckled_fraction: float = 0.0,
         seed: int = 0,
+        window_bins: Annotated[int | None, InConfig(tells_default=False)] = None,
     ) -> None:
         super().__init__()
-        if not isinstance(source, RecordingSource):
-            raise InputError(
-                "source must be a RecordingSource, such as Arrays(counts, bin_width=0.01) or "
-                f"HDF5(path), got {type(source).__name__}"
-            )
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        if window_bins is not None:
+            sizes["window_bins"] = window_bins
+        for name, size in sizes.items():
             if size < 1:
                 raise InputError(f"{name} must be at least 1, got {size}")
         for name, number in (("split_seed", split_seed), ("heldout_seed", heldout_seed)):
@@ -91,7 +94,7 @@ class NeuralData(pl.LightningDataModule):
             raise InputError(
                 f"speckled_fraction must be from 0 to below 1, got {speckled_fraction:g}"
             )
-        self.source = source
+        self.source = as_source(source, bin_width)
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
@@ -103,81 +106,40 @@ class NeuralData(pl.LightningDataModule):
         self.coordinated_dropout = coordinated_dropout
         self.speckled_fraction = speckled_fraction
         self.seed = seed
-        self._loaded: _Loaded | None = None
-        self._moments: _Moments | None = None
+        self.window_bins = window_bins
+        self._loaded: Prepared | None = None
+        self._moments: Moments | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Load, validate and split the recording; a second call does nothing."""
         if self._loaded is not None:
             return
-        recording = self.source.load()
-        split = split_trials(
-            recording,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            seed=self.split_seed,
-        )
-        heldin = choose_heldin(recording, self.heldout, seed=self.heldout_seed)
-        spec = _spec(recording, heldin, _encoded_bins(recording, self.forecast_bins))
-        resident = resident_batch(recording, spec, recording.lengths)
-        self._loaded = _Loaded(recording, split, spec, resident)
+        self._loaded = self._preparation.prepare(self.source.load())
 
     def pool(self) -> Recording:
-        """Return the trials that are not kept for the test, for others to divide."""
-        recording = self.source.load() if self._loaded is None else self._loaded.recording
-        test, seed = self.test_fraction, self.split_seed
-        split = split_trials(recording, val_fraction=0.0, test_fraction=test, seed=seed)
-        encoded = _encoded_bins(recording, self.forecast_bins)
-        return recording.select(np.flatnonzero(split != "test")).encode(encoded)
+        """Return what is not kept for the test, for others to divide; one long trial stays one."""
+        is_whole = self._loaded is not None and self._loaded.start is None
+        return self._preparation.pool(self.recording if is_whole else self.source.load())
 
     def adapted(self, spec: DataSpec) -> NeuralData:
         """Return these data as the spec of a trained model asks for them; they stay as they are.
 
-        A file with all neurons takes the model's held-in ones; one with only the held-in neurons
-        is embedded, its held-out neurons missing. For a model that forecasts, a file with only
-        the encoded bins is embedded likewise.
-
         Raises:
-            InputError: if neurons, inputs or bin width cannot be brought together.
+            InputError: if neurons, inputs or bin width cannot be brought together; see
+                ``seqvae.data.adapting``.
         """
         if spec == self.spec:
             return self
-        recording, num_encoded = self.recording, self.spec.num_encoded_bins
-        width = recording.bin_width
-        if width and spec.bin_width and not math.isclose(width, spec.bin_width, rel_tol=1e-6):
-            raise InputError(
-                f"bin_width is {width:g} s, but the model was trained with {spec.bin_width:g} s; "
-                "bin the data alike"
-            )
-        if recording.num_inputs != spec.num_inputs:
-            raise InputError(
-                f"inputs: the data have {recording.num_inputs}, but the model was trained with "
-                f"{spec.num_inputs}; give the same external inputs"
-            )
-        if recording.num_neurons not in (spec.num_neurons, spec.num_heldin):
-            raise InputError(
-                f"activity has {recording.num_neurons} neurons, but the model was trained with "
-                f"{spec.num_neurons}, {spec.num_heldin} of them held in; give the same neurons"
-            )
-        num_bins = recording.num_time_bins
-        if spec.num_forecast_bins:
-            num_encoded = min(spec.num_encoded_bins, num_bins)
-            num_bins = spec.num_time_bins if num_bins == spec.num_encoded_bins else num_bins
-        check_memory(f"{num_bins} bins", 16.0 * recording.num_trials * num_bins * spec.num_neurons)
-        own = replace(spec, num_time_bins=num_bins, num_encoded_bins=num_encoded)
-        lengths = recording.lengths
-        lengths = np.where(lengths == recording.num_time_bins, num_bins, lengths)
-        recording = embedded(recording, own)
+        recording, own, lengths = adapt(self.recording, self.spec, spec)
         adapted = copy.copy(self)
         adapted._moments = None
-        adapted._loaded = _Loaded(
-            recording, self.split, own, resident_batch(recording, own, lengths)
-        )
+        resident = resident_batch(recording, own, lengths)
+        adapted._loaded = Prepared(recording, self.split, own, resident, self.start)
         return adapted
 
     @property
     def recording(self) -> Recording:
-        """The validated recording, as the source gave it."""
+        """The validated recording, as the source gave it, or its windows."""
         return self._get().recording
 
     @property
@@ -186,8 +148,13 @@ class NeuralData(pl.LightningDataModule):
         return self._get().spec
 
     @property
+    def start(self) -> Int[np.ndarray, " trial"] | None:
+        """Where the trials are windows of one long recording, the first bin of each."""
+        return self._get().start
+
+    @property
     def split(self) -> Shaped[np.ndarray, " trial"]:
-        """The split of each trial: "train", "val" or "test"."""
+        """The split of each trial: "train", "val", "test"; beside a block of windows "gap"."""
         return self._get().split
 
     def trials(self, split: str) -> Int[np.ndarray, " chosen"]:
@@ -260,7 +227,19 @@ class NeuralData(pl.LightningDataModule):
         with noise.keyed(seed), noise.of_trials(batch.trial):
             return self.coordinated_dropout(batch, self.spec.heldin, center=center)
 
-    def _get(self) -> _Loaded:
+    @property
+    def _preparation(self) -> Preparation:
+        return Preparation(
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            split_seed=self.split_seed,
+            heldout=self.heldout,
+            heldout_seed=self.heldout_seed,
+            forecast_bins=self.forecast_bins,
+            window_bins=self.window_bins,
+        )
+
+    def _get(self) -> Prepared:
         self.setup()
         assert self._loaded is not None
         return self._loaded
@@ -291,51 +270,7 @@ class NeuralData(pl.LightningDataModule):
         """Which of how many processes this is, where the trainer has several."""
         return dict(getattr(self.trainer, "distributed_sampler_kwargs", None) or {})
 
-    def _train_moments(self) -> _Moments:
-        if self._moments is not None:
-            return self._moments
-        total = square = count = torch.zeros(self.spec.num_neurons, dtype=torch.float64)
-        for batch in self.batches("train"):
-            target, weight = batch.target.double(), batch.weight.double()
-            total = total + (weight * target).sum((0, 1))
-            square = square + (weight * target**2).sum((0, 1))
-            count = count + weight.sum((0, 1))
-        mean = total / count.clamp(min=1)
-        variance = square / count.clamp(min=1) - mean**2
-        self._moments = _Moments(mean.float(), variance.clamp(min=0).sqrt().float())
+    def _train_moments(self) -> Moments:
+        if self._moments is None:
+            self._moments = moments(self.batches("train"), self.spec.num_neurons)
         return self._moments
-
-
-class _Moments(NamedTuple):
-    mean: Float[Tensor, " neuron"]
-    std: Float[Tensor, " neuron"]
-
-
-class _Loaded(NamedTuple):
-    recording: Recording
-    split: np.ndarray
-    spec: DataSpec
-    resident: Batch
-
-
-def _encoded_bins(recording: Recording, forecast_bins: int | None) -> int:
-    num_time_bins = recording.num_time_bins
-    if forecast_bins is None:
-        return recording.num_encoded_bins or num_time_bins
-    if not 0 <= forecast_bins < num_time_bins:
-        raise InputError(
-            f"forecast_bins must be from 0 to {num_time_bins - 1}, one below the {num_time_bins} "
-            f"bins of a trial, got {forecast_bins}"
-        )
-    return num_time_bins - forecast_bins
-
-
-def _spec(recording: Recording, heldin: tuple[int, ...], num_encoded_bins: int) -> DataSpec:
-    return DataSpec(
-        heldin=heldin,
-        num_neurons=recording.num_neurons,
-        num_inputs=recording.num_inputs,
-        num_time_bins=recording.num_time_bins,
-        num_encoded_bins=num_encoded_bins,
-        bin_width=recording.bin_width,
-    )

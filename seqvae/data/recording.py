@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float32, Int
 
 from seqvae.data.validation import (
     as_bin_width,
@@ -19,20 +19,21 @@ from seqvae.data.validation import (
     as_series,
     as_split,
     check_activity,
+    check_kind,
     check_neurons,
     check_series,
-    first_index,
     pad_trials,
     trial_lengths,
     warn_of_odd_neurons,
 )
 from seqvae.errors import InputError
 
+_NUMBERS_AT_ONCE = 1_000_000
 _SERIES = ("inputs", "behavior", "rates")
 _PER_TRIAL = ("activity", "inputs", "behavior", "condition", "rates", "trial_ids", "split")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recording:
     """Activity of neurons (or any channels) in trials, and what was recorded beside it.
 
@@ -160,7 +161,9 @@ class Recording:
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
                 digest.update(f"{field.name} {value.dtype.str} {value.shape}".encode())
-                digest.update(value.tobytes())
+                flat = value.reshape(-1)
+                for start in range(0, len(flat), _NUMBERS_AT_ONCE):
+                    digest.update(flat[start : start + _NUMBERS_AT_ONCE].tobytes())
             else:
                 digest.update(f"{field.name} {value!r}".encode())
         return digest.hexdigest()
@@ -174,22 +177,24 @@ class Recording:
         Raises:
             InputError: naming the first offending [trial, time, neuron].
         """
-        x = self.activity
-        if kind == "counts":
-            wrong = (x < 0) | (x >= 2**24) | (np.floor(x) != x) & ~np.isnan(x)
-            need = "counts 0, 1, 2, ... below 2**24"  # above, single precision has gaps
-            cure = "use a Gaussian observation model or give the counts per bin"
-        elif kind == "binary":
-            wrong, need = (x < 0) | (x > 1), "values in [0, 1]"
-            cure = "rescale the data or use a Gaussian observation model"
-        else:
-            return
-        if wrong.any():
-            index = first_index(wrong)
-            raise InputError(
-                f"activity[trial, time, neuron] = activity{index} is {x[tuple(index)]:g}, but the "
-                f"observation model needs {need}; {cure}"
-            )
+        for trials in self.chunks():
+            check_kind(self.read(trials), kind, first=int(trials[0]))
+
+    def read(
+        self, trials: Int[np.ndarray, " chosen"] | list[int]
+    ) -> Float32[np.ndarray, "chosen time neuron"]:
+        """Return the activity of some trials, in the given order: what all readers ask.
+
+        Nobody outside ``seqvae.data`` takes ``activity`` whole, so that a recording may be larger
+        than memory.
+        """
+        return self.activity[np.asarray(trials, dtype=np.int64)]
+
+    def chunks(self) -> Iterator[Int[np.ndarray, " chosen"]]:
+        """Yield the indices of all trials in order, so many at a time that memory is bounded."""
+        size = max(1, _NUMBERS_AT_ONCE // (self.num_time_bins * self.num_neurons))
+        for start in range(0, self.num_trials, size):
+            yield np.arange(start, min(start + size, self.num_trials))
 
     def select(self, trials: Int[np.ndarray, " chosen"] | list[int]) -> Recording:
         """Return the recording of some trials, in the given order."""
@@ -205,6 +210,25 @@ class Recording:
                 chosen._keep(name, value[index])
         return chosen
 
+    def cut(self, pieces: Sequence[tuple[int, int]]) -> Recording:
+        """Return pieces of one long trial as trials, each named by its first bin.
+
+        Args:
+            pieces: first bin, and the bin after the last, of each piece.
+        """
+        lengths = [stop - start for start, stop in pieces]
+        chosen = copy.copy(self)
+        for name in ("activity", *_SERIES):
+            values = getattr(self, name)
+            if values is not None:
+                trials = [values[0, start:stop] for start, stop in pieces]
+                chosen._keep(name, pad_trials(name, trials, lengths))
+        if self.condition is not None:
+            chosen._keep("condition", np.repeat(self.condition, len(pieces)))
+        chosen._keep("trial_ids", np.array([start for start, _ in pieces]))
+        chosen._keep("num_encoded_bins", None)
+        return chosen
+
     def hide(self, entries: Bool[np.ndarray, "trial time neuron"]) -> Recording:
         """Return the recording with some entries missing, as for a test of predicting them."""
         chosen = copy.copy(self)
@@ -216,6 +240,19 @@ class Recording:
         chosen = copy.copy(self)
         chosen._keep("num_encoded_bins", as_encoded_bins(num_bins, self.num_time_bins))
         return chosen
+
+    def __repr__(self) -> str:
+        """Tell the sizes, and what is there beside the activity."""
+        sizes = f"{self.num_trials} trials, {self.num_time_bins} bins"
+        width = "" if self.bin_width is None else f" of {self.bin_width:g} s"
+        beside = [
+            field.name
+            for field in fields(self)
+            if field.name not in ("activity", "bin_width", "neuron_ids", "trial_ids")
+            and getattr(self, field.name) is not None
+        ]
+        there = f", with {', '.join(beside)}" if beside else ""
+        return f"Recording({sizes}{width}, {self.num_neurons} neurons{there})"
 
     def _keep(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray):

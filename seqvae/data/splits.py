@@ -10,6 +10,13 @@ from seqvae.data.validation import check_neurons
 from seqvae.errors import InputError
 
 
+def check_fractions(*, val_fraction: float, test_fraction: float) -> None:
+    """Refuse shares outside [0, 1)."""
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= fraction < 1:
+            raise InputError(f"{name} must be at least 0 and below 1, got {fraction:g}")
+
+
 def split_trials(
     recording: Recording, *, val_fraction: float, test_fraction: float, seed: int
 ) -> Shaped[np.ndarray, " trial"]:
@@ -22,9 +29,7 @@ def split_trials(
     Raises:
         InputError: if the fractions leave no training trial.
     """
-    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 <= fraction < 1:
-            raise InputError(f"{name} must be at least 0 and below 1, got {fraction:g}")
+    check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
     if recording.split is not None:
         return recording.split
     num_trials = recording.num_trials

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
 from seqvae.errors import InputError, nearest
 
-_MOST = 1e8
 SPLITS = ("train", "val", "test")
-
-
-def memory() -> float:
-    """Return the bytes of memory of this machine, as far as it tells."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # Windows does not
-        return math.inf
-
-
-def check_memory(what: str, num_bytes: int | float) -> None:
-    """Refuse what would take more memory than the machine has, before it is taken."""
-    if num_bytes > memory():
-        raise InputError(
-            f"{what} would take {num_bytes / 1e9:.3g} GB, more than the {memory() / 1e9:.3g} GB of "
-            "this machine; choose smaller sizes"
-        )
-
-
-def check_extent(what: str, *sizes: int | float) -> None:
-    """Refuse sizes whose product is more than a simulation should make."""
-    if math.prod(sizes) > _MOST:
-        raise InputError(
-            f"{what} takes {math.prod(sizes):.3g} numbers, more than {_MOST:.3g}; choose smaller "
-            "sizes"
-        )
 
 
 def check_neurons(name: str, neurons: Any, num_neurons: int) -> Int[np.ndarray, " chosen"]:
@@ -110,6 +82,31 @@ def check_activity(activity: Float32[np.ndarray, "trial time neuron"] | None) ->
         raise InputError(
             f"activity is 0 in all {len(activity)} trials, the recording is silent; "
             "check which array is read"
+        )
+
+
+def check_kind(
+    values: Float32[np.ndarray, "chosen time neuron"],
+    kind: Literal["counts", "real", "binary"],
+    *,
+    first: int,
+) -> None:
+    """Refuse values that an observation model does not take; ``first`` is the first trial."""
+    if kind == "counts":
+        wrong = (values < 0) | (values >= 2**24)
+        wrong |= (np.floor(values) != values) & ~np.isnan(values)
+        need = "counts 0, 1, 2, ... below 2**24"  # above, single precision has gaps
+        cure = "use a Gaussian observation model or give the counts per bin"
+    elif kind == "binary":
+        wrong, need = (values < 0) | (values > 1), "values in [0, 1]"
+        cure = "rescale the data or use a Gaussian observation model"
+    else:
+        return
+    if wrong.any():
+        trial, bin_, neuron = first_index(wrong)
+        raise InputError(
+            f"activity[trial, time, neuron] = activity{[first + trial, bin_, neuron]} is "
+            f"{values[trial, bin_, neuron]:g}, but the observation model needs {need}; {cure}"
         )
 
 

@@ -3,6 +3,7 @@
 from seqvae.data.sources.arrays import Arrays as Arrays
 from seqvae.data.sources.base import RecordingSource as RecordingSource
 from seqvae.data.sources.digits import Digits as Digits
+from seqvae.data.sources.front import as_source as as_source
 from seqvae.data.sources.hdf5 import HDF5 as HDF5
 from seqvae.data.sources.hdf5 import write_hdf5 as write_hdf5
 from seqvae.data.sources.images import Images as Images

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from seqvae.data.validation import check_memory
+from seqvae.data.sizes import check_memory
 from seqvae.errors import InputError
 
 _SMALL = 64 * 1024 * 1024  # bytes that any file may take

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from seqvae.data.recording import Recording
+from seqvae.data.sizes import check_extent
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.validation import check_extent
 from seqvae.errors import InputError
 
 _STEP = 0.005  # of the Runge-Kutta integration, in Lorenz time units

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from seqvae.data.recording import Recording
+from seqvae.data.sizes import check_extent
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.validation import check_extent
 from seqvae.errors import InputError
 
 _BIAS_STD = 0.3  # of the log mean counts between neurons

@@ -1,0 +1,36 @@
+"""Sizes that no machine, or no simulation, can take, refused before memory is taken for them."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from seqvae.errors import InputError
+
+_MOST = 1e8
+
+
+def memory() -> float:
+    """Return the bytes of memory of this machine, as far as it tells."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # Windows does not
+        return math.inf
+
+
+def check_memory(what: str, num_bytes: int | float) -> None:
+    """Refuse what would take more memory than the machine has, before it is taken."""
+    if num_bytes > memory():
+        raise InputError(
+            f"{what} would take {num_bytes / 1e9:.3g} GB, more than the {memory() / 1e9:.3g} GB of "
+            "this machine; choose smaller sizes"
+        )
+
+
+def check_extent(what: str, *sizes: int | float) -> None:
+    """Refuse sizes whose product is more than a simulation should make."""
+    if math.prod(sizes) > _MOST:
+        raise InputError(
+            f"{what} takes {math.prod(sizes):.3g} numbers, more than {_MOST:.3g}; choose smaller "
+            "sizes"
+        )
