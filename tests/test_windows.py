@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqvae import EM, LinearDynamics, evaluate, fit, infer
 from seqvae.config import to_config
+from seqvae.console.main import main
 from seqvae.crossvalidation.division import Division
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Lorenz, write_npz
@@ -113,7 +117,7 @@ def test_a_block_too_short_for_the_memory_is_told():
 
 
 def test_several_trials_and_a_trial_kept_whole_are_not_cut():
-    data = NeuralData(Lorenz(num_trials=20, num_time_bins=30))
+    data = NeuralData(Lorenz(num_trials=20, num_val=5, num_time_bins=30))
     assert data.start is None
     assert data.recording.num_trials == 20
     whole = NeuralData(long_recording(), val_fraction=0.0)
@@ -143,7 +147,7 @@ def test_what_is_divided_further_ends_before_the_test_block_and_its_gap():
         (long_recording(), {"val_fraction": 0.6, "test_fraction": 0.5}, "leave none of the 400"),
         (long_recording(), {"val_fraction": 1.0}, "val_fraction must be"),
         (long_recording(), {"window_bins": 0}, "window_bins must be at least 1"),
-        (long_recording(), {"forecast_bins": 60}, "forecast_bins must be from 0 to 49"),
+        (long_recording(), {"forecast_bins": 60}, "forecast_bins must be from 0 to 19"),
         (Recording(np.ones((2, 9, 1))), {"window_bins": 3}, "window_bins cuts one .*2 trials"),
     ],
 )
@@ -173,3 +177,48 @@ def test_a_saved_config_is_that_of_before(tmp_path):
     write_npz(long_recording(), tmp_path / "a.npz")
     written = to_config(NeuralData(tmp_path / "a.npz"))["init_args"]
     assert list(written)[-1] == "seed"
+
+
+def simulated() -> Recording:
+    """Two factors that forget themselves in ten bins, read by ten neurons for 20 s."""
+    generator = np.random.default_rng(5)
+    factors = np.zeros((1000, 2))
+    for bin_, step in enumerate(generator.normal(0, 0.45, (999, 2)), start=1):
+        factors[bin_] = 0.9 * factors[bin_ - 1] + step
+    log_rates = factors @ generator.normal(0, 0.7, (2, 10)) + np.log(0.7)
+    return Recording(generator.poisson(np.exp(log_rates))[None], 0.02)
+
+
+def test_a_continuous_recording_is_fitted_scored_and_put_together_again(tmp_path):
+    recording = simulated()
+    run = fit(
+        NeuralData(recording),
+        partial(LinearDynamics, latent_dim=2),
+        EM(max_iterations=2, progress=False),
+        run_dir=str(tmp_path / "run"),
+    )
+    scores = evaluate(run, num_samples=10)
+    assert scores["bits_per_spike"] > 0.02
+    results = infer(run, num_samples=5)
+    order = np.argsort(results.start.values)
+    rows = results.rates.values[order]
+    joined = np.concatenate([row[np.isfinite(row[:, 0])] for row in rows])
+    assert joined.shape == (1000, 10)
+    starts = np.round(results.start.values / 0.02).astype(int)
+    assert starts.tolist() == results.trial.values.tolist()
+    assert np.corrcoef(joined.ravel(), recording.activity[0].ravel())[0, 1] > 0.2
+
+
+def test_a_continuous_file_is_fitted_and_scored_by_commands(tmp_path, capsys):
+    write_npz(simulated(), tmp_path / "a.npz")
+    data = ["--data.source.path", str(tmp_path / "a.npz")]
+    run = str(tmp_path / "run")
+    assert main(["check", *data]) == 0
+    assert "windows: {'train'" in capsys.readouterr().out
+    model = ["--model", "LinearDynamics", "--model.latent_dim", "2"]
+    learner = ["--learner.max_iterations", "1", "--learner.progress", "false"]
+    assert main(["fit", *data, *model, *learner, "--run_dir", run]) == 0
+    assert main(["evaluate", "--run", run, "--num_samples", "5"]) == 0
+    assert "bits_per_spike" in capsys.readouterr().out
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert "window_bins" not in written["data"]["init_args"]

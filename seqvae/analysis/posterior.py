@@ -70,6 +70,8 @@ def posterior_dataset(
     heldin = np.zeros(spec.num_neurons, dtype=bool)
     heldin[list(spec.heldin)] = True
     coordinates = {"heldin": ("neuron", heldin), "split": ("trial", data.split[trials])}
+    if data.start is not None:  # of windows; ``start + time`` is the time in the long recording
+        coordinates["start"] = ("trial", data.start[trials] * (spec.bin_width or 1))
     if recording.condition is not None:
         coordinates["condition"] = ("trial", recording.condition[trials])
     neuron, trial = recording.neuron_ids, recording.trial_ids

@@ -157,6 +157,12 @@ class NeuralData(pl.LightningDataModule):
         """The split of each trial: "train", "val", "test"; beside a block of windows "gap"."""
         return self._get().split
 
+    @property
+    def num_trials(self) -> dict[str, int]:
+        """How many trials there are of "train", "val" and "test", and of "gap" if there are any."""
+        words = SPLITS if self.start is None else (*SPLITS, "gap")
+        return {word: int((self.split == word).sum()) for word in words}
+
     def trials(self, split: str) -> Int[np.ndarray, " chosen"]:
         """Return the indices of the trials of "train", "val", "test" or "all".
 

@@ -57,9 +57,9 @@ def into_windows(
     """Cut one long recording into windows, which are trials from then on.
 
     The last bins, ``test_fraction`` of all, test. The bins that validate, ``val_fraction`` of all,
-    lie together, at one of as many evenly spread places as there is room for, drawn at random. On either side of both a gap
-    is left: as many bins as the activity takes to forget itself, at most a quarter of the shorter
-    block. Windows do not overlap.
+    lie together, at one of as many evenly spread places as there is room for, drawn at random. On
+    either side of both a gap is left: as many bins as the activity takes to forget itself, at most
+    a quarter of the shorter block. Windows do not overlap.
 
     Args:
         recording: one trial.

@@ -46,9 +46,7 @@ def provenance(
         "data": {
             "checksum": data.recording.checksum,
             "spec": asdict(data.spec),
-            "num_trials": {
-                word: int((data.split == word).sum()) for word in ("train", "val", "test")
-            },
+            "num_trials": data.num_trials,
             "null_rates": [round(float(mean), 9) for mean in data.train_mean],
         },
         "config": {section: config[section] for section in SECTIONS},

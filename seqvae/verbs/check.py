@@ -21,7 +21,7 @@ def check(data: NeuralData) -> dict[str, Any]:
     counts = _is_counts(recording.activity)
     mean = data.train_mean.numpy() if "train" in data.split else None
     summary: dict[str, Any] = {
-        "trials": {w: int((data.split == w).sum()) for w in ("train", "val", "test")},
+        "trials" if data.start is None else "windows": data.num_trials,
         "time bins": spec.num_time_bins,
         "shortest trial (bins)": int(recording.lengths.min()),
         "forecast bins": spec.num_forecast_bins,
