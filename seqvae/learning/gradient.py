@@ -37,6 +37,7 @@ from seqvae.learning.figures import Figures
 from seqvae.learning.gradient_norms import GradientNorms
 from seqvae.learning.learner import Learner
 from seqvae.learning.progress import Progress
+from seqvae.learning.renewal import Renewal
 from seqvae.learning.warnings import Warnings
 from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
@@ -246,6 +247,8 @@ class GradientLearner(Learner):
         trainer = self._trainer(model, data, run, strategy_for(made, model, data))
         # else a checkpoint is read into single precision first
         trainer.strategy.precision_plugin.convert_module(model)
+        if config is not None:
+            trainer.callbacks.append(Renewal(config))  # type: ignore[attr-defined]
         with wandb_run(trainer, run):
             if config is not None:
                 for logger in trainer.loggers:

@@ -18,6 +18,12 @@ from seqvae.runs.provenance import differences, provenance, read_provenance, res
 from seqvae.runs.run import Run, read_config
 from seqvae.storage.files import RunFiles, clear, is_empty, write_text
 from seqvae.storage.locking import locked
+from seqvae.storage.weights import load_plain
+
+RENEWABLE = ("optimizer", "schedule")
+"""The arguments of a model that may change when a run is resumed."""
+CHECKPOINT_SETTINGS = "settings"
+"""Where a checkpoint tells what those were."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +139,43 @@ def _check(files: RunFiles, *, resume: bool, overwrite: bool) -> None:
 
 
 def _check_resumable(run: Run, config: Mapping[str, Any], data: NeuralData) -> None:
-    """Refuse to resume with another model, other data or another seed; the learner may change.
+    """Refuse to resume with another model, other data or another seed.
+
+    The learner may change, and of the model its optimiser and schedule.
 
     Raises:
         InputError: naming the first key that differs.
     """
     if data.recording.checksum != run.provenance["data"]["checksum"]:
         raise InputError(f"data: not the recording that {run.folder} was trained on; cannot resume")
-    for section in ("seed", "data", "model"):
-        for difference in differences(run.config[section], config[section], section):
-            raise InputError(f"{difference}; cannot resume {run.folder} with another setting")
+    former, now = run.config["model"], config["model"]
+    changed = [*differences(run.config["seed"], config["seed"], "seed"),
+               *differences(run.config["data"], config["data"], "data"),
+               *differences(_lasting(former), _lasting(now), "model")]  # fmt: skip
+    if changed:
+        raise InputError(f"{changed[0]}; cannot resume {run.folder} with another setting")
+    checkpoint = run.files.last_checkpoint
+    changed = differences(former, now, "model")
+    if changed and checkpoint.exists() and settings_of(load_plain(checkpoint)) is None:
+        raise InputError(
+            f"{changed[0]}; {checkpoint} is of an earlier version, which did not note it: resume "
+            "it once with its former settings, then with others"
+        )
+
+
+def settings_of(checkpoint: Any) -> dict[str, Any] | None:
+    """Return optimiser and schedule that a checkpoint was saved with; None if it does not tell."""
+    settings = checkpoint.get(CHECKPOINT_SETTINGS) if isinstance(checkpoint, dict) else None
+    if not isinstance(settings, dict) or set(settings) != set(RENEWABLE):
+        return None
+    parts = [part for part in settings.values() if part is not None]
+    is_whole = all(isinstance(part, dict) and "class_path" in part for part in parts)
+    return settings if is_whole else None
+
+
+def _lasting(model: Any) -> Any:
+    """Return the config of a model without what may change when it is resumed."""
+    if not isinstance(model, Mapping) or not isinstance(model.get("init_args"), Mapping):
+        return model
+    arguments = {name: v for name, v in model["init_args"].items() if name not in RENEWABLE}
+    return {**model, "init_args": arguments}

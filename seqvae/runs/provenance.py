@@ -56,13 +56,17 @@ def provenance(
 
 
 def resumed(former: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the provenance of a run that goes on, with what may have changed: the learner."""
-    old = former.get("config", config)["learner"]
+    """Return the provenance of a run that goes on, with what has changed in model and learner."""
+    old = former.get("config", config)
     note = {
         "created": _now(),
         "command": sys.argv,
         **machine(),
-        "changed": differences(old, config["learner"], "learner"),
+        "changed": [
+            words
+            for section in ("model", "learner")
+            for words in differences(old[section], config[section], section)
+        ],
     }
     notes = [*former.get("resumed", []), note]
     return {**former, "config": {name: config[name] for name in SECTIONS}, "resumed": notes}
