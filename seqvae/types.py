@@ -54,6 +54,20 @@ class DataSpec:
         return self.num_time_bins - self.num_encoded_bins
 
 
+class Moments(NamedTuple):
+    """What each neuron is on its own, over the observed training entries, in data units per bin.
+
+    Attributes:
+        mean: of all entries.
+        std: standard deviation of all entries.
+        nonzero: share of the entries that are not zero.
+    """
+
+    mean: Float[Tensor, " neuron"]
+    std: Float[Tensor, " neuron"]
+    nonzero: Float[Tensor, " neuron"]
+
+
 @dataclass
 class Batch:
     """Some trials, padded to one length. Treat it as a value (Lightning cannot cast frozen ones).

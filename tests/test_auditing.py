@@ -115,7 +115,7 @@ def test_given_its_samples_a_model_answers_its_emission_and_joint_density(name):
     model = MODELS[name](SPEC).double()
     scramble(model, size=0.05)
     model.eval()
-    batch = toy_batch(SPEC, data_kind=model.observation.data_kind, lengths=(8, 7, 3, 1))[[0]]
+    batch = toy_batch(SPEC, data_kind=model.observation.kind.name, lengths=(8, 7, 3, 1))[[0]]
     output = model(batch, 3)
     samples = {key: latent.sample for key, latent in output.latents.items()}
     emission = model.emission_given(samples, batch)

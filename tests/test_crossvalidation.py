@@ -25,6 +25,7 @@ from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.scoring import seen_data
 from seqvae.data import Recording
 from seqvae.data.sources import Arrays
+from seqvae.distributions.kinds import Counts
 from seqvae.encoders import FreeGaussian
 from seqvae.learning import default_learner
 from seqvae.models import PCA, VAE, LinearDynamics, Model
@@ -209,7 +210,7 @@ def job_for(member: type[Model], recording: Recording, scheme: str, like: Job | 
         learner = replace(learner, max_iterations=2)
     return Job(
         cell=Cell("m", 2, 0, None if whole else 0, 0), facts={}, factory=member, learner=learner,
-        division=division, kind="counts", num_samples=3, k_shot=0, settings=SETTINGS,
+        division=division, kind=Counts(), num_samples=3, k_shot=0, settings=SETTINGS,
         folder=Path("unused"),
     )  # fmt: skip
 

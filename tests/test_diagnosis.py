@@ -27,6 +27,7 @@ from seqvae.analysis.diagnosis.checkup import (
     null_score,
     read_history,
 )
+from seqvae.distributions.kinds import Counts, Real
 from seqvae.types import Batch
 from seqvae.verbs.evaluate import score_table as table
 from tiny import SVAE, tiny_data, tiny_learner
@@ -43,7 +44,7 @@ HEALTHY = Checkup(
     dispersion=[0.85, 0.95, 1.0, 1.05, 1.15],
     dispersion_error=[0.06] * 5,
     observation="Poisson",
-    kind="counts",
+    kind=Counts(),
     are_counts=True,
     mean=0.25,
     zeros=0.8,
@@ -273,7 +274,7 @@ def test_dispersion_of_a_quarter_of_the_neurons_names_the_negative_binomial():
 
 
 def test_gaussian_on_small_counts_and_on_zeros_is_told():
-    gaussian = {"kind": "real", "observation": "Gaussian", "dispersion": []}
+    gaussian = {"kind": Real(), "observation": "Gaussian", "dispersion": []}
     assert names(**gaussian) == ["gaussian_counts"]
     assert names(**gaussian, mean=30.0) == []
     assert names(**gaussian, are_counts=False) == ["many_zeros"]

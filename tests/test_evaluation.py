@@ -8,9 +8,12 @@ import pytest
 import torch
 from scipy import stats
 
-from seqvae.analysis.evaluation import baseline_emission, evaluate_model, paired_gain
+from seqvae.analysis.evaluation import evaluate_model, paired_gain
+from seqvae.baselines.mean_rate import MeanRate
+from seqvae.distributions.kinds import Binary, Counts, Real
 from seqvae.errors import InputError
 from seqvae.models import VAE, AmortisedModel, LinearDynamics
+from seqvae.types import Moments
 from tiny import SVAE, tiny_data
 
 
@@ -142,9 +145,9 @@ def test_a_model_without_an_encoder_is_not_refined():
 @pytest.mark.parametrize(
     ("kind", "log_density"),
     [
-        ("counts", lambda x, mean, std: stats.poisson.logpmf(x, mean)),
-        ("binary", lambda x, mean, std: stats.bernoulli.logpmf(x, mean)),
-        ("real", lambda x, mean, std: stats.norm.logpdf(x, mean, std)),
+        (Counts(), lambda x, mean, std: stats.poisson.logpmf(x, mean)),
+        (Binary(), lambda x, mean, std: stats.bernoulli.logpmf(x, mean)),
+        (Real(), lambda x, mean, std: stats.norm.logpdf(x, mean, std)),
     ],
 )
 def test_densities_of_the_baselines_are_those_of_scipy(kind, log_density):
@@ -152,4 +155,6 @@ def test_densities_of_the_baselines_are_those_of_scipy(kind, log_density):
     std = torch.rand(4, dtype=torch.float64) + 0.5
     x = torch.bernoulli(mean)
     expected = log_density(x.numpy(), mean.numpy(), std.numpy())
-    np.testing.assert_allclose(baseline_emission(mean, std, kind).log_prob(x), expected, rtol=1e-9)
+    moments = Moments(mean[0, 0], 2 * std, torch.ones(4, dtype=torch.float64))
+    emission = MeanRate(kind, moments).around(mean, std)
+    np.testing.assert_allclose(emission.log_prob(x), expected, rtol=1e-9)

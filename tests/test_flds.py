@@ -279,7 +279,7 @@ def test_without_layers_the_factors_are_the_latents():
 @pytest.mark.parametrize("observation", [Gaussian, Bernoulli, NegativeBinomial])
 def test_any_observation_model_is_read_out(observation):
     model = make_flds(observation=observation)
-    batch = toy_batch(model.spec, data_kind=observation.data_kind)
+    batch = toy_batch(model.spec, data_kind=observation.kind.name)
     assert bound(model(batch, 3), batch).elbo().isfinite().all()
 
 

@@ -28,6 +28,7 @@ from seqvae.console.main import main
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import HDF5, Arrays, Npz, from_path
 from seqvae.data.splits import choose_heldin, split_trials
+from seqvae.distributions.kinds import Binary, Counts, Nonnegative, Real
 from seqvae.errors import InputError, one_line
 from seqvae.learning import GradientLearner
 from seqvae.storage.yaml_json import parse_yaml
@@ -169,8 +170,8 @@ def test_recording_is_whole_or_refused(activity, fields):
     found = loaded(lambda: Recording(activity, **fields))
     if found is not None:
         mutations.check_valid(found)
-        for kind in ("counts", "binary", "real"):
-            loaded(lambda kind=kind: found.require(kind))
+        for kind in (Counts(), Binary(), Real(), Nonnegative()):
+            loaded(lambda kind=kind: kind.check(found.activity))
 
 
 @QUICK

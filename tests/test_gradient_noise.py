@@ -39,7 +39,7 @@ def small_vae(**options) -> VAE:
 
 
 def table(model, estimators=ESTIMATORS, **options) -> dict[str, GradientNoise]:
-    batch = toy_batch(model.spec, data_kind=model.observation.data_kind)
+    batch = toy_batch(model.spec, data_kind=model.observation.kind.name)
     options = {"num_repeats": 300, "reference_repeats": 100, **options}
     return {row.name: row for row in measure_gradient_noise(model, batch, estimators, **options)}
 

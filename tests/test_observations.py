@@ -5,7 +5,8 @@ import torch
 from scipy import stats
 
 from seqvae.errors import InputError
-from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Observation, Poisson
+from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Poisson
+from seqvae.types import Moments
 
 
 def factors() -> torch.Tensor:
@@ -69,22 +70,22 @@ def test_factors_of_order_one_give_log_rates_of_order_below_one(
 def test_silent_and_saturated_neurons_start_finite() -> None:
     silent = torch.zeros(2)
     for observation in (Poisson(3, 2), NegativeBinomial(3, 2)):
-        observation.initialize(silent, silent)
+        observation.initialize(Moments(silent, silent, silent))
         distribution = observation(torch.zeros(3))
         torch.testing.assert_close(distribution.mean, torch.full((2,), 1e-9))
         assert distribution.log_prob(torch.ones(2)).isfinite().all()
     bernoulli = Bernoulli(3, 2)
-    bernoulli.initialize(torch.tensor([0.0, 1.0]), silent)
+    bernoulli.initialize(Moments(torch.tensor([0.0, 1.0]), silent, torch.tensor([0.0, 1.0])))
     assert bernoulli(torch.zeros(3)).log_prob(torch.tensor([1.0, 0.0])).isfinite().all()
     gaussian = Gaussian(3, 2, min_std=0.0)
-    gaussian.initialize(silent, silent)
+    gaussian.initialize(Moments(silent, silent, silent))
     assert gaussian(torch.zeros(3)).log_prob(torch.zeros(2)).isfinite().all()
 
 
 def test_negative_binomial_starts_at_the_variance_of_the_data() -> None:
     observation = NegativeBinomial(3, 3)
     mean, std = torch.tensor([0.5, 2.0, 4.0]), torch.tensor([1.0, 3.0, 1.0])
-    observation.initialize(mean, std)
+    observation.initialize(Moments(mean, std, torch.ones(3)))
     variance = observation(torch.zeros(3)).variance
     torch.testing.assert_close(variance[:2], std[:2] ** 2)
     torch.testing.assert_close(variance[2], torch.tensor(4.0 + 0.01 * 16.0))
@@ -92,7 +93,7 @@ def test_negative_binomial_starts_at_the_variance_of_the_data() -> None:
 
 def test_gaussian_noise_never_falls_below_its_bound() -> None:
     observation = Gaussian(3, 2, min_std=0.2)
-    observation.initialize(torch.zeros(2), torch.tensor([1.5, 0.05]))
+    observation.initialize(Moments(torch.zeros(2), torch.tensor([1.5, 0.05]), torch.ones(2)))
     torch.testing.assert_close(observation.std, torch.tensor([1.5, 0.2]), rtol=0.0, atol=1e-5)
     with torch.no_grad():
         observation.log_std.fill_(-100.0)
@@ -102,13 +103,3 @@ def test_gaussian_noise_never_falls_below_its_bound() -> None:
 def test_a_negative_bound_of_the_noise_is_refused() -> None:
     with pytest.raises(InputError, match="min_std must be zero or positive"):
         Gaussian(3, 2, min_std=-0.1)
-
-
-def test_data_kinds_are_stated() -> None:
-    kinds: dict[type[Observation], str] = {
-        Poisson: "counts",
-        NegativeBinomial: "counts",
-        Gaussian: "real",
-        Bernoulli: "binary",
-    }
-    assert all(member.data_kind == kind for member, kind in kinds.items())

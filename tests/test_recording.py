@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import replace
 
@@ -180,29 +179,3 @@ def test_a_neuron_that_was_never_recorded_is_not_silent():
     activity = counts(6, 5, 4).astype(float)
     activity[:, :, [0, 2]] = np.nan
     assert Recording(activity, 0.01).num_neurons == 4
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "accepted"),
-    [
-        ("counts", 3.0, True),
-        ("counts", -1.0, False),
-        ("counts", 0.5, False),
-        ("counts", 2.0**24, False),
-        ("counts", np.nan, True),
-        ("binary", 0.5, True),
-        ("binary", 1.5, False),
-        ("binary", -0.5, False),
-        ("real", -0.5, True),
-    ],
-)
-def test_an_observation_model_gets_the_data_it_needs(kind, value, accepted):
-    activity = np.ones((3, 4, 2))
-    activity[:, :, 1] = np.arange(4) % 2
-    activity[1, 2, 0] = value
-    recording = Recording(activity, 0.01)
-    if accepted:
-        recording.require(kind)
-    else:
-        with pytest.raises(InputError, match=re.escape(f"activity[1, 2, 0] is {value:g}")):
-            recording.require(kind)

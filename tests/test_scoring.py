@@ -8,10 +8,17 @@ from sklearn.linear_model import PoissonRegressor
 
 from seqvae.analysis.posterior import deterministic
 from seqvae.crossvalidation.division import Division, Part
-from seqvae.crossvalidation.scoring import K_SHOT_PENALTY, Null, _factors, k_shot_gain, score
+from seqvae.crossvalidation.scoring import (
+    K_SHOT_PENALTY,
+    _factors,
+    k_shot_gain,
+    mean_rate_of,
+    score,
+)
 from seqvae.crossvalidation.scoring import seen_data as seen
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Arrays
+from seqvae.distributions.kinds import Counts
 from seqvae.learning import EM
 from seqvae.models import LinearDynamics
 
@@ -41,7 +48,7 @@ def case():
     hidden = np.ones(train.activity.shape, dtype=bool)
     hidden[..., list(part.heldin)] = False
     shown = Part(train.hide(hidden), part.heldin, np.where(hidden, train.activity, np.nan))
-    return model, part, shown, Null.of(train, "counts"), heldout
+    return model, part, shown, mean_rate_of(train, Counts()), heldout
 
 
 def test_score_of_counts_is_scipys_likelihood_at_the_mean_rate_of_the_samples(case):

@@ -241,7 +241,7 @@ def test_an_encoder_of_bins_is_refused():
 @pytest.mark.parametrize("observation", [Bernoulli, Gaussian, NegativeBinomial])
 def test_any_observation_model_is_learned_by_the_same_bound(observation):
     model = make_model(observation=observation)
-    batch = toy_batch(SPEC, data_kind=observation.data_kind)
+    batch = toy_batch(SPEC, data_kind=observation.kind.name)
     assert bound(answer(model, batch), batch).elbo().isfinite().all()
     assert importance_weighted_bound(answer(model, batch), batch).isfinite().all()
 

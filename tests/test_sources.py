@@ -22,6 +22,7 @@ from seqvae.data.sources import (
     write_hdf5,
     write_npz,
 )
+from seqvae.distributions.kinds import Binary, Counts, Real
 from seqvae.errors import InputError
 
 FORMATS = [(write_hdf5, HDF5, "a.h5"), (write_npz, Npz, "a.npz")]
@@ -345,7 +346,7 @@ def test_lorenz_counts_follow_the_rates_it_tells():
     spread = np.log(recording.rates).std(axis=(0, 1))
     assert 0.6 < spread.mean() < 0.8
     assert spread.min() > 0.3
-    recording.require("counts")
+    Counts().check(recording.activity)
 
 
 def test_lorenz_log_rates_are_linear_in_three_coordinates_that_obey_the_equations():
@@ -393,7 +394,7 @@ def test_lorenz_refuses_impossible_sizes(options, sentence):
 def test_digits_are_grey_levels_between_zero_and_one():
     recording = Digits().load()
     assert recording.activity.shape == (1797, 1, 64)
-    recording.require("binary")
+    Binary().check(recording.activity)
     assert set(recording.condition) == set(range(10))
 
 
@@ -420,21 +421,21 @@ def test_naming_a_source_imports_no_heavy_reader():
 @pytest.mark.parametrize(
     ("name", "kind", "shape", "num_val", "num_heldin"),
     [
-        ("mc_maze_large_sub_5ms", "counts", (129, 100, 162), 27, 162),
-        ("mc_maze_large_sub_20ms_cosmooth", "counts", (129, 25, 162), 27, 122),
-        ("rat_motor_taps_20ms", "counts", (1013, 100, 30), 203, 30),
-        ("v1v2_residuals", "real", (300, 10, 141), 60, 141),
-        ("counts_8targets_static", "counts", (779, 1, 155), 156, 155),
-        ("hippocampus_linear_track_50ms", "counts", (393, 100, 31), 78, 31),
-        ("freyfaces", "real", (1965, 1, 560), 393, 560),
-        ("mnist_t10k", "real", (8000, 1, 784), 1600, 784),
+        ("mc_maze_large_sub_5ms", Counts(), (129, 100, 162), 27, 162),
+        ("mc_maze_large_sub_20ms_cosmooth", Counts(), (129, 25, 162), 27, 122),
+        ("rat_motor_taps_20ms", Counts(), (1013, 100, 30), 203, 30),
+        ("v1v2_residuals", Real(), (300, 10, 141), 60, 141),
+        ("counts_8targets_static", Counts(), (779, 1, 155), 156, 155),
+        ("hippocampus_linear_track_50ms", Counts(), (393, 100, 31), 78, 31),
+        ("freyfaces", Real(), (1965, 1, 560), 393, 560),
+        ("mnist_t10k", Real(), (8000, 1, 784), 1600, 784),
     ],
 )
 def test_real_recordings_are_read_by_path_alone(
     shared_data, name, kind, shape, num_val, num_heldin
 ):
     recording = HDF5(shared_data / f"{name}.h5").load()
-    recording.require(kind)
+    kind.check(recording.activity)
     assert recording.activity.shape == shape
     assert (recording.split == "val").sum() == num_val
     heldin = np.arange(shape[2]) if recording.heldin is None else recording.heldin

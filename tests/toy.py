@@ -44,9 +44,12 @@ def toy_batch(
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     ends = torch.tensor(lengths or [spec.num_time_bins] * num_trials)
     valid = torch.arange(spec.num_time_bins) < ends[:, None]
-    target = {"counts": (2 * normal.abs()).round(), "binary": (normal > 0).double()}.get(
-        data_kind, normal
-    ) * valid[..., None]
+    target = {
+        "counts": (2 * normal.abs()).round(),
+        "binary": (normal > 0).double(),
+        "nonnegative": normal.clamp(min=0),
+        "real": normal,
+    }[data_kind] * valid[..., None]
     inputs = torch.randn(*shape[:2], spec.num_inputs, generator=generator, dtype=torch.float64)
     return Batch(
         observed=target[:, : spec.num_encoded_bins, list(spec.heldin)],

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Normal
+from torch.distributions import Normal
 
 from seqvae.analysis import refine
 from seqvae.analysis.posterior import (
@@ -20,7 +20,8 @@ from seqvae.analysis.posterior import (
     trials_per_chunk,
 )
 from seqvae.analysis.refinement import check_refinable
-from seqvae.baselines.smoothing_glm import MeanRate, SmoothingGLM
+from seqvae.baselines.mean_rate import MeanRate
+from seqvae.baselines.smoothing_glm import SmoothingGLM
 from seqvae.compute import noise
 from seqvae.data import NeuralData
 from seqvae.distributions import (
@@ -34,10 +35,13 @@ from seqvae.distributions.divergence import Joint, bare
 from seqvae.models import AmortisedModel, Model
 from seqvae.models.scores import Scores
 from seqvae.scores.decoding import behavior_r2
+from seqvae.scores.floors import LEAST_COUNT
 from seqvae.scores.metrics import R2, AggregatePosterior
 from seqvae.types import Batch, Latent
 
 DECODING_SAMPLES = 20
+LEAST_SPREAD = math.sqrt(torch.finfo(torch.float32).tiny)
+"""Standard deviation about a baseline that is exact in training, in data units."""
 
 
 def evaluate_model(
@@ -152,7 +156,7 @@ class _Row:
     """The scores of one row of the table, and what it takes to pair rows over trials."""
 
     def __init__(self, model: Model, data: NeuralData) -> None:
-        self.counts = model.observation.data_kind == "counts"
+        self.counts = model.observation.kind.counts_events
         self.scores = Scores(data.spec, model.null_counts, counts=self.counts)
         self.spec = data.spec
         self.rates = data.recording.rates
@@ -163,7 +167,7 @@ class _Row:
     def add_mean(self, mean: Float[Tensor, "batch time neuron"], batch: Batch) -> None:
         """Compare rates with the truth, where it is known, and keep the score of each trial."""
         if self.counts:
-            mean = mean.clamp_min(1e-9)
+            mean = mean.clamp_min(LEAST_COUNT)
             gain = batch.target * mean.log() - mean
             unseen = batch.weight.clone()  # held-out neurons and forecast bins
             unseen[:, : batch.observed.shape[1], list(self.spec.heldin)] = 0
@@ -232,21 +236,18 @@ def _baselines(
 ) -> dict[str, tuple[_Row, dict[str, Any]]]:
     """Score the baselines, learned on the training trials of ``data``, and the true rates."""
     activity, rates, spec = data.recording.activity, data.recording.rates, data.spec
-    kind = model.observation.data_kind
+    kind = model.observation.kind
     heldin = np.array(spec.heldin)
     rows: dict[str, tuple[_Row, dict[str, Any]]] = {}
     if "train" in data.split:
         train = activity[data.trials("train")]
         val = activity[data.trials("val" if "val" in data.split else "train")]
-        facts: dict[str, Any] = {
-            "heldin": heldin,
-            "num_encoded_bins": spec.num_encoded_bins,
-            "data_kind": kind,
-        }
-        mean_rate = MeanRate.fit(train, val, **facts)
-        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate.predict)
-        smoothing = SmoothingGLM.fit(train, val, **facts)
-        row, found = _baseline_row(model, data, split, smoothing.predict)
+        mean_rate = MeanRate.of(train, kind, least_spread=LEAST_SPREAD)
+        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict)
+        smoothing = SmoothingGLM.fit(
+            train, val, heldin=heldin, num_encoded_bins=spec.num_encoded_bins, kind=kind
+        )
+        row, found = _baseline_row(model, data, split, mean_rate, smoothing.predict)
         found |= _decoded(
             data,
             split,
@@ -257,11 +258,11 @@ def _baselines(
     has_truth = rates is not None and bool(
         (np.isfinite(rates[trials]) | np.isnan(activity[trials])).all()
     )
-    if rates is not None and has_truth and kind == "counts" and spec.bin_width is not None:
+    if rates is not None and has_truth and kind.counts_events and spec.bin_width is not None:
         row = _Row(model, data)
         for batch in data.batches(split):
             truth = np.nan_to_num(rates[batch.trial.numpy()] * spec.bin_width)
-            mean = torch.from_numpy(truth).float().clamp_min(1e-9)
+            mean = torch.from_numpy(truth).float().clamp_min(LEAST_COUNT)
             log_prob = PoissonLogRate(mean.log(), validate_args=False).log_prob(batch.target)
             row.scores.update_mean(mean, log_prob, batch)
             row.add_mean(mean, batch)
@@ -273,11 +274,11 @@ def _baseline_row(
     model: Model,
     data: NeuralData,
     split: str,
+    mean_rate: MeanRate,
     predict: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[_Row, dict[str, Any]]:
     """Score a function from activity to expected activity."""
     activity = data.recording.activity
-    kind = model.observation.data_kind
     train = activity[data.trials("train")]
     residual = np.where(np.isfinite(train), train - predict(train), np.nan)
     known = np.isfinite(residual).any(axis=(0, 1))
@@ -285,19 +286,7 @@ def _baseline_row(
     row = _Row(model, data)
     for batch in data.batches(split):
         mean = torch.from_numpy(predict(activity[batch.trial.numpy()])).float()
-        emission = baseline_emission(mean, torch.from_numpy(spread).float(), kind)
+        emission = mean_rate.around(mean, torch.from_numpy(spread).float())
         row.scores.update_mean(mean, emission.log_prob(batch.target), batch)
         row.add_mean(mean, batch)
     return row, row.compute()
-
-
-def baseline_emission(
-    mean: Float[Tensor, "batch time neuron"], std: Float[Tensor, " neuron"], kind: str
-) -> Distribution:
-    """Return the distribution that a baseline's mean stands for: Poisson, Bernoulli or Gaussian."""
-    if kind == "counts":
-        return PoissonLogRate(mean.log(), validate_args=False)
-    if kind == "binary":
-        return Bernoulli(mean, validate_args=False)
-    floor = math.sqrt(torch.finfo(mean.dtype).tiny)
-    return Normal(mean, std.clamp_min(floor), validate_args=False)

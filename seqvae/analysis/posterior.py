@@ -86,7 +86,7 @@ def posterior_dataset(
         coordinates=coordinates,
         attributes=attributes,
     )
-    counts = model.observation.data_kind == "counts"
+    counts = model.observation.kind.counts_events
     bin_width = spec.bin_width if counts else None
 
     def answer(replica: Model, chosen: np.ndarray) -> _Answer:

@@ -9,14 +9,9 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Float
 
-from seqvae.baselines.regression import (
-    DataKind,
-    inside_support,
-    log_likelihood,
-    log_partition,
-    regress,
-)
+from seqvae.baselines.regression import regress
 from seqvae.baselines.smoothing import kernel_sums, shrunk, widths
+from seqvae.distributions.kinds import DataKind
 
 _NUM_COMPONENTS = (4, 8, 12, 16, 24, 32, 64, 128)
 _PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
@@ -30,17 +25,18 @@ class Readout:
     neuron had in training.
 
     Attributes:
+        kind: of the data.
         width: standard deviation of the smoothing kernel, in bins.
         feature_unit: of each held-in neuron.
         center: mean feature of each held-in neuron.
         projection: P, from features to components.
         coefficients: w, and b in the last row.
-        unit: of each held-out neuron; 1 unless the data are real.
+        unit: of each held-out neuron; 1 where the data have none.
         low: smallest training value of each held-out neuron.
         high: largest.
     """
 
-    data_kind: DataKind
+    kind: DataKind
     width: float
     feature_unit: Float[np.ndarray, " heldin"]
     center: Float[np.ndarray, " heldin"]
@@ -56,13 +52,11 @@ class Readout:
         mean: Float[np.ndarray, " heldin"],
     ) -> Float[np.ndarray, "trial time heldout"]:
         """Expected activity of the held-out neurons."""
-        features = _features(
-            seen, self.width, mean=mean, unit=self.feature_unit, data_kind=self.data_kind
-        )
+        features = _features(seen, self.width, mean=mean, unit=self.feature_unit, kind=self.kind)
         components = (features - self.center) @ self.projection
         predictor = components @ self.coefficients[:-1] + self.coefficients[-1]
-        expected = self.unit * log_partition(predictor, self.data_kind)[1]
-        return inside_support(np.clip(expected, self.low, self.high), self.data_kind)
+        expected = self.unit * self.kind.log_partition(predictor)[1]
+        return self.kind.inside_support(np.clip(expected, self.low, self.high))
 
 
 def _features(
@@ -71,12 +65,12 @@ def _features(
     *,
     mean: Float[np.ndarray, " neuron"],
     unit: Float[np.ndarray, " neuron"],
-    data_kind: DataKind,
+    kind: DataKind,
 ) -> Float[np.ndarray, "trial time neuron"]:
-    """Smoothed activity in units, shrunk by one bin; its square root for counts."""
+    """Smoothed activity, shrunk by one bin, as the regression reads its kind."""
     sums = kernel_sums(activity, width, num_bins=activity.shape[1])
     smoothed = shrunk(sums, mean, bins=1.0)
-    return np.sqrt(smoothed) if data_kind == "counts" else smoothed / unit
+    return kind.features(smoothed, unit)
 
 
 def choose_readout(
@@ -89,7 +83,7 @@ def choose_readout(
     *,
     mean: Float[np.ndarray, " heldin"],
     units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
-    data_kind: DataKind,
+    kind: DataKind,
 ) -> Readout:
     """The readout that predicts the held-out neurons of the validation trials best.
 
@@ -98,7 +92,7 @@ def choose_readout(
 
     def score(readout: Readout) -> float:
         predicted = readout.predict(val[0], mean)
-        return log_likelihood(val[1], predicted, unit=units[1], data_kind=data_kind)
+        return float(np.nansum(kind.log_likelihood(val[1], predicted, unit=units[1])))
 
     def candidates(
         width: float, sizes: tuple[int, ...], penalties: tuple[float, ...]
@@ -107,7 +101,7 @@ def choose_readout(
             *train,
             mean=mean,
             units=units,
-            data_kind=data_kind,
+            kind=kind,
             width=width,
             sizes=sizes,
             penalties=penalties,
@@ -124,13 +118,13 @@ def _readouts(
     *,
     mean: Float[np.ndarray, " heldin"],
     units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
-    data_kind: DataKind,
+    kind: DataKind,
     width: float,
     sizes: tuple[int, ...],
     penalties: tuple[float, ...],
 ) -> Iterator[Readout]:
     """One readout for each number of components (at most the neurons there are) and penalty."""
-    features = _features(seen, width, mean=mean, unit=units[0], data_kind=data_kind)
+    features = _features(seen, width, mean=mean, unit=units[0], kind=kind)
     features = features.reshape(-1, features.shape[-1])
     center = features.mean(0)
     variance, directions = np.linalg.eigh(np.cov(features.T, ddof=0).reshape(len(mean), -1))
@@ -145,9 +139,9 @@ def _readouts(
                 (features - center) @ projection,
                 targets / units[1],
                 penalty=penalty,
-                data_kind=data_kind,
+                kind=kind,
                 start=coefficients,
             )
             yield Readout(
-                data_kind, width, units[0], center, projection, coefficients, units[1], low, high
+                kind, width, units[0], center, projection, coefficients, units[1], low, high
             )

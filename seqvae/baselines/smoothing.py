@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from seqvae.baselines.regression import DataKind, inside_support, log_likelihood
+from seqvae.distributions.kinds import DataKind
 
 _WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 _PRIOR_BINS = (1e9, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
@@ -46,7 +46,7 @@ def choose_smoothing(
     mean: Float[np.ndarray, " neuron"],
     *,
     unit: Float[np.ndarray, " neuron"],
-    data_kind: DataKind,
+    kind: DataKind,
 ) -> tuple[float, float]:
     """Kernel width and prior bins that predict each entry best from the other bins.
 
@@ -56,10 +56,9 @@ def choose_smoothing(
     for width in widths(activity.shape[1]):
         sums = kernel_sums(activity, width, num_bins=activity.shape[1], leave_out=True)
         for bins in _PRIOR_BINS:
-            predicted = inside_support(shrunk(sums, mean, bins=bins), data_kind)
-            scores[width, bins] = log_likelihood(
-                activity, predicted, unit=unit, data_kind=data_kind
-            )
+            predicted = kind.inside_support(shrunk(sums, mean, bins=bins))
+            terms = kind.log_likelihood(activity, predicted, unit=unit)
+            scores[width, bins] = float(np.nansum(terms))
     return max(scores, key=scores.__getitem__)
 
 

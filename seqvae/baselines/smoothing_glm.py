@@ -1,8 +1,8 @@
-"""Baselines any model must beat: the mean rate, and Gaussian smoothing with a GLM readout.
+"""The baseline that any model of time series must beat: Gaussian smoothing with a GLM readout.
 
-Both see what a model sees (held-in neurons, encoded bins) and answer expected activity for every
-trial, bin and neuron, so they are scored by the same metrics on the same entries. NaN marks a
-missing entry. Arrays are (trial, time, neuron), in counts per bin or data units.
+It sees what a model sees (held-in neurons, encoded bins) and answers expected activity for every
+trial, bin and neuron, so it is scored by the same metrics on the same entries. NaN marks a missing
+entry. Arrays are (trial, time, neuron), in counts per bin or data units.
 """
 
 from __future__ import annotations
@@ -12,39 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from seqvae.baselines.mean_rate import MeanRate, training_moments
 from seqvae.baselines.readout import Readout, choose_readout
-from seqvae.baselines.regression import DataKind, inside_support
 from seqvae.baselines.smoothing import choose_smoothing, kernel_sums, shrunk
-
-
-@dataclass(frozen=True, eq=False)
-class MeanRate:
-    """Each neuron at its mean over the training trials, whatever the trial and the bin.
-
-    Attributes:
-        mean: expected activity of each neuron; at least 1e-9 for counts.
-    """
-
-    mean: Float[np.ndarray, " neuron"]
-
-    @classmethod
-    def fit(
-        cls,
-        train: Float[np.ndarray, "train_trial time neuron"],
-        val: Float[np.ndarray, "val_trial time neuron"],
-        *,
-        heldin: Int[np.ndarray, " heldin"],
-        num_encoded_bins: int,
-        data_kind: DataKind,
-    ) -> MeanRate:
-        """Average the training trials; only ``train`` and ``data_kind`` are used."""
-        return cls(_training_mean(train, data_kind))
-
-    def predict(
-        self, activity: Float[np.ndarray, "trial time neuron"]
-    ) -> Float[np.ndarray, "trial time neuron"]:
-        """Expected activity; nothing of ``activity`` but its shape is used."""
-        return np.broadcast_to(self.mean, activity.shape).copy()
+from seqvae.distributions.kinds import DataKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +30,8 @@ class SmoothingGLM:
     each held-in entry of the validation trials best from the *other* bins. Data without time have
     none, and stay at the mean instead of copying themselves.
 
-    Held-out: a Poisson, logistic or linear regression, according to the data, on the leading
-    principal components of the smoothed held-in activity (its square root for counts). Kernel
+    Held-out: a GLM with the link of the data's kind on the leading principal components of the
+    smoothed held-in activity (its square root for counts and nonnegative data). Kernel
     width, number of components and ridge penalty are those that score best on the held-out neurons
     of the validation trials. Forecast bins are at the mean.
 
@@ -86,7 +57,7 @@ class SmoothingGLM:
         *,
         heldin: Int[np.ndarray, " heldin"],
         num_encoded_bins: int,
-        data_kind: DataKind,
+        kind: DataKind,
     ) -> SmoothingGLM:
         """Learn from the training trials, choose the few settings on the validation trials.
 
@@ -95,15 +66,15 @@ class SmoothingGLM:
             val: activity of the validation trials.
             heldin: indices of the neurons that a prediction may use.
             num_encoded_bins: bins that a prediction may use.
-            data_kind: "counts" (Poisson), "binary" (Bernoulli) or "real" (Gaussian).
+            kind: of the data: Poisson, Bernoulli, Gaussian or quasi-Poisson regression.
         """
-        mean = _training_mean(train, data_kind)
+        mean = MeanRate.of(train, kind).mean
         train = train[:, :num_encoded_bins].astype(np.float64)
         val = val[:, :num_encoded_bins].astype(np.float64)
-        unit = _unit(train, data_kind)
+        unit = kind.unit(training_moments(train)).numpy()
         heldout = np.setdiff1d(np.arange(len(mean)), heldin)
         width, prior_bins = choose_smoothing(
-            val[..., heldin], mean[heldin], unit=unit[heldin], data_kind=data_kind
+            val[..., heldin], mean[heldin], unit=unit[heldin], kind=kind
         )
         readout = None
         if len(heldout):
@@ -112,7 +83,7 @@ class SmoothingGLM:
                 (val[..., heldin], val[..., heldout]),
                 mean=mean[heldin],
                 units=(unit[heldin], unit[heldout]),
-                data_kind=data_kind,
+                kind=kind,
             )
         return cls(heldin, num_encoded_bins, mean, width, prior_bins, readout)
 
@@ -129,22 +100,3 @@ class SmoothingGLM:
             heldout = np.setdiff1d(np.arange(len(self.mean)), self.heldin)
             prediction[:, : self.num_encoded_bins, heldout] = self.readout.predict(seen, mean)
         return prediction
-
-
-def _training_mean(
-    train: Float[np.ndarray, "trial time neuron"], data_kind: DataKind
-) -> Float[np.ndarray, " neuron"]:
-    """Mean of the present entries of each neuron; 0 where there is none."""
-    present = np.isfinite(train)
-    total = np.where(present, train, 0.0).sum((0, 1), dtype=np.float64)
-    return inside_support(total / np.maximum(present.sum((0, 1)), 1), data_kind)
-
-
-def _unit(
-    train: Float[np.ndarray, "trial time neuron"], data_kind: DataKind
-) -> Float[np.ndarray, " neuron"]:
-    """Root mean square about the mean for real data, 1 for counts and binary data."""
-    if data_kind != "real":
-        return np.ones(train.shape[-1])
-    std = np.sqrt(_training_mean((train - _training_mean(train, "real")) ** 2, "real"))
-    return np.where(std > 0, std, 1.0)

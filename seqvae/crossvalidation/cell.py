@@ -20,9 +20,10 @@ import torch
 
 from seqvae.crossvalidation.division import Division, Part
 from seqvae.crossvalidation.gabriel import fold_errors
-from seqvae.crossvalidation.scoring import Null, Sums, k_shot_gain, score
+from seqvae.crossvalidation.scoring import Sums, k_shot_gain, mean_rate_of, score, sums
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays
+from seqvae.distributions.kinds import DataKind
 from seqvae.errors import InputError, UnwritableError
 from seqvae.learning import Learner
 from seqvae.models import Model
@@ -63,7 +64,7 @@ class Job:
         factory: of the model; None: the mean-rate model, or a factorisation of a matrix.
         learner: how it is learned; None likewise.
         division: of the recording.
-        kind: "counts", "real" or "binary".
+        kind: of the data.
         num_samples: posterior samples for the score.
         k_shot: trials of the few-shot score; 0: none.
         settings: of ``NeuralData``.
@@ -79,7 +80,7 @@ class Job:
     factory: ModelFactory | None
     learner: Learner | None
     division: Division
-    kind: str
+    kind: DataKind
     num_samples: int
     k_shot: int
     settings: Mapping[str, Any]
@@ -192,7 +193,7 @@ def _scored(job: Job) -> list[dict[str, Any]]:
         return [_gabriel_row(job, fold) for fold in job.neuron_folds]
     cell, division = job.cell, job.division
     train = division.train(cell.trial_fold)
-    null = Null.of(train, job.kind)
+    null = mean_rate_of(train, job.kind)
     learned = None
     if job.factory is not None:
         learned = learn(job, division.heldin(cell.neuron_fold))
@@ -200,11 +201,11 @@ def _scored(job: Job) -> list[dict[str, Any]]:
     for fold in job.neuron_folds:
         part = division.part(cell.trial_fold, fold)
         if learned is None:
-            rows.append(_row(fold, null.sums(part.truth, None)))
+            rows.append(_row(fold, sums(null, part.truth, None)))
             continue
         model = _serving(job, learned, part)
-        sums = score(model, part, null, num_samples=job.num_samples, settings=dict(job.settings))
-        rows.append(_row(fold, sums))
+        gained = score(model, part, null, num_samples=job.num_samples, settings=dict(job.settings))
+        rows.append(_row(fold, gained))
         if job.k_shot:
             hidden = np.ones(train.activity.shape, dtype=bool)
             hidden[..., list(part.heldin)] = False
@@ -215,8 +216,8 @@ def _scored(job: Job) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(fold: int | None, sums: Sums) -> dict[str, Any]:
-    return {"neuron_fold": fold, **asdict(sums)}
+def _row(fold: int | None, gained: Sums) -> dict[str, Any]:
+    return {"neuron_fold": fold, **asdict(gained)}
 
 
 def learn(job: Job, heldin: tuple[int, ...]) -> Model:
@@ -291,7 +292,7 @@ def _serving(job: Job, learned: Model, part: Part) -> Model:
 
 def _gabriel_row(job: Job, fold: int | None) -> dict[str, Any]:
     assert fold is not None
-    counts, dims = job.kind == "counts", [0, job.cell.dim]
+    counts, dims = job.kind.counts_events, [0, job.cell.dim]
     found = fold_errors(job.division, job.cell.trial_fold, fold, dims=dims, counts=counts)
     null, own = found.errors.tolist()
     return _row(fold, Sums(-own, null - own, 0.0, found.entries, 0))

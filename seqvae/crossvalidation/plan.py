@@ -16,6 +16,7 @@ from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, qui
 from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.data import NeuralData
+from seqvae.distributions.kinds import DataKind, kind_of
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
@@ -110,7 +111,9 @@ def make_plan(
         kinds[name] = kind
         whole = division.scheme == "speckled" or _made(factory).serves_any_heldin
         fits[name] = (factory, learner, whole)
-    kind = _one_kind(kinds) if kinds else _kind_of(division.recording.activity)
+    recording = division.recording
+    parts = (recording.read(trials) for trials in recording.chunks())
+    kind = _one_kind(kinds) if kinds else kind_of(parts)
 
     def job(
         cell: Cell,
@@ -153,8 +156,7 @@ def make_plan(
             chains += columns
         else:  # small sizes first, whatever the fold
             chains += [[one] for row in zip(*columns, strict=True) for one in row]
-    unit = "bits_per_spike" if kind == "counts" else "log_likelihood"
-    return Plan(chains, "variance_explained" if is_matrix else unit)
+    return Plan(chains, "variance_explained" if is_matrix else kind.score_unit)
 
 
 def checked_dims(dims: list[int]) -> list[int]:
@@ -229,7 +231,7 @@ def _checked(
     division: Division,
     dims: list[int],
     settings: Mapping[str, Any],
-) -> str:
+) -> DataKind:
     """Build the smallest and the largest model and let the learner look; return the data's kind."""
     made = _made(factory)
     whole = division.scheme == "speckled" or made.serves_any_heldin
@@ -247,10 +249,10 @@ def _checked(
                 learner.check(model, data)
     except InputError as error:
         raise InputError(f"models.{name}: {error}") from error
-    return model.observation.data_kind
+    return model.observation.kind
 
 
-def _one_kind(kinds: Mapping[str, str]) -> str:
+def _one_kind(kinds: Mapping[str, DataKind]) -> DataKind:
     first, *others = kinds
     for other in others:
         if kinds[other] != kinds[first]:
@@ -259,11 +261,6 @@ def _one_kind(kinds: Mapping[str, str]) -> str:
                 "scores cannot be compared; give them like observation models"
             )
     return kinds[first]
-
-
-def _kind_of(activity: np.ndarray) -> str:
-    known = activity[np.isfinite(activity)]
-    return "counts" if bool(((known >= 0) & (known == np.floor(known))).all()) else "real"
 
 
 def _made(factory: Any) -> Any:

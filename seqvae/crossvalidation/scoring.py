@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Normal
 
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
-from seqvae.baselines.regression import inside_support, log_partition, regress
+from seqvae.baselines.mean_rate import MeanRate
+from seqvae.baselines.regression import regress
 from seqvae.crossvalidation.division import Part
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Arrays
-from seqvae.distributions import PoissonLogRate
+from seqvae.distributions.kinds import DataKind
 from seqvae.models import Model
 from seqvae.types import Batch
 
@@ -46,55 +46,36 @@ class Sums:
     left_out: int
 
 
-@dataclass(frozen=True, eq=False)
-class Null:
-    """The mean-rate model: each neuron on its own, whatever the trial and the bin."""
+LEAST_SPREAD = 1e-12
+"""Standard deviation of a channel that is constant in training, in data units."""
 
-    kind: str
-    mean: Float[Tensor, " neuron"]
-    std: Float[Tensor, " neuron"]
-    is_known: np.ndarray
 
-    @classmethod
-    def of(cls, train: Recording, kind: str) -> Null:
-        """Learn it from the training rows."""
-        activity = train.activity.astype(np.float64)
-        present = np.isfinite(activity)
-        number = np.maximum(present.sum((0, 1)), 1)
-        mean = np.where(present, activity, 0.0).sum((0, 1)) / number
-        spread = np.where(present, activity - mean, 0.0)
-        std = np.sqrt((spread**2).sum((0, 1)) / number)
-        known = mean > 0 if kind == "counts" else present.any(axis=(0, 1)) & (std > 0)
-        mean = inside_support(mean, kind)  # type: ignore[arg-type]
-        return cls(kind, torch.from_numpy(mean), torch.from_numpy(std), known)
+def mean_rate_of(train: Recording, kind: DataKind) -> MeanRate:
+    """Return the mean-rate model of the training rows."""
+    return MeanRate.of(train.activity, kind, least_spread=LEAST_SPREAD)
 
-    def around(self, mean: Float[Tensor, "*rows neuron"]) -> Distribution:
-        """Return the distribution with other means."""
-        if self.kind == "counts":
-            return PoissonLogRate(mean.log(), validate_args=False)
-        if self.kind == "binary":
-            return Bernoulli(mean, validate_args=False)
-        return Normal(mean, self.std.clamp_min(1e-12), validate_args=False)
 
-    def sums(self, truth: Float[np.ndarray, "trial time neuron"], log_prob: Tensor | None) -> Sums:
-        """Add up log-probabilities of the entries of ``truth``; None: its own."""
-        scored = np.isfinite(truth) & self.is_known
-        target = torch.from_numpy(np.where(scored, truth, 0.0)).double()
-        mask = torch.from_numpy(scored)
-        own = self.around(self.mean).log_prob(target)[mask].sum()
-        total = own if log_prob is None else log_prob.double()[mask].sum()
-        asked = np.isfinite(truth).any(axis=(0, 1))
-        return Sums(
-            log_likelihood=float(total),
-            gain=float(total - own),
-            spikes=float(target.sum()) if self.kind == "counts" else 0.0,
-            entries=int(scored.sum()),
-            left_out=int((asked & ~self.is_known).sum()),
-        )
+def sums(
+    null: MeanRate, truth: Float[np.ndarray, "trial time neuron"], log_prob: Tensor | None
+) -> Sums:
+    """Add up log-probabilities of the entries of ``truth``; None: those of the mean rate."""
+    scored = np.isfinite(truth) & null.is_known
+    target = torch.from_numpy(np.where(scored, truth, 0.0)).double()
+    mask = torch.from_numpy(scored)
+    own = null.distribution().log_prob(target)[mask].sum()
+    total = own if log_prob is None else log_prob.double()[mask].sum()
+    asked = np.isfinite(truth).any(axis=(0, 1))
+    return Sums(
+        log_likelihood=float(total),
+        gain=float(total - own),
+        spikes=float(target.sum()) if null.kind.counts_events else 0.0,
+        entries=int(scored.sum()),
+        left_out=int((asked & ~null.is_known).sum()),
+    )
 
 
 def score(
-    model: Model, part: Part, null: Null, *, num_samples: int, settings: dict[str, Any]
+    model: Model, part: Part, null: MeanRate, *, num_samples: int, settings: dict[str, Any]
 ) -> Sums:
     """Score a model on what is held out of a part.
 
@@ -110,27 +91,27 @@ def score(
     """
     told = []
     data = seen_data(part, settings)
-    counts = model.observation.data_kind == "counts"
+    kind = model.observation.kind
     with deterministic(model, model.seed):
         for batch in data.batches("all", trials_per_chunk(data.spec, num_samples)):
             batch = batch.to(model.null_counts.device)
             output = model(batch, num_samples)
             rows = part.truth[batch.trial.cpu().numpy()]
             target = torch.from_numpy(np.nan_to_num(rows)).to(model.null_counts.device)
-            if counts:
-                mean = output.emission.mean.double().mean(dim=0).clamp_min(1e-9)
-                told.append(PoissonLogRate(mean.log(), validate_args=False).log_prob(target).cpu())
+            if kind.counts_events:
+                mean = kind.clamp(output.emission.mean.double().mean(dim=0))
+                told.append(null.around(mean).log_prob(target).cpu())
             else:
                 log_probs = output.emission.log_prob(target).double()
                 told.append((reduce(torch.logaddexp, log_probs) - math.log(num_samples)).cpu())
-    return null.sums(part.truth, torch.cat(told))
+    return sums(null, part.truth, torch.cat(told))
 
 
 def k_shot_gain(
     model: Model,
     part: Part,
     train: Part,
-    null: Null,
+    null: MeanRate,
     *,
     shots: int,
     settings: dict[str, Any],
@@ -159,28 +140,26 @@ def k_shot_gain(
     generator = np.random.default_rng(model.seed)
     heldout = np.flatnonzero(np.isfinite(part.truth).any(axis=(0, 1)) & null.is_known)
     kind, gains = null.kind, []
+    offset, scale = (place(null.moments).numpy()[heldout] for place in (kind.origin, kind.unit))
     limits = [pick(train.truth[..., heldout], axis=(0, 1)) for pick in (np.nanmin, np.nanmax)]
     for _ in range(K_SHOT_REPEATS):
         trials = generator.permutation(len(inside))[:shots]
         chosen, targets = features[0][trials][inside[trials]], train.truth[trials][inside[trials]]
         center, unit = chosen.mean(axis=0), chosen.std(axis=0)
         unit = np.where(unit > 1e-9, unit, np.inf)
-        scale, offset = np.ones(len(heldout)), np.zeros(len(heldout))
-        if kind == "real":
-            scale, offset = null.std.numpy()[heldout], null.mean.numpy()[heldout]
         weights = regress(
             (chosen - center) / unit,
             (targets[:, heldout].astype(np.float64) - offset) / scale,
             penalty=K_SHOT_PENALTY,
-            data_kind=kind,  # type: ignore[arg-type]
+            kind=kind,
         )
         predictor = (features[1] - center) / unit @ weights[:-1] + weights[-1]
-        expected = offset + scale * log_partition(predictor, kind)[1]  # type: ignore[arg-type]
-        mean = np.broadcast_to(null.mean.numpy(), part.truth.shape).copy()
-        mean[..., heldout] = inside_support(np.clip(expected, *limits), kind)  # type: ignore[arg-type]
+        expected = offset + scale * kind.log_partition(predictor)[1]
+        mean = null.predict(part.truth)
+        mean[..., heldout] = kind.inside_support(np.clip(expected, *limits))
         target = torch.from_numpy(np.nan_to_num(part.truth)).double()
         log_prob = null.around(torch.from_numpy(mean)).log_prob(target)
-        gains.append(null.sums(part.truth, log_prob).gain)
+        gains.append(sums(null, part.truth, log_prob).gain)
     return float(np.mean(gains))
 
 

@@ -19,14 +19,14 @@ from seqvae.config.arguments import InConfig
 from seqvae.data.adapting import adapt
 from seqvae.data.loading import OrderedBatches, ShuffledBatches, TrialDataset, resident_batch
 from seqvae.data.masking import CoordinatedDropout, speckle
-from seqvae.data.moments import Moments, moments
+from seqvae.data.moments import moments
 from seqvae.data.preparation import Preparation, Prepared
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.front import SourceLike, as_source
 from seqvae.data.validation import SPLITS
 from seqvae.errors import InputError, nearest
-from seqvae.types import Batch, DataSpec
+from seqvae.types import Batch, DataSpec, Moments
 
 
 class NeuralData(pl.LightningDataModule):
@@ -194,12 +194,12 @@ class NeuralData(pl.LightningDataModule):
     @property
     def train_mean(self) -> Float[Tensor, " neuron"]:
         """Mean of each neuron over the observed training entries, per bin."""
-        return self._train_moments().mean
+        return self.train_moments.mean
 
     @property
     def train_std(self) -> Float[Tensor, " neuron"]:
         """Standard deviation of each neuron over the observed training entries."""
-        return self._train_moments().std
+        return self.train_moments.std
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training trials; the order of an epoch hangs on ``seed`` and epoch alone."""
@@ -276,7 +276,9 @@ class NeuralData(pl.LightningDataModule):
         """Which of how many processes this is, where the trainer has several."""
         return dict(getattr(self.trainer, "distributed_sampler_kwargs", None) or {})
 
-    def _train_moments(self) -> Moments:
+    @property
+    def train_moments(self) -> Moments:
+        """Mean, standard deviation and share of nonzero of each neuron in training."""
         if self._moments is None:
             self._moments = moments(self.batches("train"), self.spec.num_neurons)
         return self._moments

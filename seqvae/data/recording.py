@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
@@ -19,7 +19,6 @@ from seqvae.data.validation import (
     as_series,
     as_split,
     check_activity,
-    check_kind,
     check_neurons,
     check_series,
     pad_trials,
@@ -167,18 +166,6 @@ class Recording:
             else:
                 digest.update(f"{field.name} {value!r}".encode())
         return digest.hexdigest()
-
-    def require(self, kind: Literal["counts", "real", "binary"]) -> None:
-        """Check that the activity is what an observation model needs.
-
-        Args:
-            kind: "counts" (0, 1, 2, ...), "binary" (values in [0, 1]) or "real" (anything finite).
-
-        Raises:
-            InputError: naming the first offending [trial, time, neuron].
-        """
-        for trials in self.chunks():
-            check_kind(self.read(trials), kind, first=int(trials[0]))
 
     def read(
         self, trials: Int[np.ndarray, " chosen"] | list[int]

@@ -6,7 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
@@ -82,31 +82,6 @@ def check_activity(activity: Float32[np.ndarray, "trial time neuron"] | None) ->
         raise InputError(
             f"activity is 0 in all {len(activity)} trials, the recording is silent; "
             "check which array is read"
-        )
-
-
-def check_kind(
-    values: Float32[np.ndarray, "chosen time neuron"],
-    kind: Literal["counts", "real", "binary"],
-    *,
-    first: int,
-) -> None:
-    """Refuse values that an observation model does not take; ``first`` is the first trial."""
-    if kind == "counts":
-        wrong = (values < 0) | (values >= 2**24)
-        wrong |= (np.floor(values) != values) & ~np.isnan(values)
-        need = "counts 0, 1, 2, ... below 2**24"  # above, single precision has gaps
-        cure = "use a Gaussian observation model or give the counts per bin"
-    elif kind == "binary":
-        wrong, need = (values < 0) | (values > 1), "values in [0, 1]"
-        cure = "rescale the data or use a Gaussian observation model"
-    else:
-        return
-    if wrong.any():
-        trial, bin_, neuron = first_index(wrong)
-        raise InputError(
-            f"activity[trial, time, neuron] = activity{[first + trial, bin_, neuron]} is "
-            f"{values[trial, bin_, neuron]:g}, but the observation model needs {need}; {cure}"
         )
 
 

@@ -23,3 +23,6 @@ from seqvae.distributions.poisson import PoissonLogRate as PoissonLogRate
 from seqvae.distributions.switching_markov_chain import ContinuedChain as ContinuedChain
 from seqvae.distributions.switching_markov_chain import StateDensities as StateDensities
 from seqvae.distributions.switching_markov_chain import SwitchingMarkovChain as SwitchingMarkovChain
+from seqvae.distributions.zero_inflated_gamma import (
+    ZeroInflatedGammaLogScale as ZeroInflatedGammaLogScale,
+)

@@ -161,7 +161,7 @@ class GradientLearner(Learner):
             check_checkpoint(checkpoint, model)
         scores = ["heldin_elbo", "elbo", "iwae", "log_likelihood", "speckled_log_likelihood"]
         scores += ["heldout_log_likelihood"] if data.spec.heldout else []
-        if model.observation.data_kind == "counts":
+        if model.observation.kind.counts_events:
             scores += ["bits_per_spike", "co_bps", "speckled_bps"]
             scores += ["fp_bps"] if data.spec.num_forecast_bins else []
         if self.select not in (names := [f"val/{score}" for score in scores]):

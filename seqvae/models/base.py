@@ -14,7 +14,7 @@ from seqvae.compute import noise
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.observations import Observation
-from seqvae.types import Batch, DataSpec, Output
+from seqvae.types import Batch, DataSpec, Moments, Output
 
 _TRAINING_MEANS = ("null_counts", "observed_mean", "observed_scale")
 
@@ -161,7 +161,7 @@ class Model(nn.Module, ABC):
         Raises:
             InputError: if the data are not of the kind that the observation model reads.
         """
-        data.recording.require(self.observation.data_kind)
-        mean, std = data.train_mean.to(self.null_counts), data.train_std.to(self.null_counts)
-        self.null_counts.copy_(mean)
-        self.observation.initialize(mean, std)
+        self.observation.check(data.recording)
+        moments = Moments(*(part.to(self.null_counts) for part in data.train_moments))
+        self.null_counts.copy_(moments.mean)
+        self.observation.initialize(moments)

@@ -28,6 +28,7 @@ from seqvae.models.trained import (
 from seqvae.nn import mlp
 from seqvae.objectives import Objective
 from seqvae.observations import Gaussian, Observation, Poisson
+from seqvae.scores.floors import LEAST_COUNT
 from seqvae.state_space import Dynamics, GaussianEmission
 from seqvae.types import Batch, DataSpec, Latent, Output
 
@@ -230,7 +231,7 @@ class FLDS(LatentVariableModel):
             ("latent_dim", self.latent_dim, fitted.latent_dim),
             ("the number of neurons", self.spec.num_neurons, fitted.spec.num_neurons),
             ("the number of inputs", self.spec.num_inputs, fitted.spec.num_inputs),
-            ("the kind of data", self.observation.data_kind, fitted.observation.data_kind),
+            ("the kind of data", self.observation.kind, fitted.observation.kind),
         ):
             if own != other:
                 raise InputError(f"{name} is {other} in the fitted model, but {own} here")
@@ -258,7 +259,7 @@ class FLDS(LatentVariableModel):
             slope = curvature = heldin.std.square().reciprocal()
             centre = mean
         else:
-            slope, curvature = torch.ones_like(mean), mean.clamp_min(1e-9)
+            slope, curvature = torch.ones_like(mean), mean.clamp_min(LEAST_COUNT)
             still = mean.new_zeros(1, self.spec.num_time_bins, self.spec.num_inputs)
             centre = heldin.predictor(dynamics.chain(still).mean.mean((0, 1)))
         self.encoder.start(

@@ -278,7 +278,7 @@ class LatentVariableModel(Model, pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch at beta = 1; set 1, if there, scores speckled entries only."""
-        counts = self.observation.data_kind == "counts"
+        counts = self.observation.kind.counts_events
         while len(self._scores) <= dataloader_idx:
             self._scores.append(Scores(self.spec, self.null_counts, counts=counts))
         if not len(batch):  # the other processes have its trials

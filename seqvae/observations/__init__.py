@@ -5,3 +5,4 @@ from seqvae.observations.bernoulli import Bernoulli as Bernoulli
 from seqvae.observations.gaussian import Gaussian as Gaussian
 from seqvae.observations.negative_binomial import NegativeBinomial as NegativeBinomial
 from seqvae.observations.poisson import Poisson as Poisson
+from seqvae.observations.zero_inflated_gamma import ZeroInflatedGamma as ZeroInflatedGamma

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
+
+from seqvae.data import Recording
+from seqvae.distributions.kinds import DataKind
+from seqvae.errors import InputError
+from seqvae.types import Moments
+
+_CURE = "say kind = Counts(), Real(), Binary() or Nonnegative() (seqvae.distributions.kinds)"
 
 
 class Observation(nn.Module, ABC):
@@ -16,16 +24,42 @@ class Observation(nn.Module, ABC):
     A member is built as ``observation(factor_dim, num_neurons, **own_options)``.
 
     Attributes:
-        data_kind: what the data must be: ``"counts"`` (non-negative integers), ``"real"``, or
-            ``"binary"`` (values in [0, 1]).
+        kind: of the data that it reads; it decides on null model, baselines and scores.
+
+    Raises:
+        InputError: for a member that does not state its kind of data.
     """
 
-    data_kind: ClassVar[Literal["counts", "real", "binary"]]
+    kind: ClassVar[DataKind]
+
+    def __init__(self) -> None:
+        super().__init__()
+        name, kind = type(self).__name__, getattr(self, "kind", None)
+        if hasattr(self, "data_kind"):
+            raise InputError(
+                f"observation: {name} states data_kind, which is read no more; {_CURE}"
+            )
+        if not isinstance(kind, DataKind):
+            stated = "no kind of data" if kind is None else f"kind = {kind!r}, which is none"
+            raise InputError(f"observation: {name} states {stated}; {_CURE}")
+
+    def check(self, recording: Recording) -> None:
+        """Refuse a recording whose activity the model cannot read.
+
+        Raises:
+            InputError: naming the first offending [trial, time, neuron].
+        """
+        for trials in recording.chunks():
+            self.check_activity(recording.read(trials), first=int(trials[0]))
+
+    def check_activity(self, activity: np.ndarray, *, first: int = 0) -> None:
+        """Refuse activity (trial, time, neuron) of some trials, from number ``first`` on."""
+        self.kind.check(activity, first=first)
 
     @abstractmethod
     def forward(self, factors: Float[Tensor, "*leading factor"]) -> Distribution:
         """Return the distribution with batch shape (*leading, neuron) and empty event shape."""
 
     @abstractmethod
-    def initialize(self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]) -> None:
+    def initialize(self, moments: Moments) -> None:
         """Start at the data: at factors = 0 the distribution has the training mean (and std)."""

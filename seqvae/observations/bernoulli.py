@@ -7,7 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch import distributions as torch_distributions
 
+from seqvae.distributions.kinds import Binary
+from seqvae.distributions.kinds.binary import LEAST_PROBABILITY
 from seqvae.observations.base import Observation
+from seqvae.types import Moments
 
 
 class Bernoulli(Observation):
@@ -20,7 +23,7 @@ class Bernoulli(Observation):
         num_neurons: number of neurons or pixels.
     """
 
-    data_kind = "binary"
+    kind = Binary()
 
     def __init__(self, factor_dim: int, num_neurons: int) -> None:
         super().__init__()
@@ -31,6 +34,6 @@ class Bernoulli(Observation):
         return torch_distributions.Bernoulli(logits=self.readout(factors), validate_args=False)
 
     @torch.no_grad()
-    def initialize(self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]) -> None:
+    def initialize(self, moments: Moments) -> None:
         """Start at the mean, held between 1e-6 and 1 - 1e-6."""
-        self.readout.bias.copy_(torch.logit(mean, eps=1e-6))
+        self.readout.bias.copy_(torch.logit(moments.mean, eps=LEAST_PROBABILITY))

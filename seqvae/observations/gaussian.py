@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from seqvae.distributions.kinds import Real
 from seqvae.errors import InputError
 from seqvae.observations.base import Observation
+from seqvae.types import Moments
 
 
 class Gaussian(Observation):
@@ -28,7 +30,7 @@ class Gaussian(Observation):
         InputError: ``min_std`` is negative.
     """
 
-    data_kind = "real"
+    kind = Real()
 
     def __init__(self, factor_dim: int, num_neurons: int, *, min_std: float = 1e-3) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class Gaussian(Observation):
         return Normal(self.readout(factors), self.std, validate_args=False)
 
     @torch.no_grad()
-    def initialize(self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]) -> None:
+    def initialize(self, moments: Moments) -> None:
         """Start at mean and standard deviation of the data; the latter at 1e-6 above the bound."""
-        self.readout.bias.copy_(mean)
-        self.log_std.copy_((std - self.min_std).clamp(min=1e-6).log())
+        self.readout.bias.copy_(moments.mean)
+        self.log_std.copy_((moments.std - self.min_std).clamp(min=1e-6).log())

@@ -9,7 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqvae.distributions import NegativeBinomialLogMean
+from seqvae.distributions.kinds import Counts
 from seqvae.observations.base import Observation
+from seqvae.scores.floors import LEAST_COUNT
+from seqvae.types import Moments
 
 
 class NegativeBinomial(Observation):
@@ -22,7 +25,7 @@ class NegativeBinomial(Observation):
         num_neurons: number of neurons.
     """
 
-    data_kind = "counts"
+    kind = Counts()
 
     def __init__(self, factor_dim: int, num_neurons: int) -> None:
         super().__init__()
@@ -36,12 +39,12 @@ class NegativeBinomial(Observation):
         )
 
     @torch.no_grad()
-    def initialize(self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]) -> None:
+    def initialize(self, moments: Moments) -> None:
         """Start at the mean counts (floored at 1e-9) and the dispersion the variance asks for.
 
         alpha = (std^2 - mean) / mean^2, held between 0.01 and 100.
         """
-        mean = mean.clamp(min=1e-9)
+        mean = moments.mean.clamp(min=LEAST_COUNT)
         self.readout.bias.copy_(mean.log())
-        dispersion = (std.square() - mean) / mean.square()
+        dispersion = (moments.std.square() - mean) / mean.square()
         self.log_dispersion.copy_(dispersion.clamp(0.01, 100.0).log())

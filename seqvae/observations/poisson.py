@@ -7,7 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqvae.distributions import PoissonLogRate
+from seqvae.distributions.kinds import Counts
 from seqvae.observations.base import Observation
+from seqvae.scores.floors import LEAST_COUNT
+from seqvae.types import Moments
 
 
 class Poisson(Observation):
@@ -18,7 +21,7 @@ class Poisson(Observation):
         num_neurons: number of neurons.
     """
 
-    data_kind = "counts"
+    kind = Counts()
 
     def __init__(self, factor_dim: int, num_neurons: int) -> None:
         super().__init__()
@@ -29,6 +32,6 @@ class Poisson(Observation):
         return PoissonLogRate(self.readout(factors), validate_args=False)
 
     @torch.no_grad()
-    def initialize(self, mean: Float[Tensor, " neuron"], std: Float[Tensor, " neuron"]) -> None:
+    def initialize(self, moments: Moments) -> None:
         """Start at the mean counts, floored at 1e-9 for a silent neuron."""
-        self.readout.bias.copy_(mean.clamp(min=1e-9).log())
+        self.readout.bias.copy_(moments.mean.clamp(min=LEAST_COUNT).log())

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics import Metric
 
-_MIN_COUNT = 1e-9
+from seqvae.scores.floors import LEAST_COUNT
 
 
 class SumMetric(Metric):
@@ -74,7 +74,7 @@ class BitsPerSpike(SumMetric):
 
     def __init__(self, null_counts: Float[Tensor, " neuron"]) -> None:
         super().__init__()
-        null = null_counts.detach().double().clamp(min=_MIN_COUNT)
+        null = null_counts.detach().double().clamp(min=LEAST_COUNT)
         self.register_buffer("null_counts", null, persistent=False)
         self._add_sum("gain")
         self._add_sum("num_spikes")
@@ -87,7 +87,7 @@ class BitsPerSpike(SumMetric):
     ) -> None:
         """Add trials; all in counts per bin."""
         mean = mean_counts.to(torch.promote_types(mean_counts.dtype, torch.float32))
-        mean, null = mean.clamp(min=_MIN_COUNT), self.null_counts.to(mean.dtype)
+        mean, null = mean.clamp(min=LEAST_COUNT), self.null_counts.to(mean.dtype)
         gain = target * (mean / null).log() - (mean - null)
         self.gain += _weighted_sum(gain, weight)
         self.num_spikes += _weighted_sum(target, weight)

@@ -17,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqvae.distributions.poisson import log_factorial
+from seqvae.scores.floors import LEAST_COUNT
 from seqvae.state_space.dynamics import PathMoments
 
 MAX_PREDICTOR = 30.0
-LEAST_BIAS = math.log(1e-9)
+LEAST_BIAS = math.log(LEAST_COUNT)
 ENTRIES_AT_ONCE = 500_000
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from seqvae.data import NeuralData
+from seqvae.distributions.kinds import kind_of
 
 
 def check(data: NeuralData) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def check(data: NeuralData) -> dict[str, Any]:
     """
     data.setup()
     recording, spec = data.recording, data.spec
-    counts = _is_counts(recording.activity)
+    kind = kind_of(recording.read(trials) for trials in recording.chunks())
     mean = data.train_mean.numpy() if "train" in data.split else None
     summary: dict[str, Any] = {
         "trials" if data.start is None else "windows": data.num_trials,
@@ -31,9 +32,9 @@ def check(data: NeuralData) -> dict[str, Any]:
         "external inputs": spec.num_inputs,
         "behavior dimensions": 0 if recording.behavior is None else recording.behavior.shape[-1],
         "missing entries": int(np.isnan(recording.activity).sum()),
-        "values": "counts" if counts else "real numbers",
+        "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
     }
-    if counts and spec.bin_width and mean is not None:
+    if kind.counts_events and spec.bin_width and mean is not None:
         rates = mean / spec.bin_width
         summary["mean rate (Hz)"] = round(float(rates.mean()), 3)
         summary["slowest and fastest neuron (Hz)"] = f"{rates.min():.3g} to {rates.max():.3g}"
@@ -44,8 +45,3 @@ def check(data: NeuralData) -> dict[str, Any]:
 def shown(summary: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     """Lay out what is in the data, a line each."""
     return "\n".join(f"{name}: {value}" for name, value in summary.items())
-
-
-def _is_counts(activity: np.ndarray) -> bool:
-    known = activity[np.isfinite(activity)]
-    return bool((known >= 0).all() and (known == np.round(known)).all())

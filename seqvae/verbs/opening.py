@@ -20,7 +20,7 @@ def open_run(run: Run | str, data: NeuralData | None, trust: bool) -> tuple[Run,
     if data is None:
         return run, run.data(trust=trust), model
     data.setup()
-    data.recording.require(model.observation.data_kind)
+    model.observation.check(data.recording)
     known = data.recording.checksum == run.provenance["data"]["checksum"]
     data = data.adapted(run.spec)
     if model.keeps_trials and not known:

@@ -56,7 +56,7 @@ def model(member: type[Model]) -> Model:
 
 
 def example(model: Model, **options) -> Batch:
-    return toy_batch(SPEC, data_kind=model.observation.data_kind, **options)
+    return toy_batch(SPEC, data_kind=model.observation.kind.name, **options)
 
 
 def answer(model: Model, batch: Batch, seed: int = 1) -> Output:
@@ -248,7 +248,7 @@ def make_data(kind: str, **options) -> NeuralData:
 
 
 def test_learning_starts_at_the_training_mean(member: type[Model]) -> None:
-    data = make_data(member(SPEC).observation.data_kind)
+    data = make_data(member(SPEC).observation.kind.name)
     model = member(data.spec, **{member.dimension_argument: DIMENSION})
     assert not model.initialized
     model.initialize(data)
@@ -276,7 +276,7 @@ def fit(model: LatentVariableModel, data: NeuralData) -> Trainer:
 
 
 def test_a_lightning_trainer_learns_it(trained: type[LatentVariableModel]) -> None:
-    kind = trained(SPEC).observation.data_kind
+    kind = trained(SPEC).observation.kind.name
     data = make_data(kind, coordinated_dropout=CoordinatedDropout(0.3, 0.1), speckled_fraction=0.2)
     model = trained(data.spec, **{trained.dimension_argument: DIMENSION})
     before = [parameter.detach().clone() for parameter in model.parameters()]

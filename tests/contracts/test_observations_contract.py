@@ -8,7 +8,9 @@ from torch import Tensor
 from walk import members
 
 import seqvae.observations
+from seqvae.distributions.kinds import Real
 from seqvae.observations import Observation
+from seqvae.types import Moments
 
 FACTOR_DIM, NUM_NEURONS = 3, 5
 MEMBERS = members(seqvae.observations, Observation)
@@ -17,7 +19,9 @@ MEAN = {
     "counts": torch.tensor([0.05, 0.2, 0.7, 1.5, 4.0]),
     "real": torch.tensor([-3.0, -0.2, 0.0, 1.5, 40.0]),
     "binary": torch.tensor([0.02, 0.2, 0.5, 0.7, 0.95]),
+    "nonnegative": torch.tensor([0.05, 0.2, 0.7, 1.5, 4.0]),
 }
+NONZERO = torch.tensor([0.05, 0.3, 0.5, 0.9, 1.0])
 
 
 @pytest.fixture(params=MEMBERS, ids=lambda member: member.__name__)
@@ -33,7 +37,7 @@ def example(observation: Observation, *leading: int) -> tuple[Tensor, Tensor]:
 
 
 def test_the_walk_finds_the_members() -> None:
-    assert {"Poisson", "NegativeBinomial", "Gaussian", "Bernoulli"} <= {
+    assert {"Poisson", "NegativeBinomial", "Gaussian", "Bernoulli", "ZeroInflatedGamma"} <= {
         member.__name__ for member in MEMBERS
     }
 
@@ -58,12 +62,21 @@ def test_batch_shape_is_leading_by_neuron(
 def test_samples_are_data_of_the_stated_kind(observation: Observation) -> None:
     _, sample = example(observation, 50)
     assert sample.isfinite().all()
-    if observation.data_kind == "counts":
-        assert ((sample >= 0) & (sample == sample.round())).all()
-    elif observation.data_kind == "binary":
-        assert ((sample >= 0) & (sample <= 1)).all()
-    else:
-        assert observation.data_kind == "real"
+    observation.kind.check(sample.numpy())
+    observation.check_activity(sample.numpy())
+
+
+def test_null_model_is_of_the_kind_of_the_data(observation: Observation) -> None:
+    """The densities of null and model are against one measure: where one is finite, both are."""
+    mean = MEAN[observation.kind.name]
+    moments = Moments(mean, (mean.abs() + 0.3).sqrt(), NONZERO)
+    observation.initialize(moments)
+    null = observation.kind.around(observation.kind.clamp(mean), moments, spread=moments.std)
+    sample = null.sample((200,))
+    observation.kind.check(sample[None].numpy())
+    assert null.log_prob(sample).isfinite().all()
+    assert observation(torch.zeros(200, FACTOR_DIM)).log_prob(sample).isfinite().all()
+    torch.testing.assert_close(null.mean, mean)
 
 
 def test_a_neuron_depends_on_its_own_parameters_only(observation: Observation) -> None:
@@ -101,7 +114,7 @@ def test_far_factors_keep_density_and_gradient_finite(
     observation: Observation, size: float
 ) -> None:
     factors = torch.full((4, FACTOR_DIM), size, requires_grad=True)
-    value = MEAN[observation.data_kind].round().expand(4, -1)
+    value = MEAN[observation.kind.name].round().expand(4, -1)
     log_prob = observation(factors).log_prob(value)
     log_prob.sum().backward()
     assert log_prob.isfinite().all()
@@ -110,12 +123,12 @@ def test_far_factors_keep_density_and_gradient_finite(
 
 
 def test_initialize_starts_at_the_mean_of_the_data(observation: Observation) -> None:
-    mean = MEAN[observation.data_kind]
+    mean = MEAN[observation.kind.name]
     std = (mean.abs() + 0.3).sqrt()
-    observation.initialize(mean, std)
+    observation.initialize(Moments(mean, std, NONZERO))
     distribution = observation(torch.zeros(FACTOR_DIM))
     torch.testing.assert_close(distribution.mean, mean)
-    if observation.data_kind == "real":
+    if observation.kind == Real():
         torch.testing.assert_close(distribution.stddev, std)
 
 

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Normal
+from torch.distributions import Distribution
 
 from seqvae.analysis.diagnosis import Checkup, Finding, Gain, Settings, Spread, Use, diagnose
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
+from seqvae.baselines.mean_rate import MeanRate
 from seqvae.data import NeuralData
-from seqvae.distributions import PoissonLogRate, kl_by_dimension
+from seqvae.distributions import kl_by_dimension
+from seqvae.distributions.kinds import Counts, kind_of
 from seqvae.errors import InputError
 from seqvae.models import LatentVariableModel, Model
 from seqvae.objectives import bound, has_elbo
@@ -28,6 +30,8 @@ from seqvae.types import Batch, Output
 
 NUM_SAMPLES = 10
 MAX_TRIALS = 200
+LEAST_SPREAD = 1e-6
+"""Standard deviation of a channel that is constant in training, in data units."""
 LEAST_NATS = 0.005
 """Information that a dimension in use carries at least; see ``diagnosis.fit.latents``."""
 
@@ -94,11 +98,12 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
     train = _Part(model, data, "train", seed)
     other = _Part(model, data, words[0], seed) if words else None
     seen = train if other is None else other
-    recording, counts = data.recording, model.observation.data_kind == "counts"
+    recording, counts = data.recording, model.observation.kind.counts_events
     known = recording.activity[np.isfinite(recording.activity)]
     dispersion, error = seen.dispersion() if counts else ([], [])
     mute = np.flatnonzero(counts & (data.train_mean.numpy() <= 0))
     assert recording.neuron_ids is not None
+    parts = (recording.read(trials) for trials in recording.chunks())
     return Checkup(
         null=null_score(model, data),
         train=train.gain(),
@@ -109,8 +114,8 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
         dispersion=dispersion,
         dispersion_error=error,
         observation=type(model.observation).__name__,
-        kind=model.observation.data_kind,
-        are_counts=_are_counts(data),
+        kind=model.observation.kind,
+        are_counts=kind_of(parts) == Counts(),
         mean=float(known.mean()),
         zeros=float((known == 0).mean()),
         silent=[str(recording.neuron_ids[neuron]) for neuron in mute],
@@ -131,12 +136,8 @@ def null_score(model: Model, data: NeuralData) -> Spread:
 
 def _null(model: Model, data: NeuralData) -> Distribution:
     """Return what the training moments alone say of the data."""
-    mean, kind = data.train_mean, model.observation.data_kind
-    if kind == "counts":
-        return PoissonLogRate(mean.clamp_min(1e-9).log(), validate_args=False)
-    if kind == "binary":
-        return Bernoulli(mean.clamp(1e-6, 1 - 1e-6), validate_args=False)
-    return Normal(mean, data.train_std.clamp_min(1e-6), validate_args=False)
+    null = MeanRate(model.observation.kind, data.train_moments, least_spread=LEAST_SPREAD)
+    return null.distribution()
 
 
 class _Trials(NamedTuple):
@@ -276,14 +277,6 @@ def _ratio(
     ratio = value.sum(dim=0) / total
     spread = (value - ratio * size).square().sum(dim=0) * len(value) / max(1, len(value) - 1)
     return ratio, spread.sqrt() / total
-
-
-def _are_counts(data: NeuralData) -> bool:
-    try:
-        data.recording.require("counts")
-    except InputError:
-        return False
-    return True
 
 
 def _radius(model: Model) -> float | None:

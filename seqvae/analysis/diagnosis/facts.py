@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from seqvae.distributions.kinds import DataKind
+
 
 class Finding(NamedTuple):
     """One thing that is wrong.
@@ -91,7 +93,7 @@ class Checkup(NamedTuple):
     dispersion: list[float]
     dispersion_error: list[float]
     observation: str
-    kind: str
+    kind: DataKind
     are_counts: bool
     mean: float
     zeros: float

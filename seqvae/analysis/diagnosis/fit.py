@@ -7,6 +7,7 @@ from typing import Any
 
 from seqvae.analysis.diagnosis.facts import Checkup, Finding, Settings
 from seqvae.analysis.diagnosis.training import FEWEST_NATS
+from seqvae.distributions.kinds import Real
 
 MOST_DISPERSION = 1.2
 """Ratio of variances above which counts are not Poisson (Payne et al. 2018)."""
@@ -118,7 +119,7 @@ def likelihood(checkup: Checkup) -> list[Finding]:
     errors; of neurons that are Poisson, one in forty does the latter.
     """
     observation = f"its observation is {checkup.observation}"
-    if checkup.kind == "counts" and checkup.observation != "NegativeBinomial":
+    if checkup.kind.counts_events and checkup.observation != "NegativeBinomial":
         pairs = zip(checkup.dispersion, checkup.dispersion_error, strict=True)
         above = [x for x, error in pairs if x > MOST_DISPERSION and x - 1 > 2 * error]
         if len(above) > MOST_NEURONS * max(1, len(checkup.dispersion)):
@@ -129,7 +130,7 @@ def likelihood(checkup: Checkup) -> list[Finding]:
             )
             setting = "set model.observation to NegativeBinomial"
             return [Finding("overdispersed_counts", sentence, setting)]
-    if checkup.kind == "real":
+    if checkup.kind == Real():
         if checkup.are_counts and checkup.mean < LARGE_COUNT:
             sentence = f"the data are counts of {checkup.mean:.3g} on average; {observation}"
             setting = "set model.observation to Poisson or NegativeBinomial"
