@@ -21,7 +21,7 @@ from seqvae.data.sources import Arrays
 from seqvae.distributions import GaussianAR1, PathGaussian
 from seqvae.encoders import MLP, DeltaHead, TrialGRU
 from seqvae.models import VAE, SequentialVAE
-from seqvae.models.trained import LatentVariableModel
+from seqvae.models.latent_variable import LatentVariableModel
 from seqvae.types import Latent
 from toy import scramble, toy_spec
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from seqvae.errors import InputError
 from seqvae.models import Model
-from seqvae.models.trained import LatentVariableModel
+from seqvae.models.latent_variable import LatentVariableModel
 
 Trials = Int[np.ndarray, " _"]
 Answer = TypeVar("Answer")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqvae.compute import noise
-from seqvae.models.trained import LatentVariableModel
+from seqvae.models.latent_variable import LatentVariableModel
 from seqvae.objectives import Objective, training_loss
 from seqvae.types import Batch
 

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from seqvae.data import NeuralData
 from seqvae.encoders import Encoder
-from seqvae.models.trained import LatentVariableModel
+from seqvae.models.latent_variable import LatentVariableModel
 from seqvae.types import Batch, Output
 
 Encoding = dict[str, "Distribution | Tensor"]

@@ -18,13 +18,9 @@ from seqvae.distributions import GaussianMarkovChain
 from seqvae.encoders import InformationEncoder, InformationMLP
 from seqvae.errors import InputError
 from seqvae.models.base import Model
+from seqvae.models.latent_variable import DEFAULT_SCHEDULE, LatentVariableModel
 from seqvae.models.linear_dynamics import LinearDynamics
-from seqvae.models.trained import (
-    DEFAULT_SCHEDULE,
-    LatentVariableModel,
-    OptimizerFactory,
-    ScheduleFactory,
-)
+from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import mlp
 from seqvae.objectives import Objective
 from seqvae.observations import Gaussian, Observation, Poisson

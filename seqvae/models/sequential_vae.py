@@ -18,7 +18,8 @@ from seqvae.encoders import Encoder, TrialGRU
 from seqvae.errors import InputError
 from seqvae.generators import GRU, Generator
 from seqvae.models.amortised import AmortisedModel, Encoding
-from seqvae.models.trained import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
+from seqvae.models.latent_variable import DEFAULT_SCHEDULE
+from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import SequenceGRU
 from seqvae.nn.controlled_decoder import ControlledDecoder
 from seqvae.nn.decoder_path import DecoderDraws

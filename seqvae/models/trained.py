@@ -1,19 +1,17 @@
-"""What every gradient-trained model shares: the training step, validation, optimiser, scores."""
+"""How Lightning's Trainer learns a model: steps, validation, logging, clipping, schedules."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.nn.utils import clip_grad_norm_, get_total_norm
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from seqvae.compute import noise
@@ -21,7 +19,6 @@ from seqvae.compute.noise import step_seed
 from seqvae.compute.ranks import Share, gathered
 from seqvae.data import NeuralData
 from seqvae.data.loading import ShuffledBatches
-from seqvae.distributions import Delta, draw
 from seqvae.errors import InputError
 from seqvae.models.base import Model
 from seqvae.models.scores import Scores
@@ -31,100 +28,46 @@ from seqvae.types import Batch, DataSpec
 OptimizerFactory = Callable[[Iterable[dict[str, Any]]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
-# Any improvement counts. Torch's default threshold is relative to the best score, and where that is
-# negative, as the -ELBO of real-valued data may be, takes anything near it for an improvement.
-DEFAULT_SCHEDULE = partial(ReduceLROnPlateau, factor=0.5, patience=12, min_lr=1e-4, threshold=0.0)
 
-
-class LatentVariableModel(Model, pl.LightningModule):
-    """A model trained on the evidence lower bound by gradients.
-
-    Subclasses set ``observation`` and fill in ``forward``, ``sample`` and, where they have some,
-    ``recurrent_kernels``.
-    Given a ``NeuralData``, the readout starts at the training mean of each neuron.
+class LightningModel(Model, pl.LightningModule):
+    """A model with the hooks of Lightning's Trainer.
 
     Noise is a function of (``seed``, step) alone, so a resumed run equals an uninterrupted one.
     Validation has beta = 1, no dropout, and the same noise each time.
 
+    Subclasses set the attributes and fill in ``parameter_groups``.
+
     Args:
         spec: facts of the data.
+
+    Attributes:
         objective: weights of the bound's terms and their warm-up.
-        optimizer: factory, parameters -> optimiser.
-        schedule: factory, optimiser -> learning-rate schedule, stepped once an epoch; a
-            ``ReduceLROnPlateau`` is stepped once a validation on the held-in -ELBO (without one: on
-            -log-likelihood), after the warm-ups. None: constant learning rate.
+        make_optimizer: factory, parameters -> optimiser.
+        make_schedule: factory, optimiser -> learning-rate schedule; None: constant learning rate.
         validation_samples: posterior samples for each trial in validation.
+        gradient_norm: of the last step, before clipping.
     """
 
-    def __init__(
-        self,
-        spec: DataSpec,
-        *,
-        objective: Objective = Objective(),  # noqa: B008 (frozen)
-        optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=0.1),
-        schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
-        validation_samples: int = 4,
-    ) -> None:
+    objective: Objective
+    make_optimizer: OptimizerFactory
+    make_schedule: ScheduleFactory | None
+    validation_samples: int
+
+    def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.objective = objective
-        self.make_optimizer = optimizer
-        self.make_schedule = schedule
-        self.validation_samples = validation_samples
-        self.observed_mean: Tensor
-        self.observed_scale: Tensor
-        self.register_buffer("observed_mean", torch.zeros(spec.num_heldin))
-        self.register_buffer("observed_scale", torch.ones(()))
-        self._noise_seed: int | None = None
         self.gradient_norm: Tensor | None = None
+        self._noise_seed: int | None = None
         self._scores: list[Scores] = []
         self._term_sums: dict[str, tuple[Tensor, int]] = {}
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what the optimiser is made for, in groups with settings of their own."""
 
     @property
     def recurrent_kernels(self) -> list[Tensor]:
         """State-to-state weights, for the optional L2 term."""
         return []
-
-    def standardized(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
-        """Return what inference sees, centred at the training means, in units of typical deviation.
-
-        An entry that is missing or hidden counts as the mean.
-        """
-        centred = batch.observed - self.observed_mean
-        return centred.div_(self.observed_scale).mul_(batch.observed_mask)
-
-    def draw(
-        self, posterior: Distribution, num_samples: int
-    ) -> Float[Tensor, "sample batch *event"]:
-        """Draw posterior samples as the objective's gradient needs them.
-
-        Raises:
-            InputError: if the posterior does not allow that gradient.
-        """
-        gradient = self.objective.gradient
-        if self.objective.uses_score:
-            if isinstance(posterior, Delta):
-                raise InputError(
-                    f"gradient {gradient!r} needs a posterior with a density, which a point has not"
-                )
-            with torch.no_grad():
-                return draw(posterior, num_samples)
-        if not posterior.has_rsample:
-            name = type(posterior).__name__
-            raise InputError(
-                f"gradient {gradient!r} cannot pass through samples of a posterior of type {name}; "
-                "use gradient 'score_function'"
-            )
-        return draw(posterior, num_samples)
-
-    def initialize(self, data: NeuralData) -> None:
-        """Take the training means: null rates of the scores, start of the readout, input scale."""
-        super().initialize(data)
-        heldin = list(self.spec.heldin)
-        std = data.train_std.to(self.null_counts)
-        self.observed_mean.copy_(self.null_counts[heldin])
-        self.observed_scale.copy_(std[heldin].square().mean().sqrt().clamp_min(1e-6))
-
-    # Lightning hooks
 
     def setup(self, stage: str) -> None:
         """Start at the data, once."""
@@ -146,16 +89,6 @@ class LatentVariableModel(Model, pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False},
         }
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return matrices, which weight decay may shrink, and all the rest, which it must not.
-
-        A bias holds a neuron's mean rate, a vector of a prior its scale; decay would bend the model
-        rather than simplify it.
-        """
-        matrices = [parameter for parameter in self.parameters() if parameter.ndim > 1]
-        rest = [parameter for parameter in self.parameters() if parameter.ndim <= 1]
-        return [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: object) -> None:
         """Step a schedule that counts epochs."""
@@ -255,10 +188,10 @@ class LatentVariableModel(Model, pl.LightningModule):
         """Log the mean of each term over the trials since the last time, those of all processes."""
         sums, self._term_sums = self._term_sums, {}
         if sums and self._num_processes > 1:
-            told = {name: (float(total), count) for name, (total, count) in sums.items()}
-            of_all = gathered(told, self._num_processes)
+            local = {name: (float(total), count) for name, (total, count) in sums.items()}
+            of_all = gathered(local, self._num_processes)
             for name, (total, _) in sums.items():
-                totals, counts = zip(*(told[name] for told in of_all), strict=True)
+                totals, counts = zip(*(terms[name] for terms in of_all), strict=True)
                 sums[name] = (torch.full_like(total, math.fsum(totals)), sum(counts))
         for name, (total, num_trials) in sums.items():
             self.log(

@@ -17,7 +17,8 @@ from seqvae.distributions.stepwise import prior_conditional
 from seqvae.encoders import MLP, Encoder
 from seqvae.errors import InputError
 from seqvae.models.amortised import AmortisedModel, Encoding
-from seqvae.models.trained import DEFAULT_SCHEDULE, OptimizerFactory, ScheduleFactory
+from seqvae.models.latent_variable import DEFAULT_SCHEDULE
+from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import mlp
 from seqvae.nn.dropout import Dropout
 from seqvae.objectives import Objective

@@ -1,0 +1,111 @@
+"""What every gradient-trained model is: a bound to climb, standardised data, posterior samples."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from seqvae.data import NeuralData
+from seqvae.distributions import Delta, draw
+from seqvae.errors import InputError
+from seqvae.models.trained import LightningModel, OptimizerFactory, ScheduleFactory
+from seqvae.objectives import Objective
+from seqvae.types import Batch, DataSpec
+
+# Any improvement counts. Torch's default threshold is relative to the best score, and where that is
+# negative, as the -ELBO of real-valued data may be, takes anything near it for an improvement.
+DEFAULT_SCHEDULE = partial(ReduceLROnPlateau, factor=0.5, patience=12, min_lr=1e-4, threshold=0.0)
+
+
+class LatentVariableModel(LightningModel):
+    """A model trained on the evidence lower bound by gradients.
+
+    Subclasses set ``observation`` and fill in ``forward``, ``sample`` and, where they have some,
+    ``recurrent_kernels``.
+    Given a ``NeuralData``, the readout starts at the training mean of each neuron.
+
+    Args:
+        spec: facts of the data.
+        objective: weights of the bound's terms and their warm-up.
+        optimizer: factory, parameters -> optimiser.
+        schedule: factory, optimiser -> learning-rate schedule, stepped once an epoch; a
+            ``ReduceLROnPlateau`` is stepped once a validation on the held-in -ELBO (without one: on
+            -log-likelihood), after the warm-ups. None: constant learning rate.
+        validation_samples: posterior samples for each trial in validation.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        objective: Objective = Objective(),  # noqa: B008 (frozen)
+        optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=0.1),
+        schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
+        validation_samples: int = 4,
+    ) -> None:
+        super().__init__(spec)
+        self.objective = objective
+        self.make_optimizer = optimizer
+        self.make_schedule = schedule
+        self.validation_samples = validation_samples
+        self.observed_mean: Tensor
+        self.observed_scale: Tensor
+        self.register_buffer("observed_mean", torch.zeros(spec.num_heldin))
+        self.register_buffer("observed_scale", torch.ones(()))
+
+    def standardized(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
+        """Return what inference sees, centred at the training means, in units of typical deviation.
+
+        An entry that is missing or hidden counts as the mean.
+        """
+        centred = batch.observed - self.observed_mean
+        return centred.div_(self.observed_scale).mul_(batch.observed_mask)
+
+    def draw(
+        self, posterior: Distribution, num_samples: int
+    ) -> Float[Tensor, "sample batch *event"]:
+        """Draw posterior samples as the objective's gradient needs them.
+
+        Raises:
+            InputError: if the posterior does not allow that gradient.
+        """
+        gradient = self.objective.gradient
+        if self.objective.uses_score:
+            if isinstance(posterior, Delta):
+                raise InputError(
+                    f"gradient {gradient!r} needs a posterior with a density, which a point has not"
+                )
+            with torch.no_grad():
+                return draw(posterior, num_samples)
+        if not posterior.has_rsample:
+            name = type(posterior).__name__
+            raise InputError(
+                f"gradient {gradient!r} cannot pass through samples of a posterior of type {name}; "
+                "use gradient 'score_function'"
+            )
+        return draw(posterior, num_samples)
+
+    def initialize(self, data: NeuralData) -> None:
+        """Take the training means: null rates of the scores, start of the readout, input scale."""
+        super().initialize(data)
+        heldin = list(self.spec.heldin)
+        std = data.train_std.to(self.null_counts)
+        self.observed_mean.copy_(self.null_counts[heldin])
+        self.observed_scale.copy_(std[heldin].square().mean().sqrt().clamp_min(1e-6))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return matrices, which weight decay may shrink, and all the rest, which it must not.
+
+        A bias holds a neuron's mean rate, a vector of a prior its scale; decay would bend the model
+        rather than simplify it.
+        """
+        matrices = [parameter for parameter in self.parameters() if parameter.ndim > 1]
+        rest = [parameter for parameter in self.parameters() if parameter.ndim <= 1]
+        return [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
