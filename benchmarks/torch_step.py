@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,8 +135,7 @@ def cuda_graph(turns: Turns, size: Size, steps: int) -> None:
     data = make_data(size)
     model = make_model(size, data.spec, recursion="loop").cuda()
     batch = data.batch(list(range(size.batch_size)))
-    moved = {f.name: getattr(batch, f.name).cuda() for f in fields(batch)}
-    batch = _WholeTrials(**{**moved, "lengths": batch.lengths})
+    batch = _WholeTrials(**{**vars(batch.to("cuda")), "lengths": batch.lengths})
 
     def forward_backward() -> None:
         model.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -80,6 +80,7 @@ class Batch:
         inputs: external inputs; the last axis has size 0 if there are none.
         lengths: bins of each trial, padding excluded, forecast bins included.
         trial: index of each trial in its recording.
+        session: which of the recorded sessions all these trials are of.
     """
 
     observed: Float[Tensor, "batch encoded_time heldin"]
@@ -89,6 +90,7 @@ class Batch:
     inputs: Float[Tensor, "batch time input"]
     lengths: Int[Tensor, " batch"]
     trial: Int[Tensor, " batch"]
+    session: int = 0
 
     def __len__(self) -> int:
         return self.target.shape[0]
@@ -111,7 +113,10 @@ class Batch:
         return self._map(lambda tensor: tensor[index])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            values[name] = change(value) if isinstance(value, Tensor) else value
+        return Batch(**values)
 
     @property
     def time_mask(self) -> Bool[Tensor, "batch time"]:

@@ -72,8 +72,7 @@ class CoordinatedDropout:
         torch.le(draw, LOWEST + num_scored - 1, out=scored)
         factor = torch.where(given, scored.mul_(LEVELS / num_scored), 1.0)
         return replace(
-            batch,
-            **_shown(batch, draw < LOWEST + num_hidden, num_hidden / LEVELS, center),
+            _shown(batch, draw < LOWEST + num_hidden, num_hidden / LEVELS, center),
             weight=_among_all(factor, batch.weight, heldin, fill=1.0).mul_(batch.weight),
         )
 
@@ -97,20 +96,19 @@ def speckle(
     hidden = torch.from_numpy(np.stack(draws) < fraction).to(batch.observed.device)
     scored = (hidden & batch.observed_mask).to(batch.weight.dtype)
     return replace(
-        batch,
-        **_shown(batch, hidden, fraction, center),
+        _shown(batch, hidden, fraction, center),
         weight=_among_all(scored, batch.weight, heldin, fill=0.0).mul_(batch.weight > 0),
     )
 
 
 def _shown(
     batch: Batch, hidden: Tensor, rate: float, center: Float[Tensor, " heldin"] | float
-) -> dict[str, Tensor]:
-    """Return ``observed`` and its mask without the hidden entries."""
+) -> Batch:
+    """Return the batch with ``observed`` and its mask without the hidden entries."""
     shown = batch.observed_mask & ~hidden
     center = torch.as_tensor(center).to(batch.observed)
     scaled = torch.lerp(center, batch.observed, 1 / (1 - rate))
-    return {"observed": scaled.mul_(shown), "observed_mask": shown}
+    return replace(batch, observed=scaled.mul_(shown), observed_mask=shown)
 
 
 def _among_all(

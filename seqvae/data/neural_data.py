@@ -137,6 +137,16 @@ class NeuralData(pl.LightningDataModule):
         adapted._loaded = Prepared(recording, self.split, own, resident, self.start)
         return adapted
 
+    def session(self, index: int = 0) -> NeuralData:
+        """Return the data of one session, with its ``spec``, ``train_mean`` and ``train_std``.
+
+        Raises:
+            InputError: for a session that the data do not hold.
+        """
+        if index != 0:
+            raise InputError(f"session {index}: the data hold session 0 alone; ask for that one")
+        return self
+
     @property
     def recording(self) -> Recording:
         """The validated recording, as the source gave it, or its windows."""

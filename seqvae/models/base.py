@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from seqvae.compute import noise
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
+from seqvae.models.session import Session
 from seqvae.observations import Observation
 from seqvae.types import Batch, DataSpec, Moments, Output
 
@@ -61,6 +62,18 @@ class Model(nn.Module, ABC):
         """
         with noise.of_trials(batch.trial):
             return super().__call__(batch, num_samples, *more)
+
+    def session(self, index: int = 0) -> Session:
+        """Return the facts, training moments and readout of a session, as ``batch.session`` counts.
+
+        Raises:
+            InputError: for a session that the model does not know.
+        """
+        if index != 0:
+            raise InputError(
+                f"session {index}: the model knows session 0 alone; give it trials of that session"
+            )
+        return Session(self.spec, self.null_counts, self.observation)
 
     @abstractmethod
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
@@ -161,7 +174,8 @@ class Model(nn.Module, ABC):
         Raises:
             InputError: if the data are not of the kind that the observation model reads.
         """
-        self.observation.check(data.recording)
-        moments = Moments(*(part.to(self.null_counts) for part in data.train_moments))
-        self.null_counts.copy_(moments.mean)
-        self.observation.initialize(moments)
+        session, seen = self.session(), data.session()
+        session.observation.check(data.recording)
+        moments = Moments(*(part.to(session.null_counts) for part in seen.train_moments))
+        session.null_counts.copy_(moments.mean)
+        session.observation.initialize(moments)

@@ -20,6 +20,7 @@ from seqvae.errors import InputError
 from seqvae.models.base import Model
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE, LatentVariableModel
 from seqvae.models.linear_dynamics import LinearDynamics
+from seqvae.models.session import Session
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import mlp
 from seqvae.objectives import Objective
@@ -148,7 +149,8 @@ class FLDS(LatentVariableModel):
                 validate_args=False,
             )
             sample = self.draw(posterior, num_samples).to(self.offset.dtype)
-        return self._decoded(Latent(posterior, prior, sample, batch.time_mask))
+        latent = Latent(posterior, prior, sample, batch.time_mask)
+        return self._decoded(latent, self.session(batch.session))
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
@@ -160,17 +162,17 @@ class FLDS(LatentVariableModel):
             )
         prior = self.dynamics.chain(inputs.double())
         sample = prior.rsample(Size((1,))).to(self.offset.dtype)
-        return self._decoded(Latent(prior, prior, sample))
+        return self._decoded(Latent(prior, prior, sample), self.session())
 
     def emission_given(
         self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
     ) -> Distribution:
         """Decode a given path, ``latents`` (sample, batch, time, latent)."""
-        return self.observation(self._factors(latents["latents"]))
+        return self.session(batch.session).observation(self._factors(latents["latents"]))
 
-    def _decoded(self, latent: Latent) -> Output:
+    def _decoded(self, latent: Latent, session: Session) -> Output:
         factors = self._factors(latent.sample)
-        return Output({"latents": latent}, factors, self.observation(factors))
+        return Output({"latents": latent}, factors, session.observation(factors))
 
     def _factors(
         self, path: Float[Tensor, "sample batch time latent"]

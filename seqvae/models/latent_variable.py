@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from seqvae.data import NeuralData
 from seqvae.distributions import Delta, draw
 from seqvae.errors import InputError
+from seqvae.models.session import Session
 from seqvae.models.trained import LightningModel, OptimizerFactory, ScheduleFactory
 from seqvae.objectives import Objective
 from seqvae.types import Batch, DataSpec
@@ -60,13 +62,22 @@ class LatentVariableModel(LightningModel):
         self.register_buffer("observed_mean", torch.zeros(spec.num_heldin))
         self.register_buffer("observed_scale", torch.ones(()))
 
+    def session(self, index: int = 0) -> Session:
+        """Return what is known of a session, with the mean and unit of what inference sees."""
+        return replace(
+            super().session(index),
+            observed_mean=self.observed_mean,
+            observed_scale=self.observed_scale,
+        )
+
     def standardized(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
         """Return what inference sees, centred at the training means, in units of typical deviation.
 
         An entry that is missing or hidden counts as the mean.
         """
-        centred = batch.observed - self.observed_mean
-        return centred.div_(self.observed_scale).mul_(batch.observed_mask)
+        session = self.session(batch.session)
+        centred = batch.observed - session.observed_mean
+        return centred.div_(session.observed_scale).mul_(batch.observed_mask)
 
     def draw(
         self, posterior: Distribution, num_samples: int
@@ -96,7 +107,7 @@ class LatentVariableModel(LightningModel):
         """Take the training means: null rates of the scores, start of the readout, input scale."""
         super().initialize(data)
         heldin = list(self.spec.heldin)
-        std = data.train_std.to(self.null_counts)
+        std = data.session().train_std.to(self.null_counts)
         self.observed_mean.copy_(self.null_counts[heldin])
         self.observed_scale.copy_(std[heldin].square().mean().sqrt().clamp_min(1e-6))
 

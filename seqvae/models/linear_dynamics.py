@@ -130,17 +130,18 @@ class LinearDynamics(Model):
             posterior = GaussianMarkovChain(found.mean, found.precision, validate_args=False)
             sample = posterior.rsample(Size((num_samples,)))
         latent = Latent(posterior, prior, sample, batch.time_mask)
-        return Output({"latents": latent}, sample, self.observation(sample))
+        observation = self.session(batch.session).observation
+        return Output({"latents": latent}, sample, observation(sample))
 
     def emission_given(
         self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
     ) -> Distribution:
         """Read out a given path, ``latents`` (sample, batch, time, latent)."""
-        return self.observation(latents["latents"])
+        return self.session(batch.session).observation(latents["latents"])
 
     def evidence(self, batch: Batch) -> dict[str, Float[Tensor, " batch"]]:
         """Return log p of what inference sees: exact, or by Laplace's approximation for counts."""
-        is_exact = isinstance(self.observation, Gaussian)
+        is_exact = isinstance(self.session(batch.session).observation, Gaussian)
         with one_thread():
             prior, emission, target, weight = self._problem(batch)
             e_step = exact if is_exact else laplace
@@ -158,7 +159,7 @@ class LinearDynamics(Model):
         target = functional.pad(batch.observed.to(self.offset), (0, 0, 0, later))
         return _Problem(
             dynamics.chain(inputs),
-            emission.select(list(self.spec.heldin)),
+            emission.select(list(self.session(batch.session).spec.heldin)),
             torch.where(weight > 0, target, 0.0),
             weight,
         )

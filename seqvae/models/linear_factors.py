@@ -116,12 +116,13 @@ class LinearFactors(Model):
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer the latents of each bin, draw samples and read them out; see the class."""
+        session = self.session(batch.session)
         posterior = self.infer(
-            batch.observed, batch.observed_mask, list(self.spec.heldin), batch.target.shape[1]
+            batch.observed, batch.observed_mask, list(session.spec.heldin), batch.target.shape[1]
         )
         sample = draw(posterior, num_samples)
         latent = Latent(posterior, self._prior(batch.target.shape[:2]), sample, batch.time_mask)
-        return Output({"latents": latent}, sample, self.observation(sample))
+        return Output({"latents": latent}, sample, session.observation(sample))
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None

@@ -176,7 +176,8 @@ class SequentialVAE(AmortisedModel):
         """Draw initial conditions and run the decoder from them; see the class."""
         posterior = encoding["initial_condition"]
         assert isinstance(posterior, Distribution)
-        prior = self.initial_condition_prior((self.initial_condition_dim,), self.spec.bin_width)
+        width = self.session(batch.session).spec.bin_width
+        prior = self.initial_condition_prior((self.initial_condition_dim,), width)
         sample = self.draw(posterior, num_samples)
         latents = {"initial_condition": Latent(posterior, prior, sample)}
         states = encoding.get("controller_inputs", batch.observed[..., :0, :0])
@@ -189,8 +190,9 @@ class SequentialVAE(AmortisedModel):
         """Run the generator from a given ``initial_condition``, driven by ``inferred_inputs``."""
         state, inputs = self._initial_state(latents["initial_condition"]), batch.inputs
         unseen = batch.observed[..., :0, :0]
+        observation = self.session(batch.session).observation
         if self.inferred_input_dim == 0:
-            return self.observation(self.decoder(state, unseen, inputs).factors)
+            return observation(self.decoder(state, unseen, inputs).factors)
         drive = latents["inferred_inputs"]
         still, one = drive.new_zeros(drive.shape[-1]), drive.new_ones(drive.shape[-1])
         path = self.decoder(
@@ -200,7 +202,7 @@ class SequentialVAE(AmortisedModel):
             prior_step=lambda *_: (still, one),  # so that what is drawn is the noise itself
             draws=DecoderDraws(drive.permute(2, 3, 0, 1)),
         )
-        return self.observation(path.factors)
+        return observation(path.factors)
 
     def make_room(self, num_trials: int, num_encoded_bins: int) -> None:
         """Start anew what the encoder keeps for each trial."""
@@ -247,11 +249,13 @@ class SequentialVAE(AmortisedModel):
     ) -> Output:
         """Run the decoder from the initial condition and gather the output."""
         state = self._initial_state(initial_condition)
+        session = self.session(batch.session)
         num_bins, inferred_input_dim = batch.inputs.shape[1], self.inferred_input_dim
         if self.inferred_input_prior is None:
             path = self.decoder(state, encoding, batch.inputs)
         else:
-            prior = self.inferred_input_prior((num_bins, inferred_input_dim), self.spec.bin_width)
+            width = session.spec.bin_width
+            prior = self.inferred_input_prior((num_bins, inferred_input_dim), width)
             path = self.decoder(
                 state,
                 encoding,
@@ -263,7 +267,7 @@ class SequentialVAE(AmortisedModel):
             latents["inferred_inputs"] = Latent(
                 posterior, prior, path.inferred_inputs, batch.time_mask
             )
-        return Output(latents, path.factors, self.observation(path.factors))
+        return Output(latents, path.factors, session.observation(path.factors))
 
     @property
     def recurrent_kernels(self) -> list[Tensor]:

@@ -136,7 +136,7 @@ class SwitchingLinearDynamics(Model):
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer path and states of each trial, draw samples and read them out; see the class."""
-        model = self.state_space
+        model, session = self.state_space, self.session(batch.session)
         later = batch.target.shape[1] - batch.observed.shape[1]
         weight = functional.pad(batch.observed_mask.to(self.offset), (0, 0, 0, later))
         target = functional.pad(batch.observed.to(self.offset), (0, 0, 0, later))
@@ -145,7 +145,7 @@ class SwitchingLinearDynamics(Model):
         with one_thread():
             densities = model.densities(inputs, seen_bins(weight))
             path, states = infer_switching(
-                model._replace(emission=model.emission.select(list(self.spec.heldin))),
+                model._replace(emission=model.emission.select(list(session.spec.heldin))),
                 densities,
                 self.e_step(),
                 target=torch.where(weight > 0, target, 0.0),
@@ -170,7 +170,7 @@ class SwitchingLinearDynamics(Model):
                 states, model.switches.chain(*target.shape[:2]), state_sample, batch.time_mask
             ),
         }
-        return Output(latents, sample, self.observation(sample))
+        return Output(latents, sample, session.observation(sample))
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None

@@ -211,9 +211,10 @@ class LightningModel(Model, pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch at beta = 1; set 1, if there, scores speckled entries only."""
-        counts = self.observation.kind.counts_events
+        session = self.session(batch.session)
+        counts = session.observation.kind.counts_events
         while len(self._scores) <= dataloader_idx:
-            self._scores.append(Scores(self.spec, self.null_counts, counts=counts))
+            self._scores.append(Scores(session.spec, session.null_counts, counts=counts))
         if not len(batch):  # the other processes have its trials
             return
         with noise.keyed(self._noise_seed):
@@ -269,7 +270,8 @@ class LightningModel(Model, pl.LightningModule):
         """Return the scores of the trials of all processes."""
         if self._num_processes == 1:
             return scores.compute()
-        total = Scores(self.spec, self.null_counts, counts=bool(scores.bits))
+        session = self.session()
+        total = Scores(session.spec, session.null_counts, counts=bool(scores.bits))
         for sums in gathered(scores.sums(), self._num_processes):
             total.add_sums(sums)
         return total.compute()

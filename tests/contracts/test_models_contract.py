@@ -19,6 +19,7 @@ from seqvae.data import CoordinatedDropout, NeuralData
 from seqvae.data.sources import Arrays
 from seqvae.distributions import kl, kl_terms
 from seqvae.encoders import MLP, DeltaHead
+from seqvae.errors import InputError
 from seqvae.learning.gradient import quiet
 from seqvae.models import VAE, LatentVariableModel, Model
 from seqvae.objectives import Objective, bound, importance_weighted_bound, log_likelihood
@@ -225,6 +226,12 @@ def test_new_trials_are_drawn_from_the_prior(model: Model) -> None:
     assert draw(0).emission.sample().isfinite().all()
     assert torch.equal(draw(0).factors, draw(0).factors)
     assert not torch.equal(draw(0).factors, draw(1).factors)
+
+
+def test_trials_of_a_session_the_model_does_not_know_are_refused(model: Model) -> None:
+    batch = replace(example(model), session=1)
+    with pytest.raises(InputError, match="session 1: the model knows session 0 alone"):
+        model(batch)
 
 
 def test_state_dict_round_trip(model: Model) -> None:

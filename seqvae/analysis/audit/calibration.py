@@ -67,15 +67,16 @@ def simulation_based_calibration(
             f"num_samples + 1 must be a multiple of the {num_bins} bins, got {num_samples}; e.g. "
             f"{max(1, (num_samples + 1) // max(num_bins, 1)) * num_bins - 1}"
         )
-    if model.spec.num_inputs:
+    spec = model.session().spec
+    if spec.num_inputs:
         raise InputError(
-            f"the model has {model.spec.num_inputs} external inputs, which are not simulated; "
+            f"the model has {spec.num_inputs} external inputs, which are not simulated; "
             "calibrate a model without"
         )
     if model.keeps_trials:
         raise InputError("a free posterior knows its own trials only; there is none of new ones")
     ranks: dict[str, list[np.ndarray]] = {}
-    chunk = trials_per_chunk(model.spec, num_samples)
+    chunk = trials_per_chunk(spec, num_samples)
     with deterministic(model, seed):
         for first in range(0, num_trials, chunk):
             simulated = model.sample(min(chunk, num_trials - first))
@@ -101,7 +102,7 @@ def simulated_batch(
         activity: of all neurons.
         first: index of the first trial.
     """
-    spec = model.spec
+    spec = model.session().spec
     activity = activity[:, : spec.num_encoded_bins]
     observed = activity[..., list(spec.heldin)]
     steps = torch.full_like(activity[:, 0, 0], activity.shape[1]).long()
