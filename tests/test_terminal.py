@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import inspect
+
+import pytest
+
+import seqvae.encoders
+from contracts.walk import members
 from seqvae.console.printing import help_text
+from seqvae.encoders import Encoder, Head
 from seqvae.verbs.evaluate import score_table as table
 
 
@@ -16,6 +23,25 @@ def undocumented(size: int, *, rate: float = 0.5) -> None:
     Returns:
         Nothing.
     """
+
+
+class Base:
+    """A base.
+
+    Args:
+        size: how large.
+        rate: how fast.
+    """
+
+
+class Member(Base):
+    """A member.
+
+    Args:
+        rate: how fast, in hertz.
+    """
+
+    def __init__(self, size: int, *, rate: float = 0.5) -> None: ...
 
 
 def test_table_has_a_column_for_each_baseline_and_a_row_for_each_score():
@@ -55,3 +81,22 @@ def test_help_reads_the_docstring():
         "  --rate  float [0.5]",
         "      how fast.",
     ]
+
+
+def test_help_takes_what_a_class_leaves_out_of_its_ancestors():
+    assert help_text("fit", Member, {}).splitlines()[4:8] == [
+        "  --size  int",
+        "      how large.",
+        "  --rate  float [0.5]",
+        "      how fast, in hertz.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "member", members(seqvae.encoders, Encoder) + members(seqvae.encoders, Head)
+)
+def test_help_tells_every_argument_of_an_encoder(member: type):
+    lines = help_text("fit", member, {}).splitlines()
+    for name in inspect.signature(member).parameters:
+        (row,) = (i for i, line in enumerate(lines) if line.startswith(f"  --{name}  "))
+        assert lines[row + 1].startswith("      ")

@@ -156,8 +156,9 @@ class _Row:
     """The scores of one row of the table, and what it takes to pair rows over trials."""
 
     def __init__(self, model: Model, data: NeuralData) -> None:
-        self.counts = model.observation.kind.counts_events
-        self.scores = Scores(data.spec, model.null_counts, counts=self.counts)
+        session = model.session()
+        self.counts = session.observation.kind.counts_events
+        self.scores = Scores(data.spec, session.null_counts, counts=self.counts)
         self.spec = data.spec
         self.rates = data.recording.rates
         self.scale = 1.0 if data.spec.bin_width is None else 1.0 / data.spec.bin_width

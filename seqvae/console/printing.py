@@ -69,7 +69,10 @@ def _summary(function: Callable[..., Any]) -> str:
 
 
 def _argument_docs(function: Callable[..., Any]) -> dict[str, str]:
-    """Read the Args (or Attributes) of a docstring."""
-    text = inspect.getdoc(function) or ""
-    entries = re.findall(r"^    (\w+): (.+?)(?=^    \w|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
-    return {name: " ".join(told.split()) for name, told in entries}
+    """Read the Args (or Attributes) of a docstring; what it leaves out, of the ancestors'."""
+    pattern = re.compile(r"^    (\w+): (.+?)(?=^    \w|^\S|\Z)", re.MULTILINE | re.DOTALL)
+    descriptions: dict[str, str] = {}
+    for holder in getattr(function, "__mro__", (function,)):
+        for name, description in pattern.findall(inspect.cleandoc(holder.__doc__ or "")):
+            descriptions.setdefault(name, " ".join(description.split()))
+    return descriptions

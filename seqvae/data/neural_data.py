@@ -138,7 +138,7 @@ class NeuralData(pl.LightningDataModule):
         return adapted
 
     def session(self, index: int = 0) -> NeuralData:
-        """Return the data of one session, with its ``spec``, ``train_mean`` and ``train_std``.
+        """Return the data of one session, with its ``spec`` and ``train_moments``.
 
         Raises:
             InputError: for a session that the data do not hold.

@@ -22,6 +22,10 @@ class Encoder(nn.Module, ABC):
     never by torch's own generator (``torch.nn.Dropout``): a trial must be encoded alike alone and
     in any batch.
 
+    Args:
+        input_dim: held-in neurons.
+        latent_dim: size of the latent.
+
     Attributes:
         keeps_trials: whether it has parameters of its own for each trial of the recording.
         num_bins: the encoder reads only so many bins at the start of a trial; None: all.

@@ -28,7 +28,6 @@ class FreeGaussian(Encoder):
 
     Args:
         input_dim: held-in neurons; no network reads them.
-        latent_dim: size of the latent.
         covariance: "diagonal", or "full" over the latent dimensions of a bin.
         initial_std: standard deviation before learning.
 

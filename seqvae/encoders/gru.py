@@ -16,16 +16,37 @@ from seqvae.nn.dropout import Dropout
 from seqvae.types import Batch
 
 
-class TrialGRU(Encoder):
+class RecurrentEncoder(Encoder):
+    """An encoder that reads the trial by a GRU.
+
+    Args:
+        hidden_dim: GRU units of each direction.
+        dropout: probability with which a unit of what the head reads is dropped in training.
+        head: kind of posterior.
+        bidirectional: read backward, too.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        latent_dim: int,
+        *,
+        hidden_dim: int,
+        dropout: float,
+        head: Callable[[int, int], Head],
+        bidirectional: bool = True,
+    ) -> None:
+        super().__init__()
+        self.gru = SequenceGRU(input_dim, hidden_dim, bidirectional=bidirectional)
+        self.dropout = Dropout(dropout)
+        self.head = head(self.gru.output_dim, latent_dim)
+
+
+class TrialGRU(RecurrentEncoder):
     """q(z | x_1..T), one latent a trial, from the last states of a bidirectional GRU.
 
     Args:
-        input_dim: held-in neurons.
-        latent_dim: size of the latent.
-        hidden_dim: GRU units of each direction.
-        dropout: probability with which a unit of the last states is dropped in training.
         num_bins: read only the first bins of each trial (for causal inference); None reads all.
-        head: kind of posterior.
     """
 
     def __init__(
@@ -38,13 +59,10 @@ class TrialGRU(Encoder):
         num_bins: int | None = None,
         head: Callable[[int, int], Head] = NormalHead,
     ) -> None:
-        super().__init__()
+        super().__init__(input_dim, latent_dim, hidden_dim=hidden_dim, dropout=dropout, head=head)
         if num_bins is not None and num_bins < 1:
             raise InputError(f"num_bins must be at least 1, got {num_bins}")
         self.num_bins = num_bins
-        self.gru = SequenceGRU(input_dim, hidden_dim)
-        self.dropout = Dropout(dropout)
-        self.head = head(self.gru.output_dim, latent_dim)
 
     def forward(
         self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch
@@ -53,16 +71,11 @@ class TrialGRU(Encoder):
         return self.head(self.dropout(self.gru.last(observed[:, : self.num_bins], batch.lengths)))
 
 
-class BinGRU(Encoder):
+class BinGRU(RecurrentEncoder):
     """q(z_t | x_1..T) (or x_1..t if causal), one latent a time bin, from the states of a GRU.
 
     Args:
-        input_dim: held-in neurons.
-        latent_dim: size of the latent.
-        hidden_dim: GRU units of each direction.
-        dropout: probability with which a unit of the states is dropped in training.
         causal: read forward only, so that z_t depends on no later bin.
-        head: kind of posterior.
     """
 
     def __init__(
@@ -75,10 +88,14 @@ class BinGRU(Encoder):
         causal: bool = False,
         head: Callable[[int, int], Head] = NormalHead,
     ) -> None:
-        super().__init__()
-        self.gru = SequenceGRU(input_dim, hidden_dim, bidirectional=not causal)
-        self.dropout = Dropout(dropout)
-        self.head = head(self.gru.output_dim, latent_dim)
+        super().__init__(
+            input_dim,
+            latent_dim,
+            hidden_dim=hidden_dim,
+            dropout=dropout,
+            head=head,
+            bidirectional=not causal,
+        )
 
     def forward(
         self, observed: Float[Tensor, "batch encoded_time heldin"], batch: Batch

@@ -21,7 +21,12 @@ from seqvae.errors import InputError
 
 
 class Head(nn.Module, ABC):
-    """Makes a posterior of features; built as ``head(feature_dim, latent_dim, **own_options)``."""
+    """Makes a posterior of features; built as ``head(feature_dim, latent_dim, **own_options)``.
+
+    Args:
+        feature_dim: size of the features.
+        latent_dim: size of the latent.
+    """
 
     @abstractmethod
     def forward(self, features: Float[Tensor, "*leading feature"]) -> Distribution:
@@ -32,8 +37,6 @@ class NormalHead(Head):
     """Diagonal Gaussian: mean = W h + b, std = min_std + softplus(V h + c).
 
     Args:
-        feature_dim: size of the features.
-        latent_dim: size of the latent.
         initial_std: standard deviation before learning.
         min_std: floor of the standard deviation.
     """
@@ -68,8 +71,6 @@ class FullNormalHead(Head):
     mean = W h + b, diag(L) = min_std + softplus(V h + c), and below it L = U h.
 
     Args:
-        feature_dim: size of the features.
-        latent_dim: size of the latent.
         initial_std: standard deviation before learning.
         min_std: floor of the diagonal of L.
     """
@@ -103,8 +104,6 @@ class LowRankNormalHead(Head):
     mean = W h + b, D = min_std + softplus(V h + c) and U = R h of ``rank`` columns.
 
     Args:
-        feature_dim: size of the features.
-        latent_dim: size of the latent.
         rank: number of directions.
         initial_std: D before learning.
         min_std: floor of D.

@@ -18,8 +18,6 @@ class MLP(Encoder):
     """q(z_t | x_t) by a feed-forward network; each bin on its own.
 
     Args:
-        input_dim: held-in neurons.
-        latent_dim: size of the latent.
         hidden_dims: hidden layers; none makes the encoder linear.
         dropout: probability with which a hidden unit is dropped in training.
         head: kind of posterior.

@@ -107,7 +107,7 @@ class LatentVariableModel(LightningModel):
         """Take the training means: null rates of the scores, start of the readout, input scale."""
         super().initialize(data)
         heldin = list(self.spec.heldin)
-        std = data.session().train_std.to(self.null_counts)
+        std = data.session().train_moments.std.to(self.null_counts)
         self.observed_mean.copy_(self.null_counts[heldin])
         self.observed_scale.copy_(std[heldin].square().mean().sqrt().clamp_min(1e-6))
 
