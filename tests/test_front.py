@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import scipy.sparse
 import torch
 import xarray as xr
 
+from seqvae import FactorAnalysis, check, crossvalidate, evaluate, fit, infer
 from seqvae.config import from_config, to_config
 from seqvae.config.arguments import InConfig
 from seqvae.config.signatures import parameters
@@ -135,3 +137,32 @@ def test_a_later_argument_stands_in_a_config_only_where_it_was_set():
     assert not {"window_bins", "bin_width"} & set(written)
     again = from_config({"source": "Lorenz", "window_bins": 7}, NeuralData)
     assert to_config(again)["init_args"]["window_bins"] == 7
+
+
+def test_every_verb_takes_counts(tmp_path):
+    run = fit(
+        COUNTS,
+        partial(FactorAnalysis, latent_dim=1),
+        bin_width=0.02,
+        run_dir=str(tmp_path / "run"),
+    )
+    assert run.spec.bin_width == 0.02
+    assert check(list(COUNTS), bin_width=0.02)["checksum"] == Recording(COUNTS, 0.02).checksum
+    assert infer(run, COUNTS, bin_width=0.02, num_samples=2).sizes["trial"] == 6
+    assert "bits_per_spike" in evaluate(run, COUNTS, bin_width=0.02, num_samples=2)
+    found = crossvalidate(
+        COUNTS, bin_width=0.02, scheme="gabriel", dims=[1], trial_folds=2, neuron_folds=2,
+        out_dir=str(tmp_path / "cv"), progress=False,
+    )  # fmt: skip
+    assert found.chosen_dim("pca") in (0, 1)
+    with pytest.raises(InputError, match="NeuralData have their own"):
+        infer(run, bin_width=0.02)
+
+
+def test_a_long_recording_is_inferred_in_windows_as_long_as_the_trials_of_the_run(tmp_path):
+    long = np.random.default_rng(1).poisson(1.0, (30, 3)).astype(np.float32)
+    run = fit(COUNTS, partial(FactorAnalysis, latent_dim=1), run_dir=str(tmp_path / "run"))
+    results = infer(run, [long], num_samples=2)
+    assert (results.sizes["trial"], results.sizes["time"]) == (4, 8)
+    one_trial = infer(run, [long[:8]], num_samples=2)
+    assert (one_trial.sizes["trial"], one_trial.sizes["time"]) == (1, 8)

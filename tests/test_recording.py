@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import ast
+import hashlib
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import seqvae
 from seqvae.data import Recording
 from seqvae.errors import InputError
 
@@ -179,3 +183,44 @@ def test_a_neuron_that_was_never_recorded_is_not_silent():
     activity = counts(6, 5, 4).astype(float)
     activity[:, :, [0, 2]] = np.nan
     assert Recording(activity, 0.01).num_neurons == 4
+
+
+def test_reading_gives_the_trials_that_are_asked_for(toy_recording):
+    np.testing.assert_array_equal(toy_recording.read([3, 1]), toy_recording.activity[[3, 1]])
+    np.testing.assert_array_equal(toy_recording.read(), toy_recording.activity)
+    assert toy_recording.shape == (24, 12, 6)
+    trials = np.concatenate(list(toy_recording.chunks()))
+    assert trials.tolist() == list(range(24))
+
+
+def test_checksum_is_that_of_all_bytes_at_once_however_they_are_read(toy_recording, monkeypatch):
+    digest = hashlib.sha256()
+    for field in fields(toy_recording):
+        value = getattr(toy_recording, field.name)
+        if isinstance(value, np.ndarray):
+            digest.update(f"{field.name} {value.dtype.str} {value.shape}".encode())
+            digest.update(value.tobytes())
+        else:
+            digest.update(f"{field.name} {value!r}".encode())
+    assert toy_recording.checksum == digest.hexdigest()
+    monkeypatch.setattr("seqvae.data.recording._NUMBERS_AT_ONCE", 7)
+    assert toy_recording.checksum == digest.hexdigest()
+
+
+def test_a_recording_is_printed_in_one_line(toy_recording):
+    there = "inputs, behavior, condition, rates"
+    sizes = "24 trials, 12 bins of 0.02 s, 6 neurons"
+    assert repr(toy_recording) == f"Recording({sizes}, with {there})"
+    assert repr(Recording(np.ones((1, 1, 4)))) == "Recording(1 trials, 1 bins, 4 neurons)"
+
+
+def test_activity_is_read_outside_data_by_read_alone():
+    package = Path(seqvae.__file__).parent
+    readers = [
+        f"{path.relative_to(package)}:{node.lineno}"
+        for path in package.rglob("*.py")
+        if path.parts[len(package.parts)] != "data"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "activity"
+    ]
+    assert not readers

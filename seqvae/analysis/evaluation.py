@@ -236,13 +236,14 @@ def _baselines(
     model: Model, data: NeuralData, split: str
 ) -> dict[str, tuple[_Row, dict[str, Any]]]:
     """Score the baselines, learned on the training trials of ``data``, and the true rates."""
-    activity, rates, spec = data.recording.activity, data.recording.rates, data.spec
+    recording, spec = data.recording, data.spec
+    rates = recording.rates
     kind = model.observation.kind
     heldin = np.array(spec.heldin)
     rows: dict[str, tuple[_Row, dict[str, Any]]] = {}
     if "train" in data.split:
-        train = activity[data.trials("train")]
-        val = activity[data.trials("val" if "val" in data.split else "train")]
+        train = recording.read(data.trials("train"))
+        val = recording.read(data.trials("val" if "val" in data.split else "train"))
         mean_rate = MeanRate.of(train, kind, least_spread=LEAST_SPREAD)
         rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict)
         smoothing = SmoothingGLM.fit(
@@ -252,12 +253,12 @@ def _baselines(
         found |= _decoded(
             data,
             split,
-            lambda word: smoothing.predict(activity[data.trials(word)])[..., heldin],
+            lambda word: smoothing.predict(recording.read(data.trials(word)))[..., heldin],
         )
         rows["smoothing_glm"] = (row, found)
     trials = data.trials(split)
     has_truth = rates is not None and bool(
-        (np.isfinite(rates[trials]) | np.isnan(activity[trials])).all()
+        (np.isfinite(rates[trials]) | np.isnan(recording.read(trials))).all()
     )
     if rates is not None and has_truth and kind.counts_events and spec.bin_width is not None:
         row = _Row(model, data)
@@ -279,14 +280,14 @@ def _baseline_row(
     predict: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[_Row, dict[str, Any]]:
     """Score a function from activity to expected activity."""
-    activity = data.recording.activity
-    train = activity[data.trials("train")]
+    recording = data.recording
+    train = recording.read(data.trials("train"))
     residual = np.where(np.isfinite(train), train - predict(train), np.nan)
     known = np.isfinite(residual).any(axis=(0, 1))
     spread = np.where(known, np.nanstd(np.where(known, residual, 0.0), axis=(0, 1)), 1.0)
     row = _Row(model, data)
     for batch in data.batches(split):
-        mean = torch.from_numpy(predict(activity[batch.trial.numpy()])).float()
+        mean = torch.from_numpy(predict(recording.read(batch.trial.numpy()))).float()
         emission = mean_rate.around(mean, torch.from_numpy(spread).float())
         row.scores.update_mean(mean, emission.log_prob(batch.target), batch)
         row.add_mean(mean, batch)

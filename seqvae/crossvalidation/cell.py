@@ -207,9 +207,9 @@ def _scored(job: Job) -> list[dict[str, Any]]:
         gained = score(model, part, null, num_samples=job.num_samples, settings=dict(job.settings))
         rows.append(_row(fold, gained))
         if job.k_shot:
-            hidden = np.ones(train.activity.shape, dtype=bool)
+            hidden = np.ones(train.shape, dtype=bool)
             hidden[..., list(part.heldin)] = False
-            shown = Part(train.hide(hidden), part.heldin, np.where(hidden, train.activity, np.nan))
+            shown = Part(train.hide(hidden), part.heldin, np.where(hidden, train.read(), np.nan))
             rows[-1]["k_shot_gain"] = k_shot_gain(
                 model, part, shown, null, shots=job.k_shot, settings=dict(job.settings)
             )

@@ -102,7 +102,7 @@ class Division:
             )
         if gap is not None and gap < 0:
             raise InputError(f"gap must be at least 0 bins, got {gap}")
-        memory = autocorrelation_time(recording.activity) if rows != "trials" else 1.0
+        memory = autocorrelation_time(recording.read()) if rows != "trials" else 1.0
         block = recording.num_time_bins // max(trial_folds, 1)
         if rows == "random" and memory > 2:
             warnings.warn(
@@ -129,7 +129,7 @@ class Division:
     @cached_property
     def neuron_fold(self) -> Int[np.ndarray, " neuron"]:
         """The fold of each neuron."""
-        activity = self.recording.activity
+        activity = self.recording.read()
         present = np.isfinite(activity)
         total = np.where(present, activity, 0.0).sum((0, 1), dtype=np.float64)
         mean = total / np.maximum(present.sum((0, 1)), 1)
@@ -145,8 +145,7 @@ class Division:
     @cached_property
     def entry_fold(self) -> Int[np.ndarray, "trial time neuron"]:
         """The fold of each entry, where entries are held out."""
-        shape = self.recording.activity.shape
-        return entry_folds(self.num_trial_folds, shape=shape, seed=self.seed)
+        return entry_folds(self.num_trial_folds, shape=self.recording.shape, seed=self.seed)
 
     def heldin(self, neuron_fold: int | None) -> tuple[int, ...]:
         """Return the neurons that inference may see; None: all."""
@@ -176,7 +175,7 @@ class Division:
             return Part(self.recording.hide(hidden), self.heldin(None), truth)
         test = self.test(trial_fold)
         heldin = self.heldin(neuron_fold)
-        hidden = np.ones(test.activity.shape, dtype=bool)
+        hidden = np.ones(test.shape, dtype=bool)
         hidden[..., list(heldin)] = False
         return Part(test.hide(hidden), heldin, _encoded(test, hidden))
 
@@ -193,7 +192,7 @@ def _encoded(
     recording: Recording, hidden: Bool[np.ndarray, "trial time neuron"]
 ) -> Float[np.ndarray, "trial time neuron"]:
     """Return the hidden entries in encoded bins, NaN elsewhere."""
-    truth = np.where(hidden, recording.activity, np.float32(np.nan))
+    truth = np.where(hidden, recording.read(), np.float32(np.nan))
     if recording.num_encoded_bins is not None:
         truth[:, recording.num_encoded_bins :] = np.nan
     return truth
@@ -202,20 +201,20 @@ def _encoded(
 def _windowed(recording: Recording, stretches: list[Stretch], longest: int) -> Recording:
     """Return windows of stretches of one long trial as trials of their own."""
     pieces = [window for stretch in stretches for window in windows(stretch, longest)]
-    activity = recording.activity[0]
+    (activity,) = recording.read([0])
     return recording.cut([piece for piece in pieces if np.isfinite(activity[slice(*piece)]).any()])
 
 
 def _single_bins(recording: Recording) -> Recording:
     """Return each bin as a trial of its own; those without any value are left out."""
-    seen = np.isfinite(recording.activity).any(axis=2)
+    seen = np.isfinite(recording.read()).any(axis=2)
 
     def rows(values: np.ndarray) -> np.ndarray:
         return values[seen][:, None]
 
     condition = recording.condition
     return Recording(
-        rows(recording.activity),
+        rows(recording.read()),
         recording.bin_width,
         inputs=None if recording.inputs is None else rows(recording.inputs),
         condition=None if condition is None else np.repeat(condition, seen.sum(axis=1)),

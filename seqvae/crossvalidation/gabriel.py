@@ -90,8 +90,8 @@ def fold_errors(
     """
     heldin = set(division.heldin(neuron_fold))
     heldout = [n for n in range(division.recording.num_neurons) if n not in heldin]
-    train = _rows(division.train(trial_fold).activity, counts)
-    test = _rows(division.test(trial_fold).activity, counts)
+    train = _rows(division.train(trial_fold).read(), counts)
+    test = _rows(division.test(trial_fold).read(), counts)
     std = train.std(axis=0)
     unit = np.where(std > 0, std, 1.0)
     errors = gabriel_errors(train / unit, test / unit, heldout=heldout, dims=dims)

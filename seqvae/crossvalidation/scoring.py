@@ -52,7 +52,7 @@ LEAST_SPREAD = 1e-12
 
 def mean_rate_of(train: Recording, kind: DataKind) -> MeanRate:
     """Return the mean-rate model of the training rows."""
-    return MeanRate.of(train.activity, kind, least_spread=LEAST_SPREAD)
+    return MeanRate.of(train.read(), kind, least_spread=LEAST_SPREAD)
 
 
 def sums(
@@ -136,7 +136,7 @@ def k_shot_gain(
         Gain over the mean-rate model in nats, over the entries that ``score`` sums.
     """
     features = [_factors(model, one, settings) for one in (train, part)]
-    inside = np.isfinite(train.seen.activity).any(axis=2)
+    inside = np.isfinite(train.seen.read()).any(axis=2)
     generator = np.random.default_rng(model.seed)
     heldout = np.flatnonzero(np.isfinite(part.truth).any(axis=(0, 1)) & null.is_known)
     kind, gains = null.kind, []

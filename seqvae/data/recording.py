@@ -128,6 +128,12 @@ class Recording:
         )
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Sizes of the axes (trial, time, neuron)."""
+        num_trials, num_time_bins, num_neurons = self.activity.shape
+        return num_trials, num_time_bins, num_neurons
+
+    @property
     def num_trials(self) -> int:
         """Number of trials."""
         return self.activity.shape[0]
@@ -168,14 +174,13 @@ class Recording:
         return digest.hexdigest()
 
     def read(
-        self, trials: Int[np.ndarray, " chosen"] | list[int]
+        self, trials: Int[np.ndarray, " chosen"] | list[int] | None = None
     ) -> Float32[np.ndarray, "chosen time neuron"]:
-        """Return the activity of some trials, in the given order: what all readers ask.
+        """Return the activity of some trials, in the given order; None: of all.
 
-        Nobody outside ``seqvae.data`` takes ``activity`` whole, so that a recording may be larger
-        than memory.
+        The package reads ``activity`` outside ``seqvae.data`` by this way alone.
         """
-        return self.activity[np.asarray(trials, dtype=np.int64)]
+        return self.activity if trials is None else self.activity[np.asarray(trials, np.int64)]
 
     def chunks(self) -> Iterator[Int[np.ndarray, " chosen"]]:
         """Yield the indices of all trials in order, so many at a time that memory is bounded."""

@@ -89,7 +89,7 @@ def draw(
         return figures
     trials = trials[:MAX_TRIALS]
     results = posterior_dataset(model, data, trials, num_samples=NUM_SAMPLES)
-    activity = recording.activity[trials]
+    activity = recording.read(trials)
     truth = None if recording.rates is None else recording.rates[trials]
     figures["rasters_and_rates"] = plotting.rasters_and_rates(activity, results, true_rates=truth)
     figures["rate_traces"] = plotting.rate_traces(activity, results, true_rates=truth)
@@ -109,7 +109,7 @@ def _draw_images(
 
     results = posterior_dataset(model, data, trials, num_samples=NUM_SAMPLES)
     mean = results["mean"].values[:, 0]
-    pixels = data.recording.activity[trials][:, 0]
+    pixels = data.recording.read(trials)[:, 0]
     figures = {"reconstructions": plotting.reconstructions(pixels, mean, image_shape=shape)}
     with deterministic(model, seed=0):
         fresh = model.sample(NUM_PRIOR_IMAGES).emission.mean[0, :, 0].cpu().numpy()

@@ -14,7 +14,7 @@ from seqvae.analysis.audit.calibration import Calibration, simulation_based_cali
 from seqvae.analysis.audit.comparison import Comparison, compare
 from seqvae.analysis.audit.joint import what_is_seen
 from seqvae.analysis.audit.reference import Reference, reference_posterior, require
-from seqvae.data import NeuralData
+from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.runs import Run
 from seqvae.storage.files import atomic_path, check_writable, write_text
@@ -23,8 +23,9 @@ from seqvae.verbs.opening import open_run, without_nan
 
 def audit(
     run: Run | str,
-    data: NeuralData | None = None,
+    data: DataLike | None = None,
     *,
+    bin_width: BinWidth = None,
     split: str | None = None,
     trials: int = 3,
     num_samples: int = 500,
@@ -39,6 +40,7 @@ def audit(
     Args:
         run: a run or its folder.
         data: other data than the run was trained on; None takes those.
+        bin_width: seconds per bin, where ``data`` is an array or a file.
         split: the trials to take; None takes test if there is one, else val.
         trials: number of trials, evenly spread.
         num_samples: draws of each chain of NUTS.
@@ -67,7 +69,7 @@ def audit(
             raise InputError(f"{name} must be at least {least}, got {value}")
     require("pyro.infer.mcmc")
     require("arviz")
-    run, data, model = open_run(run, data, trust)
+    run, data, model = open_run(run, data, trust, bin_width=bin_width)
     folder = Path(out) if out is not None else run.folder / "audit"
     if out is None and folder.is_symlink():
         raise InputError(f"out: {str(folder)!r} leads out of the run; remove that link")

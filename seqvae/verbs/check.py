@@ -7,16 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from seqvae.data import NeuralData
+from seqvae.data import as_data
+from seqvae.data.front import BinWidth, DataLike
 from seqvae.distributions.kinds import kind_of
 
 
-def check(data: NeuralData) -> dict[str, Any]:
+def check(data: DataLike, *, bin_width: BinWidth = None) -> dict[str, Any]:
     """Load and validate data, and return what is in them.
+
+    Args:
+        data: the recording, how it is split, and what inference may see.
+        bin_width: seconds per bin, where ``data`` is an array or a file.
 
     Raises:
         InputError: naming the field, the first offending index and the cure.
     """
+    data = as_data(data, bin_width)
     data.setup()
     recording, spec = data.recording, data.spec
     kind = kind_of(recording.read(trials) for trials in recording.chunks())
@@ -31,7 +37,9 @@ def check(data: NeuralData) -> dict[str, Any]:
         "neurons held out": len(spec.heldout),
         "external inputs": spec.num_inputs,
         "behavior dimensions": 0 if recording.behavior is None else recording.behavior.shape[-1],
-        "missing entries": int(np.isnan(recording.activity).sum()),
+        "missing entries": sum(
+            int(np.isnan(recording.read(trials)).sum()) for trials in recording.chunks()
+        ),
         "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
     }
     if kind.counts_events and spec.bin_width and mean is not None:

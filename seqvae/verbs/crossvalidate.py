@@ -19,7 +19,8 @@ from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.table import scores_table, summarize
-from seqvae.data import NeuralData
+from seqvae.data import as_data
+from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, Terminated, nearest
 from seqvae.learning import Learner
 from seqvae.runs import ModelFactory
@@ -42,11 +43,12 @@ ROWS = ("auto", "trials", "blocks", "random")
 
 
 def crossvalidate(
-    data: NeuralData,
+    data: DataLike,
     models: Mapping[str, ModelFactory] | None = None,
     learners: Mapping[str, Learner] | None = None,
     *,
     dims: list[int],
+    bin_width: BinWidth = None,
     trial_folds: int = 5,
     neuron_folds: int = 4,
     scheme: Literal["auto", "fold_in", "gabriel", "speckled"] = "auto",
@@ -80,6 +82,7 @@ def crossvalidate(
         models: factory of each model by name; None, with scheme ``gabriel``: ``PCA``.
         learners: how a model is learned, by its name; others by their own with its defaults.
         dims: the sizes to try, of each model's own dimension; 0, the mean rate, is always there.
+        bin_width: seconds per bin, where ``data`` is an array or a file.
         trial_folds: folds of rows; with scheme ``speckled`` of entries.
         neuron_folds: folds of neurons.
         scheme: ``fold_in`` (co-smoothing; ``auto``), for every model; ``gabriel`` (Owen & Perry),
@@ -111,8 +114,7 @@ def crossvalidate(
     Raises:
         InputError: for anything the user can mend; no cell is begun then.
     """
-    if not isinstance(data, NeuralData):
-        raise InputError(f"data must be NeuralData, got {type(data).__name__}")
+    data = as_data(data, bin_width)
     for name, word, known in (
         ("scheme", scheme, SCHEMES), ("rows", rows, ROWS), ("rule", rule, RULES),
         ("backend", backend, BACKENDS),

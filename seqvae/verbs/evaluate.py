@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from seqvae.analysis.evaluation import evaluate_model
-from seqvae.data import NeuralData
+from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.runs import Run
 from seqvae.storage.files import write_text
@@ -17,8 +17,9 @@ from seqvae.verbs.opening import check_num_samples, check_out, open_run, without
 
 def evaluate(
     run: Run | str,
-    data: NeuralData | None = None,
+    data: DataLike | None = None,
     *,
+    bin_width: BinWidth = None,
     split: str | None = None,
     num_samples: int = 50,
     refine_steps: int = 0,
@@ -30,6 +31,7 @@ def evaluate(
     Args:
         run: a run or its folder.
         data: other data than the run was trained on; None takes those.
+        bin_width: seconds per bin, where ``data`` is an array or a file.
         split: the trials to score; None takes test if there is one, else val.
         num_samples: posterior samples.
         refine_steps: steps by which the posterior of each trial is refined from the encoder's
@@ -45,7 +47,7 @@ def evaluate(
         ``advice``, for the data of the fit, what is wrong with it, and the setting to change; see
         ``seqvae.analysis.diagnosis``.
     """
-    run, data, model = open_run(run, data, trust)
+    run, data, model = open_run(run, data, trust, bin_width=bin_width)
     check_num_samples(num_samples)
     if refine_steps < 0:
         raise InputError(f"refine_steps must be at least 0, got {refine_steps}")

@@ -14,7 +14,8 @@ from seqvae.compute import noise
 from seqvae.compute.ranks import Place
 from seqvae.compute.termination import terminable
 from seqvae.config import to_config
-from seqvae.data import NeuralData
+from seqvae.data import as_data
+from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
@@ -25,10 +26,11 @@ from seqvae.verbs.advice import advice
 
 
 def fit(
-    data: NeuralData | None = None,
+    data: DataLike | None = None,
     model: ModelFactory | None = None,
     learner: Learner | None = None,
     *,
+    bin_width: BinWidth = None,
     from_run: Run | str | None = None,
     init_from: Run | str | None = None,
     seed: int | None = None,
@@ -52,6 +54,7 @@ def fit(
         model: factory of the model: a class, or ``functools.partial`` of one.
         learner: how it is learned; None takes that of ``from_run``, else the model's own, with its
             defaults.
+        bin_width: seconds per bin, where ``data`` is an array or a file.
         from_run: a run, its folder, or its provenance.json, to repeat.
         init_from: a run, or its folder, whose weights learning begins with; None begins anew, or
             as ``from_run`` did.
@@ -78,7 +81,8 @@ def fit(
         name = "data" if data is None else "model"
         raise InputError(f"{name} is required: give it, or from_run, a run to repeat")
     seed = 0 if seed is None else seed
-    made = _checked(data, model, learner, seed=seed)
+    data = as_data(data, bin_width)
+    made = _checked(model, learner, seed=seed)
     learner = default_learner(made)() if learner is None else learner
     if init_from is not None:
         _check_begins(learner, resume=resume)
@@ -122,10 +126,8 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
     return f"run folder: {run.folder}\n  {'  '.join(names)}"
 
 
-def _checked(data: object, model: object, learner: object, *, seed: int) -> type:
+def _checked(model: object, learner: object, *, seed: int) -> type:
     """Refuse arguments of the wrong kind, and return the class of the model."""
-    if not isinstance(data, NeuralData):
-        raise InputError(f"data must be NeuralData, got {type(data).__name__}")
     if not (learner is None or hasattr(learner, "learn")):
         raise InputError(
             "learner must be a Learner, e.g. GradientLearner(partial(Trainer, max_epochs=50)), "

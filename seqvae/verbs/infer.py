@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from seqvae.analysis.devices import chosen_devices
 from seqvae.analysis.posterior import posterior_dataset
-from seqvae.data import NeuralData
+from seqvae.data import as_data
+from seqvae.data.front import BinWidth, DataLike
 from seqvae.runs import Run
 from seqvae.verbs.opening import check_num_samples, check_out, open_run
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 def infer(
     run: Run | str,
-    data: NeuralData | None = None,
+    data: DataLike | None = None,
     *,
+    bin_width: BinWidth = None,
     split: str = "all",
     num_samples: int = 50,
     devices: str | int = "auto",
@@ -31,6 +33,7 @@ def infer(
     Args:
         run: a run or its folder.
         data: other data than the run was trained on; None takes those.
+        bin_width: seconds per bin, where ``data`` is an array or a file.
         split: "train", "val", "test" or "all" trials.
         num_samples: posterior samples that are averaged.
         devices: "auto" shares the trials out over all GPUs there are, for a model that is learned
@@ -42,7 +45,10 @@ def infer(
         Dataset with dims trial, time (s), neuron, factor; variables ``rates`` (Hz) or ``mean``,
         ``factors``, ``<latent>_mean``, each with its ``_sd``, and ``elbo`` (nats per trial).
     """
-    run, data, model = open_run(run, data, trust)
+    run = run if isinstance(run, Run) else Run(run)
+    if data is not None:
+        data, bin_width = as_data(data, bin_width, like=run.spec), None
+    run, data, model = open_run(run, data, trust, bin_width=bin_width)
     check_num_samples(num_samples)
     trials, chosen = data.trials(split), chosen_devices(model, devices)
     if out is not None:

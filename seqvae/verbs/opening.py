@@ -7,18 +7,22 @@ import math
 from pathlib import Path
 from typing import Any
 
-from seqvae.data import NeuralData
+from seqvae.data import NeuralData, as_data
+from seqvae.data.front import DataLike
 from seqvae.errors import InputError
 from seqvae.runs import Run
 from seqvae.storage.files import check_writable
 
 
-def open_run(run: Run | str, data: NeuralData | None, trust: bool) -> tuple[Run, NeuralData, Any]:
+def open_run(
+    run: Run | str, data: DataLike | None, trust: bool, *, bin_width: float | None = None
+) -> tuple[Run, NeuralData, Any]:
     """Return a run, the data to look at (its own, or others that fit it), and its model."""
     run = run if isinstance(run, Run) else Run(run)
     model = run.model(trust=trust)
     if data is None:
-        return run, run.data(trust=trust), model
+        return run, as_data(run.data(trust=trust), bin_width), model
+    data = as_data(data, bin_width)
     data.setup()
     model.observation.check(data.recording)
     known = data.recording.checksum == run.provenance["data"]["checksum"]

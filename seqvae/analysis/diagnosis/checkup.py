@@ -99,7 +99,8 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
     other = _Part(model, data, words[0], seed) if words else None
     seen = train if other is None else other
     recording, counts = data.recording, model.observation.kind.counts_events
-    known = recording.activity[np.isfinite(recording.activity)]
+    values = recording.read()
+    known = values[np.isfinite(values)]
     dispersion, error = seen.dispersion() if counts else ([], [])
     mute = np.flatnonzero(counts & (data.train_mean.numpy() <= 0))
     assert recording.neuron_ids is not None
