@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,8 +20,8 @@ import numpy as np
 from seqvae import NeuralData, crossvalidate
 from seqvae.data.sources import Arrays
 from seqvae.learning import Learner
+from seqvae.learning.observers import Observer
 from seqvae.models import LinearDynamics
-from seqvae.storage.files import RunFiles
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Pause(Learner):
         self,
         model: Any,
         data: NeuralData,
-        run: RunFiles,
         *,
+        observers: Sequence[Observer] = (),
         checkpoint: Path | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -16,7 +14,6 @@ from worker import WARM_UP, Stopwatch, Turns, forget_peak, peak_mib, repeat
 from seqvae import GradientLearner
 from seqvae.compute import noise
 from seqvae.objectives import bound
-from seqvae.storage.files import RunFiles
 from seqvae.types import Batch
 
 
@@ -89,9 +86,7 @@ def train(
     trainer = partial(
         Trainer, max_epochs=-1, accelerator=accelerator, callbacks=[Clock(turns, steps)]
     )
-    with TemporaryDirectory() as folder:
-        learner = GradientLearner(trainer, progress=False)
-        learner.learn(model, data, RunFiles(Path(folder)))
+    GradientLearner(trainer, progress=False).learn(model, data)
 
 
 def differences(size: Size, recursion: str, device: str) -> dict[str, float]:

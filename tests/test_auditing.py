@@ -310,7 +310,7 @@ def test_what_is_not_simulated_is_refused():
 def test_the_verb_leaves_numbers_and_pictures(tmp_path, capsys, monkeypatch):
     from seqvae import fit
 
-    monkeypatch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
     run = str(tmp_path / "run")
     fit(tiny_data(), partial(VAE, latent_dim=2), tiny_learner(), run_dir=run)
     capsys.readouterr()

@@ -356,7 +356,7 @@ def test_null_score_is_the_likelihood_of_the_training_means():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
         folder = str(tmp_path_factory.mktemp("runs") / "a")
         return fit(tiny_data(), SVAE, tiny_learner(3), run_dir=folder)
 
@@ -396,7 +396,7 @@ def test_fit_tells_what_is_wrong_in_a_line_each(tmp_path, caplog):
 
 def test_training_that_explodes_is_told_once_while_it_goes_on(tmp_path, caplog, monkeypatch):
     told = Finding("learning_rate_too_high", "it exploded", "lower it")
-    monkeypatch.setattr("seqvae.learning.warnings.learning_rate", lambda *_: [told])
+    monkeypatch.setattr("seqvae.learning.observers.alarms.learning_rate", lambda *_: [told])
     fit(tiny_data(), SVAE, tiny_learner(3), run_dir=str(tmp_path / "a"))
     lines = [record.getMessage() for record in caplog.records if record.name == "seqvae"]
     assert lines[0] == "seqvae: learning rate too high: it exploded; lower it"

@@ -31,7 +31,7 @@ EXACT = [name for name in CASES if not name.startswith(("single", "mixed"))]
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from seqvae.console.main import main
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays, Images, from_path, read_idx
 from seqvae.errors import InputError
-from seqvae.learning.figures import draw
+from seqvae.learning.observers.figures import draw
 from seqvae.models import VAE
 from seqvae.observations import Bernoulli
 

@@ -15,18 +15,18 @@ from torch.distributions import Normal
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from seqvae import VAE, InputError, Run, SequentialVAE, fit, infer
+from seqvae import VAE, InputError, NeuralData, Run, SequentialVAE, fit, infer
 from seqvae.compute import noise
 from seqvae.compute.noise import step_seed
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
 from seqvae.encoders import MLP, DeltaHead, TrialGRU
-from seqvae.learning.callbacks import StopOnNonFinite
+from seqvae.learning.callbacks import KeepBest, StopOnNonFinite
 from seqvae.learning.gradient import DEFAULT_TRAINER, GradientLearner
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE
+from seqvae.learning.observers import Observers
 from seqvae.models.scores import Scores
 from seqvae.objectives import Objective
-from seqvae.storage.files import RunFiles
 from tiny import (
     LORENZ,
     SVAE,
@@ -55,7 +55,7 @@ plain_lightning = pytest.mark.filterwarnings(
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
 
 
 def history(run):
@@ -552,7 +552,7 @@ class Clock(Trainer):
 
 
 def test_the_first_step_and_the_term_behind_the_loss_are_named(tmp_path):
-    watch, model = StopOnNonFinite(RunFiles(tmp_path)), LightningModule()
+    watch, model = StopOnNonFinite(KeepBest(monitor="val/elbo"), tmp_path), LightningModule()
     trainer = Clock(accelerator="cpu", **QUIET)
     good, bad = torch.tensor(1.0), torch.tensor(torch.inf)
     for terms in (
@@ -651,6 +651,11 @@ def test_users_callback_sees_every_batch(tmp_path, monkeypatch):
     assert counting.seen == 6
 
 
+def built_trainer(learner: GradientLearner, data: NeuralData) -> Trainer:
+    best = KeepBest(monitor=learner.select)
+    return learner._trainer(SVAE(data.spec), data, Observers(()), best, {})
+
+
 class LoudTrainer(Trainer):
     """A user's own kind of Trainer."""
 
@@ -659,7 +664,7 @@ def test_users_kind_of_trainer_and_progress_bar_are_taken(tmp_path):
     bar = TQDMProgressBar()
     learner = GradientLearner(trainer=partial(LoudTrainer, accelerator="cpu", callbacks=bar))
     data = tiny_data()
-    trainer = learner._trainer(SVAE(data.spec), data, RunFiles(tmp_path), {})
+    trainer = built_trainer(learner, data)
     assert isinstance(trainer, LoudTrainer)
     assert trainer.progress_bar_callback is bar
     assert trainer.max_epochs == DEFAULT_TRAINER.keywords["max_epochs"]
@@ -669,7 +674,7 @@ def test_apple_gpu_is_not_taken_by_default(tmp_path, monkeypatch):
     data = tiny_data()
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     learner = GradientLearner(progress=False)
-    trainer = learner._trainer(SVAE(data.spec), data, RunFiles(tmp_path), {})
+    trainer = built_trainer(learner, data)
     assert isinstance(trainer.accelerator, CPUAccelerator)
 
 

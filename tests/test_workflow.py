@@ -20,7 +20,7 @@ MODELS = {"svae": SVAE, "vae": partial(VAE, latent_dim=2, factor_dim=4)}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
         folder = tmp_path_factory.mktemp("runs")
         return {
             name: fit(tiny_data(), model, tiny_learner(2), run_dir=str(folder / name))

@@ -19,7 +19,7 @@ from seqvae.compute.ranks import gathered
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
 from seqvae.encoders import MLP, DeltaHead, FreeGaussian
-from seqvae.learning import figures
+from seqvae.learning.observers import figures
 from seqvae.objectives import Objective
 from seqvae.priors import LearnableNormal
 from tiny import SVAE, tiny_learner

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tempfile
 import time
 import traceback
 import warnings
@@ -28,7 +27,7 @@ from seqvae.errors import InputError, UnwritableError
 from seqvae.learning import Learner
 from seqvae.models import Model
 from seqvae.runs import ModelFactory, begin, build_model
-from seqvae.storage.files import RunFiles, write_text
+from seqvae.storage.files import write_text
 from seqvae.storage.weights import load_plain, load_weights, save_weights
 from seqvae.storage.yaml_json import read_json
 
@@ -71,8 +70,6 @@ class Job:
         folder: where the result goes.
         keeps_weights: whether what is learned is kept, too, for the next size to begin from.
         before: the job of the next smaller size, where learning begins; None: anew.
-        scratch: folder for what passes, which whoever gives out the jobs removes at the end, also
-            if the worker is killed; where it is not there, the system's own.
     """
 
     cell: Cell
@@ -87,7 +84,6 @@ class Job:
     folder: Path
     keeps_weights: bool = False
     before: Job | None = None
-    scratch: str | None = None
 
     @cached_property
     def key(self) -> str:
@@ -221,7 +217,7 @@ def _row(fold: int | None, gained: Sums) -> dict[str, Any]:
 
 
 def learn(job: Job, heldin: tuple[int, ...]) -> Model:
-    """Learn the model of a job on its training rows, in a folder that is thrown away."""
+    """Learn the model of a job on its training rows."""
     assert job.factory is not None
     assert job.learner is not None
     cell, learner = job.cell, job.learner
@@ -239,9 +235,7 @@ def learn(job: Job, heldin: tuple[int, ...]) -> Model:
         smaller = build_model(sized(job.factory, job.before.cell.dim), data.spec)
         load_weights(job.before.weights, smaller)
         model.begin_from(smaller, leading_blocks=True)
-    scratch = job.scratch if job.scratch and Path(job.scratch).is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="seqvae-cell-", dir=scratch) as folder:
-        learner.learn(model, data, RunFiles(Path(folder), with_figures=False, resumable=False))
+    learner.learn(model, data)
     if job.keeps_weights:
         save_weights(job.weights, model, step=0, score=0.0)
     return model.eval()

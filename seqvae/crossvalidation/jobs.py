@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import replace
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
@@ -53,9 +51,8 @@ def run_jobs(
     jobs = [job for chain in chains for job in chain]
     bar = tqdm(total=num_done + len(jobs), initial=num_done, desc="crossvalidate", unit="cell",
                disable=not progress, dynamic_ncols=True)  # fmt: skip
-    scratch = TemporaryDirectory(prefix="seqvae-cv-", ignore_cleanup_errors=True)
-    with scratch, bar, _one_thread(), _chosen(backend, remote_args):
-        left = [[replace(job, scratch=scratch.name) for job in chain] for chain in chains]
+    with bar, _one_thread(), _chosen(backend, remote_args):
+        left = list(chains)
         in_vain = 0
         while left:
             keys = set()

@@ -1,9 +1,7 @@
-"""What happens around training: the files of the run folder, early stopping, figures."""
+"""What happens around training: history, best weights, checkpoints, early stopping."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from pathlib import Path
@@ -13,13 +11,16 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqvae.compute.ranks import gathered
 from seqvae.compute.termination import asked, take_over
+from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated
-from seqvae.storage.files import RunFiles, write_text
-from seqvae.storage.weights import save_tensors, save_weights
+from seqvae.learning.observers import Observer, Row, Stage
+from seqvae.models import Model
+from seqvae.storage.files import RunFiles
+from seqvae.storage.weights import load_weights, save_tensors
 
 
 class StopOnNonFinite(Callback):
@@ -28,11 +29,13 @@ class StopOnNonFinite(Callback):
     The terms stay on the device and are looked at once an epoch, so that a GPU never waits.
 
     Args:
-        run: where the last good weights lie.
+        best: the best weights so far.
+        folder: where they lie as well; None: nowhere.
     """
 
-    def __init__(self, run: RunFiles) -> None:
-        self.run = run
+    def __init__(self, best: KeepBest, folder: Path | None = None) -> None:
+        self.best = best
+        self.folder = folder
         self._terms: list[tuple[int, list[str], Tensor]] = []
 
     def on_train_batch_end(
@@ -63,11 +66,9 @@ class StopOnNonFinite(Callback):
             self._stop(*min(bad, key=lambda where: (where[0], where[1] == "loss")))
 
     def _stop(self, step: int, term: str) -> None:
-        kept = (
-            f"the best weights so far are kept in {self.run.weights}"
-            if self.run.weights.exists()
-            else "no weights had been saved yet"
-        )
+        kept = "no weights had been saved yet"
+        if self.best.is_known and self.folder is not None:
+            kept = f"the best weights so far are kept in {RunFiles(self.folder).weights}"
         raise InputError(
             f"training diverged: {term} was nan or inf at step {step}; {kept}; "
             "lower model.optimizer.lr or learner.trainer.gradient_clip_val"
@@ -75,24 +76,11 @@ class StopOnNonFinite(Callback):
 
 
 class History(Callback):
-    """Writes one row of metrics per validated epoch to ``history.csv``.
+    """Keeps one row of metrics for each validated epoch."""
 
-    Args:
-        run: the run folder.
-    """
-
-    def __init__(self, run: RunFiles) -> None:
-        self.run = run
-        self.rows: list[dict[str, float | int]] = []
-        self._columns: list[str] = []
-        self._lines = ""
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
         self._validated = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the file hold the rows up to the checkpoint that training resumes from."""
-        if trainer.is_global_zero:
-            self._begin()
-            write_text(self.run.history, self._lines)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that this epoch has scores."""
@@ -103,17 +91,10 @@ class History(Callback):
         if not self._validated and trainer.enable_validation:
             return
         self._validated = False
-        row: dict[str, float | int] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row: Row = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         metrics = trainer.callback_metrics
         row |= {name: float(metrics[name]) for name in sorted(metrics)}
         self.rows.append(row)
-        if not trainer.is_global_zero:
-            return
-        if set(row) - set(self._columns):
-            self._begin()
-        else:
-            self._lines += self._text([row])
-        write_text(self.run.history, self._lines)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the rows in the checkpoint."""
@@ -123,32 +104,30 @@ class History(Callback):
         """Take the rows up to the checkpoint."""
         self.rows = list(state_dict["rows"])
 
-    def _begin(self) -> None:
-        """Lay out all rows; a row adds a line later, unless it has something new."""
-        self._columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        self._lines = ",".join(self._columns) + "\r\n" + self._text(self.rows)
-
-    def _text(self, rows: list[dict[str, float | int]]) -> str:
-        text = io.StringIO()
-        csv.DictWriter(text, self._columns).writerows(rows)
-        return text.getvalue()
-
 
 class KeepBest(Callback):
-    """Keeps the weights with the best validation score in ``weights.pt``.
+    """Keeps the weights with the best validation score, in memory.
+
+    Each of several processes keeps its own, which are the same.
 
     Args:
-        run: the run folder.
         monitor: the score; higher is better.
+        former: ``weights.pt`` of a fit that goes on.
+
+    Attributes:
+        weights: the best so far; None before the first validation.
+        step: when they were.
     """
 
-    def __init__(self, run: RunFiles, *, monitor: str) -> None:
-        self.run = run
+    def __init__(self, *, monitor: str, former: Path | None = None) -> None:
         self.monitor = monitor
+        self.former = former
         self.best = -math.inf
+        self.weights: dict[str, Tensor] | None = None
+        self.step = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the weights if they are the best so far."""
+        """Keep the weights if they are the best so far."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metrics = trainer.callback_metrics
@@ -163,13 +142,34 @@ class KeepBest(Callback):
             )
         if score > self.best:
             self.best = score
-            if trainer.is_global_zero:
-                save_weights(self.run.weights, pl_module, step=trainer.global_step, score=score)
+            self._keep(pl_module, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Without a validation, the last weights are the best that are known."""
-        if self.best == -math.inf and trainer.is_global_zero:
-            save_weights(self.run.weights, pl_module, step=trainer.global_step, score=math.nan)
+        if self.best == -math.inf:
+            self._keep(pl_module, trainer.global_step)
+
+    def _keep(self, model: LightningModule, step: int) -> None:
+        state = model.state_dict()
+        self.weights = {name: value.detach().clone() for name, value in state.items()}
+        self.step = step
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are best weights, of this fit or of the one that it goes on with."""
+        has_former = self.former is not None and self.former.exists()
+        return self.weights is not None or has_former
+
+    def restore(self, model: nn.Module) -> None:
+        """Give a model the best weights, if there are some.
+
+        Raises:
+            InputError: if those of a fit that goes on cannot be read.
+        """
+        if self.weights is not None:
+            model.load_state_dict(self.weights)
+        elif self.former is not None and self.former.exists():
+            load_weights(self.former, model)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the best score in the checkpoint."""
@@ -181,6 +181,59 @@ class KeepBest(Callback):
             self.best = state_dict["best"]
 
 
+class Telling(Callback):
+    """Tells the observers what Lightning's trainer does, in the first of several processes.
+
+    Args:
+        observers: who hears of it.
+        history: the rows so far.
+        best: the best weights so far.
+    """
+
+    def __init__(self, observers: Observer, history: History, best: KeepBest) -> None:
+        self.observers = observers
+        self.history = history
+        self.best = best
+        self._weights = best.weights
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell that training begins, or goes on."""
+        self._weights = self.best.weights  # of a checkpoint
+        if trainer.is_global_zero:
+            self.observers.begin(self._stage(trainer, pl_module))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell of the best weights, if these are."""
+        self._tell_best(trainer, pl_module, self.best.best)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell that an epoch has ended."""
+        if trainer.is_global_zero:
+            self.observers.progress(self._stage(trainer, pl_module, number=1))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the model its best weights, and tell that training has ended."""
+        self._tell_best(trainer, pl_module, math.nan)
+        self.best.restore(pl_module)
+        if trainer.is_global_zero:
+            self.observers.end(self._stage(trainer, pl_module))
+
+    def _tell_best(self, trainer: Trainer, pl_module: LightningModule, score: float) -> None:
+        if self.best.weights is self._weights:
+            return
+        self._weights = self.best.weights
+        if trainer.is_global_zero:
+            self.observers.best(self._stage(trainer, pl_module), score)
+
+    def _stage(self, trainer: Trainer, pl_module: LightningModule, *, number: int = 0) -> Stage:
+        data = getattr(trainer, "datamodule", None)
+        assert isinstance(data, NeuralData)
+        assert isinstance(pl_module, Model)
+        number += trainer.current_epoch
+        rows, step = self.history.rows, trainer.global_step
+        return Stage(pl_module, data, rows, number, step, trainer.loggers)
+
+
 class SaveLast(Checkpoint):
     """Writes all that resuming needs to ``last.ckpt``, by rename, at the ends of epochs.
 
@@ -190,13 +243,13 @@ class SaveLast(Checkpoint):
     ``every_seconds``: an epoch that lasts longer has the one before it saved.
 
     Args:
-        run: the run folder.
+        path: the file.
         every_seconds: least time between two writings; the last whole epoch that ends a fit
             is always written.
     """
 
-    def __init__(self, run: RunFiles, *, every_seconds: float = 20.0) -> None:
-        self.run = run
+    def __init__(self, path: Path, *, every_seconds: float = 20.0) -> None:
+        self.path = path
         self.every_seconds = every_seconds
         self._written = -math.inf
 
@@ -218,7 +271,7 @@ class SaveLast(Checkpoint):
         due = time.monotonic() - self._written >= self.every_seconds
         due = trainer.strategy.broadcast(due)
         if last or due or ends:
-            trainer.save_checkpoint(self.run.last_checkpoint, weights_only=False)
+            trainer.save_checkpoint(self.path, weights_only=False)
             self._written = time.monotonic()
         if ends:
             raise Terminated

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,11 +12,9 @@ from seqvae.compute.threads import one_thread
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.learning.em import validation_scores
-from seqvae.learning.finishing import Row, write_figures, write_history
 from seqvae.learning.learner import Learner, require_every_neuron
+from seqvae.learning.observers import Observer, Observers, Row, Stage
 from seqvae.models import LinearFactors
-from seqvae.storage.files import RunFiles
-from seqvae.storage.weights import save_weights
 
 
 @dataclass(frozen=True)
@@ -55,17 +53,17 @@ class ClosedForm(Learner):
         self,
         model: LinearFactors,
         data: NeuralData,
-        run: RunFiles,
         *,
+        observers: Sequence[Observer] = (),
         checkpoint: Path | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
-        """Learn ``model``, and fill the run folder.
+        """Learn ``model``.
 
         Args:
             model: the model.
             data: the data; its training trials are held in memory in double precision.
-            run: where the files go.
+            observers: who hears of it, such as a run folder.
             checkpoint: not needed.
             config: not needed.
         """
@@ -76,7 +74,8 @@ class ClosedForm(Learner):
             "smoothing_bins": float(model.width),
             **validation_scores(model, data),
         }
-        save_weights(run.weights, model, step=1, score=float(row.get("val/heldin_elbo", math.nan)))
-        write_history(run, [row])
-        if run.with_figures:
-            write_figures(model, data, run, [row])
+        audience, stage = Observers(observers), Stage(model, data, [row], number=1, step=1)
+        audience.begin(Stage(model, data))
+        audience.best(stage, float(row.get("val/heldin_elbo", math.nan)), is_final=True)
+        audience.progress(stage)
+        audience.end(stage)

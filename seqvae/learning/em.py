@@ -17,8 +17,8 @@ from seqvae.analysis.posterior import deterministic, trials_per_chunk
 from seqvae.compute.threads import one_thread
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.learning.finishing import Row, write_figures, write_history
 from seqvae.learning.learner import Learner, require_every_neuron
+from seqvae.learning.observers import Observer, Observers, Row, Stage
 from seqvae.models import LinearDynamics, Model
 from seqvae.models.linear_readout import Inference
 from seqvae.models.scores import Scores
@@ -33,8 +33,6 @@ from seqvae.state_space import (
     from_smoothing,
     maximize,
 )
-from seqvae.storage.files import RunFiles
-from seqvae.storage.weights import save_weights, steps_taken
 from seqvae.types import Batch
 
 STARTING_ITERATIONS = 3
@@ -141,17 +139,17 @@ class ExpectationMaximization(Learner):
         self,
         model: Any,
         data: NeuralData,
-        run: RunFiles,
         *,
+        observers: Sequence[Observer] = (),
         checkpoint: Path | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
-        """Learn ``model``; leaves it with the last parameters, and the run folder filled.
+        """Learn ``model``; leaves it with the last parameters.
 
         Args:
             model: the model.
             data: the data; its training trials are held in memory in double precision.
-            run: where the files go.
+            observers: who hears of it, such as a run folder.
             checkpoint: not needed.
             config: not needed.
 
@@ -160,7 +158,7 @@ class ExpectationMaximization(Learner):
             KeyboardInterrupt: if interrupted; the parameters of that moment are saved.
             Terminated: likewise, if terminated.
         """
-        reached = steps_taken(run.weights)  # by a fit that did not end, which is begun anew
+        audience = Observers(observers)
         batch = data.batch(data.trials("train")).to(model.offset)
         rows: list[Row] = []
         bar = tqdm(
@@ -171,15 +169,15 @@ class ExpectationMaximization(Learner):
             dynamic_ncols=True,
         )
 
-        def keep(state: Iteration, *, has_ended: bool = False) -> None:
-            """Put what was learned into the model and, if that is no step back, the run folder."""
+        def keep(state: Iteration, *, has_ended: bool = False) -> Stage:
+            """Put what was learned into the model, and tell of it."""
             model.take(self.finished(state, batch))
-            if state.iteration < reached and not has_ended:
-                return
-            score = float(state.terms.elbo.mean())
-            save_weights(run.weights, model, step=state.iteration, score=score)
-            write_history(run, rows)
+            stage = Stage(model, data, rows, number=state.iteration, step=state.iteration)
+            audience.best(stage, float(state.terms.elbo.mean()), is_final=has_ended)
+            audience.progress(stage)
+            return stage
 
+        audience.begin(Stage(model, data))
         try:
             with one_thread(), bar:
                 for state in self.iterations(model, batch):
@@ -193,11 +191,9 @@ class ExpectationMaximization(Learner):
             if rows:
                 keep(state)
             raise
-        keep(state, has_ended=True)
+        stage = keep(state, has_ended=True)
         rows[-1] |= validation_scores(model, data)
-        write_history(run, rows)
-        if run.with_figures:
-            write_figures(model, data, run, rows)
+        audience.end(stage)
 
     def _until_flat(
         self, begun: Sequence[Iteration], rest: Iterator[Iteration], batch: Batch

@@ -1,16 +1,16 @@
-"""Learning by gradients: one run of Lightning's Trainer, kept in a run folder."""
+"""Learning by gradients: one run of Lightning's Trainer."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pytorch_lightning import Callback, Trainer
@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from seqvae.analysis.posterior import deterministic
 from seqvae.compute.ranks import Place
 from seqvae.compute.termination import patient
+from seqvae.config.arguments import InConfig
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated, nearest
 from seqvae.learning.callbacks import (
@@ -29,21 +30,22 @@ from seqvae.learning.callbacks import (
     KeepBest,
     SaveLast,
     StopOnNonFinite,
+    Telling,
     WholeFiles,
 )
-from seqvae.learning.devices.spawning import in_processes
+from seqvae.learning.devices.results import learn_in_processes
 from seqvae.learning.devices.strategy import Plan, check_strategy, plan, quiet, strategy_for
-from seqvae.learning.figures import Figures
+from seqvae.learning.freezing import check_freeze, frozen
 from seqvae.learning.gradient_norms import GradientNorms
 from seqvae.learning.learner import Learner
+from seqvae.learning.observers import Observer, Observers, run_observers
 from seqvae.learning.progress import Progress
 from seqvae.learning.renewal import Renewal
-from seqvae.learning.warnings import Warnings
 from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
 from seqvae.objectives import has_elbo
 from seqvae.storage.files import RunFiles
-from seqvae.storage.weights import check_weights, load_plain, load_weights
+from seqvae.storage.weights import check_weights, load_plain
 
 DEFAULT_TRAINER = partial(
     Trainer,
@@ -92,6 +94,8 @@ class GradientLearner(Learner):
             as well: ``val/elbo``, ``val/co_bps``.
         patience: validations without improvement, after the warm-ups, before training ends; None
             never ends early.
+        freeze: parts whose parameters are not trained, by their names in the model, such as
+            ``encoder``.
         figures_every: epochs between drawings of the figures; 0 draws them once, at the end.
         save_seconds: least time between two writings of ``last.ckpt``, at ends of epochs; a fit
             that is terminated waits no longer than this for the end of the epoch.
@@ -101,10 +105,12 @@ class GradientLearner(Learner):
     learns: ClassVar[type] = LatentVariableModel
     begins_from_model: ClassVar[bool] = True
     selects: ClassVar[bool] = True
+    resumes: ClassVar[bool] = True
 
     trainer: Callable[[], Trainer] = DEFAULT_TRAINER
     select: str = "val/heldin_elbo"
     patience: int | None = 100
+    freeze: Annotated[tuple[str, ...], InConfig(tells_default=False)] = ()
     figures_every: int = 0
     save_seconds: float = 20.0
     progress: bool = True
@@ -141,6 +147,7 @@ class GradientLearner(Learner):
         ):
             if number < least:
                 raise InputError(f"{name} must be at least {least}, got {number}")
+        check_freeze(model, self.freeze)
         if self.select.startswith("val/speckled") and data.speckled_fraction == 0:
             raise InputError(
                 f"select={self.select!r} needs hidden entries: set data.speckled_fraction, e.g. 0.1"
@@ -196,18 +203,18 @@ class GradientLearner(Learner):
         self,
         model: LatentVariableModel,
         data: NeuralData,
-        run: RunFiles,
         *,
+        observers: Sequence[Observer] = (),
         checkpoint: Path | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
-        """Train ``model``; leaves it with the best weights, and the run folder filled.
+        """Train ``model``; leaves it with the best weights.
 
         Args:
             model: the model; its ``seed`` governs the noise.
             data: the data; its ``seed`` governs the order of trials and the dropout of entries.
-            run: where the files go.
-            checkpoint: the ``last.ckpt`` to go on from, which must pass ``check``.
+            observers: who hears of it, such as a run folder.
+            checkpoint: the ``last.ckpt`` of a run folder to go on from, which must pass ``check``.
             config: the resolved configuration, for loggers.
 
         Raises:
@@ -216,51 +223,62 @@ class GradientLearner(Learner):
             Terminated: if terminated, at the end of the epoch if that comes soon.
         """
         assert isinstance(self.trainer, partial)  # see __post_init__
-        patience, made = self.save_seconds if run.resumable else 0.0, plan(self.trainer)
-        if made.warning is not None:
-            warnings.warn(made.warning, stacklevel=2)
-        with quiet(), interruptible(), patient(patience):
-            if made.to_start:  # there the plan is to train
-                work = partial(self.learn, model, data, run, checkpoint=checkpoint, config=config)
-                in_processes(work, made.to_start)
+        audience, devices = Observers(observers), plan(self.trainer)
+        patience = self.save_seconds if audience.checkpoint is not None else 0.0
+        if devices.warning is not None:
+            warnings.warn(devices.warning, stacklevel=2)
+        with quiet(), interruptible(), patient(patience), frozen(model, self.freeze):
+            if devices.to_start:  # there the plan is to train
+                learn_in_processes(
+                    partial(self.learn, model, data, checkpoint=checkpoint, config=config),
+                    model,
+                    observers,
+                    count=devices.to_start,
+                    former=_former(checkpoint),
+                )
             else:
-                self._train(model, data, run, made, checkpoint=checkpoint, config=config)
-        if run.weights.exists():
-            load_weights(run.weights, model)
+                self._train(model, data, audience, devices, checkpoint=checkpoint, config=config)
 
     def place(self) -> Place:
         """Return which of the processes that ``srun`` or ``torchrun`` has started this one is."""
         assert isinstance(self.trainer, partial)  # see __post_init__
         return plan(self.trainer).place
 
+    def observers_of(self, run: RunFiles) -> tuple[Observer, ...]:
+        """Return those who make a run folder of what is learned."""
+        return run_observers(run, figures_every=self.figures_every)
+
     def _train(
         self,
         model: LatentVariableModel,
         data: NeuralData,
-        run: RunFiles,
-        made: Plan,
+        observers: Observers,
+        devices: Plan,
         *,
         checkpoint: Path | None,
         config: Mapping[str, object] | None,
     ) -> None:
         """Train in this process, with the others that there are."""
-        trainer = self._trainer(model, data, run, strategy_for(made, model, data))
+        best = KeepBest(monitor=self.select, former=_former(checkpoint))
+        trainer = self._trainer(model, data, observers, best, strategy_for(devices, model, data))
         # else a checkpoint is read into single precision first
         trainer.strategy.precision_plugin.convert_module(model)
         if config is not None:
             trainer.callbacks.append(Renewal(config))  # type: ignore[attr-defined]
-        with wandb_run(trainer, run):
+        with wandb_run(trainer, observers.folder):
             if config is not None:
                 for logger in trainer.loggers:
                     logger.log_hyperparams(dict(config))
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
         trainer.strategy.barrier()  # the weights are written
+        best.restore(model)
 
     def _trainer(
         self,
         model: LatentVariableModel,
         data: NeuralData,
-        run: RunFiles,
+        observers: Observers,
+        best: KeepBest,
         strategy: Mapping[str, Any],
     ) -> Trainer:
         """Build the Trainer from the user's settings and ours, our callbacks after the user's."""
@@ -270,20 +288,17 @@ class GradientLearner(Learner):
         own = own if isinstance(own, list) else [own]
         progress = self.progress and given.get("enable_progress_bar", True)
         has_own_bar = any(isinstance(callback, ProgressBar) for callback in own)
-        history = History(run)
+        history, last = History(), observers.checkpoint
         callbacks: list[Callback] = [
             *own,
-            StopOnNonFinite(run),
+            StopOnNonFinite(best, observers.folder),
             GradientNorms(),
             history,
-            KeepBest(run, monitor=self.select),
+            best,
+            Telling(observers, history, best),
         ]
-        if run.resumable:
-            callbacks.append(SaveLast(run, every_seconds=self.save_seconds))
-        if run.with_figures:
-            every = self.figures_every
-            callbacks.append(Warnings(lambda: history.rows))
-            callbacks.append(Figures(run, every=every, history=lambda: history.rows))
+        if last is not None:
+            callbacks.append(SaveLast(last, every_seconds=self.save_seconds))
         if self.patience is not None:
             callbacks.append(
                 EarlyStoppingAfterRamps(
@@ -293,12 +308,12 @@ class GradientLearner(Learner):
         if progress and not has_own_bar:
             callbacks.append(Progress(self.select))
         settings = {
-            "default_root_dir": str(run.folder),
+            "default_root_dir": None if observers.folder is None else str(observers.folder),
             **given,
             **strategy,
             "callbacks": callbacks,
             # SaveLast; Lightning's own is not added beside it
-            "enable_checkpointing": run.resumable or given.get("enable_checkpointing", False),
+            "enable_checkpointing": last is not None or given.get("enable_checkpointing", False),
             "enable_progress_bar": progress,
         }
         if "val" not in data.split:
@@ -309,6 +324,11 @@ class GradientLearner(Learner):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
         return trainer
+
+
+def _former(checkpoint: Path | None) -> Path | None:
+    """Return the best weights beside a checkpoint."""
+    return None if checkpoint is None else RunFiles(checkpoint.parent).weights
 
 
 def check_checkpoint(path: Path, model: LatentVariableModel) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import isabstract
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from seqvae.compute.ranks import Place
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
+from seqvae.learning.observers import Observer, run_observers
 from seqvae.models import Model
 from seqvae.storage.files import RunFiles
 
@@ -22,11 +23,13 @@ class Learner(ABC):
         learns: the class of models that it can learn.
         begins_from_model: whether the parameters of a model that has begun are where it begins.
         selects: whether validation trials choose what is kept; else they are scored only.
+        resumes: whether it goes on from a checkpoint; else a resumed run begins anew.
     """
 
     learns: ClassVar[type]
     begins_from_model: ClassVar[bool] = False
     selects: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, model: Any, data: NeuralData, *, checkpoint: Path | None = None) -> None:
@@ -45,22 +48,26 @@ class Learner(ABC):
         """Return which of the processes that were started to learn together this one is."""
         return Place()
 
+    def observers_of(self, run: RunFiles) -> tuple[Observer, ...]:
+        """Return those who make a run folder of what is learned."""
+        return run_observers(run, begins_anew=not self.resumes)
+
     @abstractmethod
     def learn(
         self,
         model: Any,
         data: NeuralData,
-        run: RunFiles,
         *,
+        observers: Sequence[Observer] = (),
         checkpoint: Path | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
-        """Learn ``model``; leaves it with the best parameters, and the run folder filled.
+        """Learn ``model``; leaves it with the best parameters, and touches nothing else.
 
         Args:
             model: the model; its ``seed`` governs the noise.
             data: the data to learn from.
-            run: where the files go.
+            observers: who hears of it, such as a run folder.
             checkpoint: file to go on from, which must pass ``check``.
             config: the resolved configuration, for loggers.
         """

@@ -11,18 +11,16 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import WandbLogger
 
-from seqvae.storage.files import RunFiles
-
 
 @contextmanager
-def wandb_run(trainer: Trainer, run: RunFiles) -> Iterator[None]:
+def wandb_run(trainer: Trainer, folder: Path | None) -> Iterator[None]:
     """Start W&B runs in the run folder and close them after the fit; W&B never prompts.
 
     Without a W&B logger this does nothing. A W&B run that was open before stays open.
 
     Args:
         trainer: its loggers are looked at.
-        run: where W&B writes, unless the logger names a ``save_dir``.
+        folder: where W&B writes, unless the logger names a ``save_dir``; None: as W&B likes.
     """
     loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     if not (loggers and trainer.is_global_zero):
@@ -32,8 +30,8 @@ def wandb_run(trainer: Trainer, run: RunFiles) -> Iterator[None]:
 
     before = wandb.run
     for logger in loggers:
-        if logger.save_dir in (None, "."):
-            logger._wandb_init["dir"] = str(run.folder)  # W&B's own default is where you stand
+        if logger.save_dir in (None, ".") and folder is not None:
+            logger._wandb_init["dir"] = str(folder)  # W&B's own default is where you stand
         if logger._experiment is not before:
             logger._experiment = None  # an earlier fit with this logger has closed it
     with unprompted():

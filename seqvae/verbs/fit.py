@@ -19,7 +19,7 @@ from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
-from seqvae.learning.warnings import tell
+from seqvae.learning.observers import tell
 from seqvae.runs import FitFolder, ModelFactory, Origin, Recipe, Run, begin
 from seqvae.storage.files import RunFiles
 from seqvae.verbs.advice import advice
@@ -111,7 +111,13 @@ def fit(
                 check_pair(learner, begun)
             learner.check(begun, data, checkpoint=checkpoint)
             folder.write(config, data, origin=origin)
-            learner.learn(begun, data, files, checkpoint=checkpoint, config=config)
+            learner.learn(
+                begun,
+                data,
+                observers=learner.observers_of(files),
+                checkpoint=checkpoint,
+                config=config,
+            )
         run = Run(files.folder).remember(begun, data)
         try:
             tell(advice(run, begun, data) if folder.is_first else [])

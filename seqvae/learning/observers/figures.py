@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 
 from seqvae.analysis.posterior import deterministic, posterior_dataset
 from seqvae.data import NeuralData
+from seqvae.learning.observers.base import Observer, Stage
 from seqvae.models import VAE, Model
 from seqvae.storage.files import RunFiles, atomic_path
-from seqvae.storage.weights import load_weights
 from seqvae.types import Batch
 
 if TYPE_CHECKING:
@@ -25,43 +24,33 @@ SIDE = 15  # images along each side of the latent square
 NUM_PRIOR_IMAGES = 60
 
 
-class Figures(Callback):
-    """Draws the figures at the end of training, with the best weights, and now and then before.
+class Figures(Observer):
+    """Draws the figures at the end of learning, with the best weights, and now and then before.
 
     Args:
         run: the run folder; figures go to its ``figures`` folder as PNG.
         every: epochs between drawings; 0 draws at the end only.
-        history: the rows of metrics so far.
     """
 
-    def __init__(
-        self, run: RunFiles, *, every: int, history: Callable[[], list[dict[str, float | int]]]
-    ) -> None:
+    def __init__(self, run: RunFiles, *, every: int = 0) -> None:
         self.run = run
         self.every = every
-        self.history = history
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def progress(self, stage: Stage) -> None:
         """Draw if it is time."""
-        if self.every and (trainer.current_epoch + 1) % self.every == 0:
-            self._draw(trainer, pl_module)
+        if self.every and stage.number % self.every == 0:
+            self._draw(stage)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the best weights and draw them."""
-        if trainer.is_global_zero and self.run.weights.exists():
-            load_weights(self.run.weights, pl_module)
-        self._draw(trainer, pl_module)
+    def end(self, stage: Stage) -> None:
+        """Draw what learning has come to."""
+        self._draw(stage)
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = getattr(trainer, "datamodule", None)
-        if not (trainer.is_global_zero and isinstance(data, NeuralData)):
-            return
-        assert isinstance(pl_module, Model)
-        for name, figure in draw(pl_module, data, self.history()).items():
+    def _draw(self, stage: Stage) -> None:
+        for name, figure in draw(stage.model, stage.data, list(stage.rows)).items():
             with atomic_path(self.run.figures / f"{name}.png") as temporary:
                 figure.savefig(temporary, format="png")
-            for logger in trainer.loggers:
-                log_figure(logger, name, figure, step=trainer.global_step)
+            for logger in stage.loggers:
+                log_figure(logger, name, figure, step=stage.step)
             figure.clear()
 
 

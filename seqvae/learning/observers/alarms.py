@@ -1,0 +1,46 @@
+"""Alarms: what is told while a training goes on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+from seqvae.analysis.diagnosis import Finding, Settings, Spread, idle, learning_rate
+from seqvae.analysis.diagnosis.checkup import null_score
+from seqvae.learning.observers.base import Observer, Stage
+from seqvae.models import LatentVariableModel
+
+logger = logging.getLogger("seqvae")
+
+
+def tell(findings: Iterable[Finding]) -> None:
+    """Log findings, a line each, beside a progress bar."""
+    for finding in findings:
+        with tqdm.external_write_mode(file=sys.stderr):
+            logger.warning("seqvae: %s", finding)
+
+
+class Alarms(Observer):
+    """Tells what goes wrong in training when it is seen, each kind of it once."""
+
+    def __init__(self) -> None:
+        self._null: Spread | None = None
+        self._names: set[str] = set()
+
+    def begin(self, stage: Stage) -> None:
+        """Score the mean rate."""
+        if isinstance(stage.model, LatentVariableModel):
+            self._null = null_score(stage.model, stage.data)
+
+    def progress(self, stage: Stage) -> None:
+        """Look at the history, which has the row of this epoch."""
+        if self._null is None or not isinstance(stage.model, LatentVariableModel):
+            return
+        objective = stage.model.objective
+        settings = Settings(True, ramp_end=objective.ramp_end, beta=objective.beta)
+        findings = [*learning_rate(stage.rows, self._null, settings), *idle(stage.rows, settings)]
+        tell(finding for finding in findings if finding.name not in self._names)
+        self._names |= {finding.name for finding in findings}
