@@ -33,6 +33,7 @@ from seqvae.learning.callbacks import (
     Telling,
     WholeFiles,
 )
+from seqvae.learning.checkpoints import best_weights_beside, check_checkpoint
 from seqvae.learning.devices.results import learn_in_processes
 from seqvae.learning.devices.strategy import Plan, check_strategy, plan, quiet, strategy_for
 from seqvae.learning.freezing import check_freeze, frozen
@@ -45,7 +46,6 @@ from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
 from seqvae.objectives import has_elbo
 from seqvae.storage.files import RunFiles
-from seqvae.storage.weights import check_weights, load_plain
 
 DEFAULT_TRAINER = partial(
     Trainer,
@@ -67,18 +67,6 @@ _ABOVE_ZERO = (
     "accumulate_grad_batches",
     "limit_train_batches",
 )
-
-# What a checkpoint of Lightning must hold for training to go on from it.
-_CHECKPOINT = {
-    "pytorch-lightning_version": str,
-    "epoch": int,
-    "global_step": int,
-    "state_dict": dict,
-    "loops": dict,
-    "callbacks": dict,
-    "optimizer_states": list,
-    "lr_schedulers": list,
-}
 
 
 @dataclass(frozen=True)
@@ -234,7 +222,7 @@ class GradientLearner(Learner):
                     model,
                     observers,
                     count=devices.to_start,
-                    former=_former(checkpoint),
+                    former=best_weights_beside(checkpoint),
                 )
             else:
                 self._train(model, data, audience, devices, checkpoint=checkpoint, config=config)
@@ -259,7 +247,7 @@ class GradientLearner(Learner):
         config: Mapping[str, object] | None,
     ) -> None:
         """Train in this process, with the others that there are."""
-        best = KeepBest(monitor=self.select, former=_former(checkpoint))
+        best = KeepBest(monitor=self.select, former=best_weights_beside(checkpoint))
         trainer = self._trainer(model, data, observers, best, strategy_for(devices, model, data))
         # else a checkpoint is read into single precision first
         trainer.strategy.precision_plugin.convert_module(model)
@@ -324,29 +312,6 @@ class GradientLearner(Learner):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFiles()
         return trainer
-
-
-def _former(checkpoint: Path | None) -> Path | None:
-    """Return the best weights beside a checkpoint."""
-    return None if checkpoint is None else RunFiles(checkpoint.parent).weights
-
-
-def check_checkpoint(path: Path, model: LatentVariableModel) -> None:
-    """Refuse a checkpoint that is not whole, not of this model, or not tensors and plain values.
-
-    Raises:
-        InputError: naming the file.
-    """
-    cure = "leave resume out and give overwrite to begin anew"
-    try:
-        content = load_plain(path)
-    except InputError as error:
-        raise InputError(f"{error}; {cure}") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), kind) for name, kind in _CHECKPOINT.items()
-    ):
-        raise InputError(f"{path} is not a training checkpoint of seqvae; {cure}")
-    check_weights(path, content["state_dict"], model)
 
 
 @contextmanager
