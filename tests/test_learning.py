@@ -23,8 +23,8 @@ from seqvae.data.sources import Lorenz
 from seqvae.encoders import MLP, DeltaHead, TrialGRU
 from seqvae.learning.callbacks import KeepBest, StopOnNonFinite
 from seqvae.learning.gradient import DEFAULT_TRAINER, GradientLearner
-from seqvae.models.latent_variable import DEFAULT_SCHEDULE
 from seqvae.learning.observers import Observers
+from seqvae.models.latent_variable import DEFAULT_SCHEDULE
 from seqvae.models.scores import Scores
 from seqvae.objectives import Objective
 from tiny import (
