@@ -25,9 +25,9 @@ from seqvae.analysis.diagnosis.checkup import (
     check_up,
     findings,
     null_score,
-    read_history,
 )
 from seqvae.distributions.kinds import Counts, Real
+from seqvae.storage.history import read_history
 from seqvae.types import Batch
 from seqvae.verbs.evaluate import score_table as table
 from tiny import SVAE, tiny_data, tiny_learner
@@ -462,6 +462,6 @@ def test_linear_dynamics_are_diagnosed_without_gradients(tmp_path):
         tiny_data(), partial(LinearDynamics, latent_dim=2), learner, run_dir=str(tmp_path / "a")
     )
     data = run.data()
-    told = findings(run.model(), data, run.files.history, learner={"max_iterations": 12})
+    told = findings(run.model(), data, run.history, learner={"max_iterations": 12})
     assert {found.name for found in told} <= {"bound_still_rising", "worse_than_mean_rate",
                                               "overfitting", "posterior_collapse"}  # fmt: skip

@@ -19,7 +19,6 @@ import xarray as xr
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from seqvae import EM, InputError, Run, crossvalidate, evaluate, fit, infer
-from seqvae.analysis.diagnosis.checkup import read_history
 from seqvae.analysis.posterior_file import PosteriorWriter
 from seqvae.console import main as cli
 from seqvae.crossvalidation import cell as cells
@@ -31,6 +30,7 @@ from seqvae.learning.callbacks import History
 from seqvae.learning.gradient import check_checkpoint
 from seqvae.models import LinearDynamics
 from seqvae.storage.files import Lenient, RunFiles, atomic_path, is_empty, write_text
+from seqvae.storage.history import read_history
 from seqvae.storage.locking import locked
 from seqvae.storage.weights import load_weights
 from tiny import LORENZ, SVAE, first_inequality, tiny_data, tiny_learner, weights

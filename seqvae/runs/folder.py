@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import yaml
 
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated
+from seqvae.models import Model
 from seqvae.runs.origin import Origin
 from seqvae.runs.provenance import differences, provenance, read_provenance, resumed
 from seqvae.runs.run import Run, read_config
@@ -106,6 +107,18 @@ class FitFolder:
             note = provenance(config, data, init_from=None if origin is None else origin.note)
         write_text(self.files.provenance, json.dumps(note, indent=2) + "\n")
         write_text(self.files.config, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def run(
+        self,
+        model: Model,
+        data: NeuralData,
+        *,
+        config: Mapping[str, Any],
+        origin: Origin | None,
+        history: Sequence[Mapping[str, float | int]],
+    ) -> Run:
+        """Return what was learned as a run, with model and data at hand."""
+        return Run(self.files.folder).remember(model, data)
 
 
 def _check(files: RunFiles, *, resume: bool, overwrite: bool) -> None:

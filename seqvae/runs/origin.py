@@ -25,7 +25,7 @@ class Origin:
     """A fitted model to begin from, and what is noted of it.
 
     Attributes:
-        run: the run folder, as it was given.
+        run: the run folder, as it was given, or what else there is to be said of a run in memory.
         model: its model, with its best weights.
     """
 
@@ -45,7 +45,7 @@ class Origin:
         """
         try:
             fitted = run if isinstance(run, Run) else Run(run)
-            return cls(str(fitted.folder), fitted.model(trust=trust))
+            return cls(str(fitted.folder or fitted), fitted.model(trust=trust))
         except InputError as error:
             raise InputError(f"init_from: {error}") from error
 

@@ -42,7 +42,7 @@ class Recipe:
         """Read the provenance of a run, or of what is named by its path; see ``read``."""
         if not isinstance(run, Run):
             return cls.read(run, trust=trust)
-        return replace(cls.read(run.folder, trust=trust), run=run)
+        return replace(cls.read(run.files.folder, trust=trust), run=run)
 
     @classmethod
     def read(cls, where: str | os.PathLike[str], *, trust: bool = False) -> Recipe:

@@ -17,13 +17,14 @@ from seqvae.models import Model
 from seqvae.runs.beginning import ModelFactory, build_model
 from seqvae.runs.provenance import SECTIONS, read_provenance, read_spec
 from seqvae.storage.files import RunFiles
+from seqvae.storage.history import read_history
 from seqvae.storage.weights import check_weights, read_weights
 from seqvae.storage.yaml_json import read_yaml
 from seqvae.types import DataSpec
 
 
 class Run:
-    """A fitted model in a folder: ``config.yaml``, ``weights.pt``, ``history.csv`` and so on.
+    """A fitted model, in a folder: ``config.yaml``, ``weights.pt``, ``history.csv`` and so on.
 
     Nothing that lies in the folder is executed: weights are read without pickle, and the config
     may name classes of seqvae, torch.optim and pytorch_lightning only, unless ``trust`` is given.
@@ -36,7 +37,7 @@ class Run:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.files = RunFiles(Path(folder))
+        self._files = RunFiles(Path(folder))
         if not self.files.folder.is_dir():
             raise InputError(f"run {str(folder)!r} does not exist; give the run_dir of a fit")
         self.config: dict[str, Any] = read_config(self.files)
@@ -48,9 +49,19 @@ class Run:
         return f"Run({str(self.files.folder)!r})"
 
     @property
-    def folder(self) -> Path:
-        """The run folder."""
+    def files(self) -> RunFiles:
+        """Where each of its files lies."""
+        return self._files
+
+    @property
+    def folder(self) -> Path | None:
+        """The run folder; None for a run in memory."""
         return self.files.folder
+
+    @property
+    def history(self) -> list[dict[str, float | int]]:
+        """One row of metrics for each validation or iteration."""
+        return read_history(self.files.history)
 
     @property
     def seed(self) -> int:

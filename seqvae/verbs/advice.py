@@ -19,4 +19,4 @@ def advice(
     given = tree.get("init_args") if isinstance(tree, dict) else None
     given = given if isinstance(given, dict) else {}
     learner = {name: value for name, value in given.items() if isinstance(value, int)}
-    return findings(model, data, run.files.history, learner=learner, scores=scores)
+    return findings(model, data, run.history, learner=learner, scores=scores)

@@ -70,7 +70,7 @@ def audit(
     require("pyro.infer.mcmc")
     require("arviz")
     run, data, model = open_run(run, data, trust, bin_width=bin_width)
-    folder = Path(out) if out is not None else run.folder / "audit"
+    folder = Path(out) if out is not None else run.files.folder / "audit"
     if out is None and folder.is_symlink():
         raise InputError(f"out: {str(folder)!r} leads out of the run; remove that link")
     if folder.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
-from seqvae.learning.observers import tell
-from seqvae.runs import FitFolder, ModelFactory, Origin, Recipe, Run, begin
+from seqvae.learning.observers import Alarms, Observer, Rows, tell
+from seqvae.runs import FitFolder, FitInMemory, ModelFactory, Origin, Recipe, Run, begin
 from seqvae.storage.files import RunFiles
 from seqvae.verbs.advice import advice
 
@@ -37,9 +37,10 @@ def fit(
     run_dir: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    in_memory: bool = False,
     trust: bool = False,
 ) -> Run:
-    """Fit a model to data and keep everything about it in a run folder.
+    """Fit a model to data and keep everything about it in a run folder, or in memory.
 
     With ``from_run`` a run is repeated, and what is given beside it takes the place of its own. On
     the same machine the repetition is equal, bit for bit on the CPU.
@@ -63,6 +64,9 @@ def fit(
         run_dir: the run folder; None makes one under ``runs/`` named by model and time.
         resume: go on with the run in ``run_dir`` from its last checkpoint.
         overwrite: replace the run in ``run_dir``.
+        in_memory: write nothing at all; the run that is returned has no folder, and answers
+            ``evaluate`` and ``infer`` as any, until it is saved (``run.save(folder)``) or lost. Its
+            history is empty if learning took several processes.
         trust: allow the configs of ``from_run`` and ``init_from`` to import classes from anywhere.
 
     Returns:
@@ -87,8 +91,16 @@ def fit(
     if init_from is not None:
         _check_begins(learner, resume=resume)
     place = learner.place() if isinstance(learner, Learner) else Place()
-    files = RunFiles(_folder(run_dir, made, num_processes=place.started))
-    folder = FitFolder(files, resume=resume, overwrite=overwrite, is_first=place.rank == 0)
+    folder: FitFolder | FitInMemory
+    observers: Sequence[Observer]
+    rows = Rows()
+    if in_memory:
+        _check_in_memory(run_dir, resume=resume, overwrite=overwrite)
+        folder, observers = FitInMemory(place.rank == 0), (rows, Alarms())
+    else:
+        files = RunFiles(_folder(run_dir, made, num_processes=place.started))
+        folder = FitFolder(files, resume=resume, overwrite=overwrite, is_first=place.rank == 0)
+        observers = learner.observers_of(files)
     with terminable(), folder.held():
         if recipe is not None:
             recipe.load(data)
@@ -104,21 +116,15 @@ def fit(
             begun = begin(model, data, seed=seed, is_resumed=checkpoint is not None)
             origin = None
             if checkpoint is None:
-                origin = _origin(init_from, recipe, folder, trust=trust)
+                origin = _origin(init_from, None if resume else recipe, folder, trust=trust)
             if origin is not None:
                 origin.hand_over(begun)
             if isinstance(learner, Learner):
                 check_pair(learner, begun)
             learner.check(begun, data, checkpoint=checkpoint)
             folder.write(config, data, origin=origin)
-            learner.learn(
-                begun,
-                data,
-                observers=learner.observers_of(files),
-                checkpoint=checkpoint,
-                config=config,
-            )
-        run = Run(files.folder).remember(begun, data)
+            learner.learn(begun, data, observers=observers, checkpoint=checkpoint, config=config)
+        run = folder.run(begun, data, config=config, origin=origin, history=rows.rows)
         try:
             tell(advice(run, begun, data) if folder.is_first else [])
         except Exception as error:  # what took hours is not lost for a diagnosis
@@ -128,6 +134,8 @@ def fit(
 
 def shown(run: Run, arguments: Mapping[str, Any]) -> str:
     """Tell where the run lies, and what is in its folder."""
+    if run.folder is None:
+        return "the run was kept in memory: nothing was written"
     names = sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("."))
     return f"run folder: {run.folder}\n  {'  '.join(names)}"
 
@@ -146,6 +154,13 @@ def _checked(model: object, learner: object, *, seed: int) -> type:
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be from 0 to 2**63 - 1, got {seed}")
     return made
+
+
+def _check_in_memory(run_dir: str | None, *, resume: bool, overwrite: bool) -> None:
+    """Refuse what concerns a folder where none is written."""
+    named = {"run_dir": run_dir is not None, "resume": resume, "overwrite": overwrite}
+    for name in (name for name, is_given in named.items() if is_given):
+        raise InputError(f"in_memory writes no folder; leave {name} out, or in_memory")
 
 
 def _check_begins(learner: Any, *, resume: bool) -> None:
@@ -171,11 +186,13 @@ def _folder(run_dir: str | None, made: type, *, num_processes: int) -> Path:
 
 
 def _origin(
-    init_from: Run | str | None, recipe: Recipe | None, folder: FitFolder, *, trust: bool
+    init_from: Run | str | None,
+    recipe: Recipe | None,
+    folder: FitFolder | FitInMemory,
+    *,
+    trust: bool,
 ) -> Origin | None:
     """Return the model to begin with: that of the argument, else that of the former fit."""
     if init_from is not None:
         return Origin.read(init_from, trust=trust)
-    if folder.resume or recipe is None:
-        return folder.origin(trust=trust)
-    return recipe.origin()
+    return folder.origin(trust=trust) if recipe is None else recipe.origin()

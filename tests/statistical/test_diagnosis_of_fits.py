@@ -68,7 +68,7 @@ def names(data, model, how, folder, seed=0):
     """The findings of a fit."""
     run = fit(data, model, how, run_dir=str(folder), seed=seed)
     arguments = run.config["learner"]["init_args"]
-    found = findings(run.model(), run.data(), run.files.history, learner=arguments)
+    found = findings(run.model(), run.data(), run.history, learner=arguments)
     return [finding.name for finding in found]
 
 

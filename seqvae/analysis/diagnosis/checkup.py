@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +18,9 @@ from seqvae.baselines.mean_rate import MeanRate
 from seqvae.data import NeuralData
 from seqvae.distributions import kl_by_dimension
 from seqvae.distributions.kinds import Counts, kind_of
-from seqvae.errors import InputError
 from seqvae.models import LatentVariableModel, Model
 from seqvae.objectives import bound, has_elbo
 from seqvae.scores.metrics import BitsPerSpike
-from seqvae.storage.yaml_json import MAX_JSON, read_text
 from seqvae.types import Batch, Output
 
 NUM_SAMPLES = 10
@@ -39,7 +34,7 @@ LEAST_NATS = 0.005
 def findings(
     model: Model,
     data: NeuralData,
-    history: Path,
+    history: Sequence[Mapping[str, float | int]],
     *,
     learner: Mapping[str, Any],
     scores: Mapping[str, Any] | None = None,
@@ -49,7 +44,7 @@ def findings(
     Args:
         model: the fitted model.
         data: the data that it was fitted to.
-        history: the ``history.csv`` of the fit.
+        history: the rows of the fit's history.
         learner: the arguments of its learner, from the config.
         scores: what ``evaluate`` answers, if known.
     """
@@ -66,21 +61,7 @@ def findings(
             min_rate=float(rate) if isinstance(rate, int | float) else None,
         )
     checkup = check_up(model, data, seed=model.seed)
-    return diagnose(read_history(history), checkup, settings, scores)
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Read a ``history.csv``; what a row does not have is left out, and so is what is damaged."""
-    try:
-        lines = read_text(path, str(path), MAX_JSON).splitlines(keepends=True)
-    except (OSError, InputError):
-        return []
-    found = []
-    with suppress(csv.Error):
-        for row in csv.DictReader(line for line in lines if line.endswith("\n")):  # no torn one
-            with suppress(ValueError, TypeError):
-                found.append({name: float(value) for name, value in row.items() if value})
-    return [row for row in found if "step" in row]
+    return diagnose(history, checkup, settings, scores)
 
 
 def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:

@@ -7,6 +7,7 @@ from seqvae.learning.observers.alarms import tell as tell
 from seqvae.learning.observers.base import Observer as Observer
 from seqvae.learning.observers.base import Observers as Observers
 from seqvae.learning.observers.base import Row as Row
+from seqvae.learning.observers.base import Rows as Rows
 from seqvae.learning.observers.base import Stage as Stage
 from seqvae.learning.observers.figures import Figures as Figures
 from seqvae.learning.observers.run_folder import RunFolder as RunFolder

@@ -98,3 +98,18 @@ class Observers(Observer):
         """Tell all."""
         for observer in self.observers:
             observer.end(stage)
+
+
+class Rows(Observer):
+    """Keeps the history in memory, as ``rows``."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def progress(self, stage: Stage) -> None:
+        """Take the rows so far."""
+        self.rows = [dict(row) for row in stage.rows]
+
+    def end(self, stage: Stage) -> None:
+        """Take all rows; the last one may have got more columns."""
+        self.progress(stage)
