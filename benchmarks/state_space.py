@@ -34,9 +34,9 @@ from seqvae.state_space import (
     LinearStateSpace,
     PoissonEmission,
     Posterior,
-    bound,
     from_moments,
     maximize,
+    path_bound,
     variational,
 )
 from seqvae.state_space.e_steps import converged
@@ -154,7 +154,7 @@ def bound_of(model: LinearStateSpace, batch: Batch) -> float:
     """The bound on log p of all trials, with the best Gaussian posterior."""
     prior, given = model.dynamics.chain(batch.inputs), (batch.target, batch.weight)
     posterior = converged(variational, prior, model.emission, target=given[0], weight=given[1])
-    terms = bound(posterior, prior, model.emission, target=given[0], weight=given[1])
+    terms = path_bound(posterior, prior, model.emission, target=given[0], weight=given[1])
     return float(terms.elbo.sum())
 
 

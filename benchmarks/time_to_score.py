@@ -15,7 +15,7 @@ from worker import Turns
 
 from seqvae import fit
 from seqvae.config import read_arguments
-from seqvae.console.flags import read_yaml
+from seqvae.console.flags import read_config
 
 CONFIG = Path(__file__).parent.parent / "configs" / "maze_svae.yaml"
 
@@ -57,7 +57,7 @@ class UntilScore(Callback):
 def measure(turns: Turns, path: str, recursion: str, *, score: float) -> None:
     """Hand over a fit after the other, seed 0, 1, ...; None where it ends below the score."""
     torch.set_num_threads(1)
-    tree = read_yaml(str(CONFIG))
+    tree = read_config(str(CONFIG))
     tree["data"]["source"]["init_args"]["path"] = path
     tree["model"]["init_args"]["recursion"] = recursion
     tree["learner"] = {"class_path": "seqvae.GradientLearner", "init_args": tree["learner"]}

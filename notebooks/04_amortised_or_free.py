@@ -277,8 +277,8 @@ plt.show()
 # ## When to prefer which
 #
 # - **Amortised**, the default: many trials, new trials to come, answers at once.
-# - **Semi-amortised**, `refine_steps`: when a number hangs on the posterior of single trials, a new
-#   session differs from the old, or to learn how far the encoder is off. It costs some hundred
+# - **Semi-amortised**, `refine_steps`: when a number depends on the posterior of single trials, a
+#   new session differs from the old, or to learn how far the encoder is off. It costs some hundred
 #   steps for each batch of trials and never lowers the bound that it reports.
 # - **Free**: few trials, a decoder that is known or simple, no new trials; or as the yardstick of
 #   the other two. Score it on new trials only.

@@ -41,11 +41,11 @@ from seqvae.state_space import (
     LinearStateSpace,
     PoissonEmission,
     bootstrap,
-    bound,
     estimate_log_evidence,
     guided,
     laplace,
     laplace_evidence,
+    path_bound,
     variational,
 )
 
@@ -118,8 +118,8 @@ plt.show()
 # %%
 num_particles = 300 if small else 2000
 rows = {
-    "ELBO, Laplace posterior": bound(by_laplace, prior, true_model.emission, **given).elbo,
-    "ELBO, variational posterior": bound(by_bound, prior, true_model.emission, **given).elbo,
+    "ELBO, Laplace posterior": path_bound(by_laplace, prior, true_model.emission, **given).elbo,
+    "ELBO, variational posterior": path_bound(by_bound, prior, true_model.emission, **given).elbo,
     "Laplace evidence (no bound)": laplace_evidence(
         prior, true_model.emission, by_laplace, **given
     ),

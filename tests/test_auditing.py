@@ -21,9 +21,9 @@ from seqvae.analysis.audit import (
     simulation_based_calibration,
     what_is_seen,
 )
-from seqvae.analysis.audit.calibration import calibration, uniformity
+from seqvae.analysis.audit.calibration import calibration_of_ranks, uniformity
 from seqvae.analysis.audit.comparison import compare_draws, k_hat
-from seqvae.analysis.audit.joint import frozen
+from seqvae.analysis.audit.joint import frozen_model
 from seqvae.console.main import main
 from seqvae.distributions import GaussianMarkovChain, log_ratio
 from seqvae.distributions.divergence import log_density
@@ -153,7 +153,7 @@ def test_a_model_is_as_it_was_after_double_precision():
     model = VAE(SPEC, latent_dim=2).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    with frozen(model, seed=1):
+    with frozen_model(model, seed=1):
         assert {value.dtype for value in model.parameters()} == {torch.float64}
         assert not any(parameter.requires_grad for parameter in model.parameters())
         assert not model.training
@@ -166,7 +166,7 @@ def test_a_model_is_as_it_was_after_double_precision():
         assert torch.equal(value, before[name]) or bool(value.isnan().all())
     mixed = linear()  # counts in single precision, parameters in double
     learned = mixed.transition.clone()
-    with frozen(mixed, seed=0):
+    with frozen_model(mixed, seed=0):
         pass
     assert torch.equal(mixed.transition, learned)
 
@@ -273,7 +273,7 @@ def test_p_values_of_uniform_ranks_are_uniform_whatever_trials_repeat(copies):
     found = []
     for _ in range(400):
         ranks = np.repeat(rng.integers(0, 100, (150, 1)), copies, axis=1)
-        found.append(calibration(ranks, 99, num_bins=5).p_value)
+        found.append(calibration_of_ranks(ranks, 99, num_bins=5).p_value)
     assert np.mean(found) == pytest.approx(0.5, abs=0.06)
     assert np.mean(np.array(found) < 0.1) == pytest.approx(0.1, abs=0.045)
 
@@ -310,7 +310,7 @@ def test_what_is_not_simulated_is_refused():
 def test_the_verb_leaves_numbers_and_pictures(tmp_path, capsys, monkeypatch):
     from seqvae import fit
 
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
     run = str(tmp_path / "run")
     fit(tiny_data(), partial(VAE, latent_dim=2), tiny_learner(), run_dir=run)
     capsys.readouterr()

@@ -205,7 +205,7 @@ def job_for(member: type[Model], recording: Recording, scheme: str, like: Job | 
     whole = scheme == "speckled" or member.serves_any_heldin
     kind = default_learner(member)
     learner = tiny_learner(1) if kind().selects and kind.__name__ == "GradientLearner" else kind()
-    learner = cells.quiet(learner)
+    learner = cells.without_progress(learner)
     if hasattr(learner, "max_iterations"):
         learner = replace(learner, max_iterations=2)
     return Job(

@@ -356,7 +356,7 @@ def test_null_score_is_the_likelihood_of_the_training_means():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
         folder = str(tmp_path_factory.mktemp("runs") / "a")
         return fit(tiny_data(), SVAE, tiny_learner(3), run_dir=folder)
 

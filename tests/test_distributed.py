@@ -19,7 +19,7 @@ from seqvae.compute import noise
 from seqvae.compute.ranks import Place, Share
 from seqvae.data.loading import OrderedBatches, ShuffledBatches
 from seqvae.learning.devices.spawning import in_processes
-from seqvae.learning.devices.strategy import plan
+from seqvae.learning.devices.strategy import plan_devices
 from seqvae.models.scores import Scores
 from tiny import tiny_data, tiny_learner, weights
 from together import CASES, be_interrupted, be_killed, fit_all, fit_case, refuse, train_plainly
@@ -31,7 +31,7 @@ EXACT = [name for name in CASES if not name.startswith(("single", "mixed"))]
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +182,10 @@ def test_batches_are_those_of_one_process_whatever_their_number(num_replicas):
     ]
     for index, batches in enumerate(zip(*parts, strict=True)):
         shares = [part.share(index) for part in parts]
-        real = [b for b, share in zip(batches, shares, strict=True) if share.own]
+        real = [b for b, share in zip(batches, shares, strict=True) if share.local]
         assert sorted(np.concatenate(real)) == sorted(whole[index])
-        assert sum(share.own for share in shares) == shares[0].whole == len(whole[index])
-        assert all(len(batch) == max(s.own, 1) for batch, s in zip(batches, shares, strict=True))
+        assert sum(share.local for share in shares) == shares[0].whole == len(whole[index])
+        assert all(len(batch) == max(s.local, 1) for batch, s in zip(batches, shares, strict=True))
         assert sum(share.scale for share in shares) == pytest.approx(num_replicas)
     scored = [
         list(OrderedBatches(trials, 32, num_replicas=num_replicas, rank=rank))
@@ -225,7 +225,7 @@ def test_sums_of_two_scores_make_the_score_of_all():
 
 def made(**settings):
     learner = tiny_learner(1, trainer=settings)
-    return plan(learner.trainer)
+    return plan_devices(learner.trainer)
 
 
 def test_one_device_trains_here():

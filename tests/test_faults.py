@@ -43,7 +43,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
 
 
 @contextmanager
@@ -76,7 +76,7 @@ sys.path.insert(0, "tests")
 from seqvae import fit
 from seqvae.learning.observers import figures
 from tiny import SVAE, tiny_data, tiny_learner
-figures.draw = lambda *_: {}
+figures.draw_figures = lambda *_: {}
 fit(tiny_data(), SVAE, tiny_learner(40, save_seconds=0.1), run_dir=sys.argv[1])
 """
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,7 +101,7 @@ def wait_for(path, seconds=120.0):
 def whole(tmp_path_factory):
     """A run that nobody touched."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
         folder = tmp_path_factory.mktemp("whole") / "run"
         return fit(tiny_data(), SVAE, tiny_learner(40, save_seconds=0.1), run_dir=str(folder))
 
@@ -291,10 +291,12 @@ def test_figure_that_finds_no_room_loses_nothing(tmp_path, monkeypatch):
     large = Figure(figsize=(15, 15))
     large.subplots().imshow(np.random.default_rng(0).random((1200, 1200)))
     go = partial(fit, tiny_data(), SVAE, tiny_learner(2), run_dir=str(tmp_path / "run"))
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {"large": large})
+    monkeypatch.setattr(
+        "seqvae.learning.observers.figures.draw_figures", lambda *_: {"large": large}
+    )
     with largest_file(1_000_000), pytest.raises(UnwritableError, match=r"large\.png cannot be"):
         go()
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
     fit_whole = fit(tiny_data(), SVAE, tiny_learner(2), run_dir=str(tmp_path / "whole"))
     assert first_inequality(
         weights(fit_whole.files.weights), weights(go(resume=True).files.weights)

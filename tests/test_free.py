@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from seqvae import Run, evaluate, fit
-from seqvae.distributions.unconstrained import gaussian, log_root
+from seqvae.distributions.unconstrained import gaussian_of_root, log_root
 from seqvae.encoders import FreeGaussian, FullNormalHead, LowRankNormalHead
 from seqvae.errors import InputError
 from seqvae.models import VAE
@@ -68,7 +68,7 @@ def test_free_numbers_tell_any_gaussian():
         Normal(mean, scale),
         MultivariateNormal(mean, scale_tril=torch.diag_embed(scale) + torch.ones(3, 3).tril(-1)),
     ):
-        again = gaussian(posterior.mean, log_root(posterior))
+        again = gaussian_of_root(posterior.mean, log_root(posterior))
         assert type(again) is type(posterior)
         sample = torch.randn(4, 3).double()
         torch.testing.assert_close(again.log_prob(sample), posterior.log_prob(sample))

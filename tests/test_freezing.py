@@ -16,7 +16,7 @@ SMALL = {"SequentialVAE": SVAE, "VAE": partial(VAE, latent_dim=2, factor_dim=4),
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
 
 
 def is_frozen(name: str, parts: tuple[str, ...]) -> bool:

@@ -32,7 +32,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
 
 
 def learner(name, **settings):
@@ -52,7 +52,7 @@ def assert_equal(one, other):
 def fitted(tmp_path_factory):
     """A run of each model, fitted from Python."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
         folder = tmp_path_factory.mktemp("runs")
         return {
             name: fit(tiny_data(), model, learner(name), run_dir=str(folder / name), seed=3)

@@ -14,7 +14,7 @@ from seqvae.console.main import main
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays, Images, from_path, read_idx
 from seqvae.errors import InputError
-from seqvae.learning.observers.figures import draw
+from seqvae.learning.observers.figures import draw_figures
 from seqvae.models import VAE
 from seqvae.observations import Bernoulli
 
@@ -216,7 +216,7 @@ def test_figures_of_images_are_drawn_without_dropout(monkeypatch):
     torch.manual_seed(0)
     model = VAE(data.spec, latent_dim=2, dropout=0.5, observation=Bernoulli).train()
     for _ in range(2):
-        draw(model, data, [])
+        draw_figures(model, data, [])
     assert model.training
     np.testing.assert_array_equal(*drawn)
 

@@ -27,13 +27,13 @@ MEANS = ("null_counts", "observed_mean", "observed_scale")
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
 
 
 @pytest.fixture(scope="module")
 def former(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
         folder = tmp_path_factory.mktemp("runs") / "a"
         return fit(tiny_data(), SMALL, tiny_learner(2), run_dir=str(folder))
 

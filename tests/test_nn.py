@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqvae.nn import SequenceGRU, gru_step, mlp
+from seqvae.nn import SequenceGRU, feed_forward, gru_step
 from seqvae.nn.recurrent import open_update_gates
 from toy import scramble
 
@@ -18,19 +18,19 @@ def double_precision_and_seed() -> object:
 
 
 def test_mlp_without_hidden_layers_is_one_linear_map():
-    (layer,) = mlp(3, 2)
+    (layer,) = feed_forward(3, 2)
     assert isinstance(layer, nn.Linear)
     assert layer.weight.shape == (2, 3)
 
 
 def test_mlp_has_relu_and_dropout_between_layers_only():
-    kinds = [type(layer).__name__ for layer in mlp(3, 2, hidden_dims=(5, 4), dropout=0.1)]
+    kinds = [type(layer).__name__ for layer in feed_forward(3, 2, hidden_dims=(5, 4), dropout=0.1)]
     assert kinds == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
-    assert isinstance(mlp(3, 2, activate_output=True)[-1], nn.ReLU)
+    assert isinstance(feed_forward(3, 2, activate_output=True)[-1], nn.ReLU)
 
 
 def test_mlp_acts_on_the_last_axis():
-    layers, value = mlp(3, 2, hidden_dims=[4]), torch.randn(5, 6, 3)
+    layers, value = feed_forward(3, 2, hidden_dims=[4]), torch.randn(5, 6, 3)
     torch.testing.assert_close(layers(value)[2, 4], layers(value[2, 4]))
 
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from linear import kalman_smoother, random_model, simulate
 from seqvae.models import LinearDynamics
 from seqvae.objectives import importance_weighted_bound
-from seqvae.state_space import LinearStateSpace, bound, exact, laplace
+from seqvae.state_space import LinearStateSpace, exact, laplace, path_bound
 from seqvae.state_space.e_steps import converged, variational
 from seqvae.state_space.evidence import laplace_evidence
 from seqvae.state_space.particle_filter import (
@@ -131,7 +131,7 @@ def test_bounds_and_estimates_of_a_poisson_problem_stand_in_order():
     model, batch, prior, given = problem("poisson", num_bins=20)
     by_laplace = laplace(prior, model.emission, **given)
     best = converged(variational, prior, model.emission, **given)
-    low, high = (bound(q, prior, model.emission, **given).elbo for q in (by_laplace, best))
+    low, high = (path_bound(q, prior, model.emission, **given).elbo for q in (by_laplace, best))
     torch.manual_seed(0)
     estimates = [
         estimate_log_evidence(

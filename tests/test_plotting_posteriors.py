@@ -74,7 +74,7 @@ def test_posteriors_without_time_are_bars_relative_to_the_reference():
 def test_calibration_shows_shares_errors_and_the_level_line():
     shares = {"latent": np.array([0.3, 0.2, 0.2, 0.3]), "other": np.full(4, 0.25)}
     errors = {name: np.full(4, 0.01) for name in shares}
-    figure = plotting.calibration(shares, errors, {"latent": 0.001, "other": 0.5})
+    figure = plotting.rank_histograms(shares, errors, {"latent": 0.001, "other": 0.5})
     assert [axes.get_title() for axes in figure.axes] == ["latent, p = 0.001", "other, p = 0.5"]
     for axes in figure.axes:
         assert 0.25 in [line.get_ydata()[0] for line in axes.lines]

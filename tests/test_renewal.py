@@ -18,7 +18,7 @@ SMALL = partial(VAE, latent_dim=2, factor_dim=4, validation_samples=1)
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
 
 
 def model(lr=1e-2, weight_decay=0.1, schedule=partial(ExponentialLR, gamma=0.5), **adam):
@@ -29,7 +29,7 @@ def model(lr=1e-2, weight_decay=0.1, schedule=partial(ExponentialLR, gamma=0.5),
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
         folder = tmp_path_factory.mktemp("runs") / "a"
         return fit(tiny_data(), model(), tiny_learner(2), run_dir=str(folder)).folder
 

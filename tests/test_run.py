@@ -20,13 +20,13 @@ from tiny import LORENZ, SVAE, in_memory, tiny_data, tiny_learner
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
         return fit(
             tiny_data(), SVAE, tiny_learner(2), run_dir=str(tmp_path_factory.mktemp("runs") / "r")
         ).folder

@@ -28,7 +28,7 @@ NEARLY: dict[str, float] = {"rel": 1e-4, "abs": 1e-5}
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """A copy of the runs beside their data, which their configs name without a folder."""
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
     shutil.copytree(HERE, tmp_path / "before")
     monkeypatch.chdir(tmp_path / "before")
 

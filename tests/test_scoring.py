@@ -7,7 +7,7 @@ from scipy.stats import poisson
 from sklearn.linear_model import PoissonRegressor
 
 from seqvae.analysis.posterior import deterministic
-from seqvae.crossvalidation.division import Division, Part
+from seqvae.crossvalidation.division import Division, Holdout
 from seqvae.crossvalidation.scoring import (
     K_SHOT_PENALTY,
     _factors,
@@ -47,7 +47,7 @@ def case():
     model.take(last.learned)
     hidden = np.ones(train.activity.shape, dtype=bool)
     hidden[..., list(part.heldin)] = False
-    shown = Part(train.hide(hidden), part.heldin, np.where(hidden, train.activity, np.nan))
+    shown = Holdout(train.hide(hidden), part.heldin, np.where(hidden, train.activity, np.nan))
     return model, part, shown, mean_rate_of(train, Counts()), heldout
 
 

@@ -14,13 +14,13 @@ from seqvae.distributions.gaussian_markov_chain import GaussianMarkovChain
 from seqvae.state_space import (
     LinearStateSpace,
     Posterior,
-    bound,
     canonical,
     e_steps,
     exact,
     laplace,
     maximize,
     newton,
+    path_bound,
     variational,
 )
 from seqvae.state_space.dynamics import maximize_dynamics, positive
@@ -37,7 +37,9 @@ def infer(e_step, model: LinearStateSpace, batch: Batch, **options) -> Posterior
 
 def elbo(model: LinearStateSpace, posterior: Posterior, batch: Batch) -> Tensor:
     prior = model.dynamics.chain(batch.inputs)
-    return bound(posterior, prior, model.emission, target=batch.target, weight=batch.weight).elbo
+    return path_bound(
+        posterior, prior, model.emission, target=batch.target, weight=batch.weight
+    ).elbo
 
 
 def log_joint(model: LinearStateSpace, path: Tensor, batch: Batch) -> Tensor:
@@ -215,7 +217,7 @@ def test_bound_is_the_one_by_the_divergence_of_chains(kind):
     batch = simulate(model, num_trials=3, num_bins=8, missing=0.2)
     found = infer(E_STEPS[kind], model, batch)
     prior = model.dynamics.chain(batch.inputs)
-    terms = bound(found, prior, model.emission, target=batch.target, weight=batch.weight)
+    terms = path_bound(found, prior, model.emission, target=batch.target, weight=batch.weight)
     posterior = GaussianMarkovChain(found.mean, found.precision)
     latent = Latent(posterior, prior, posterior.rsample((1,)))
     assert_close(terms.kl, kl(latent)[0], rtol=1e-10, atol=1e-10)
@@ -260,7 +262,7 @@ def test_trailing_padding_is_a_shorter_trial(kind, truncated):
     prior = model.dynamics.chain(batch.inputs, lengths=batch.lengths if truncated else None)
     given = {"target": batch.target, "weight": batch.weight}
     found = E_STEPS[kind](prior, model.emission, **given)
-    bounds = bound(found, prior, model.emission, **given).elbo
+    bounds = path_bound(found, prior, model.emission, **given).elbo
     for trial, length in enumerate([12, 7, 1]):
         short = Batch(
             *(

@@ -14,13 +14,13 @@ from seqvae.state_space import (
     SwitchingPenalty,
     SwitchingStateSpace,
     begin_switching,
-    bound,
     canonical_switching,
     exact,
     infer_by_turns,
     infer_switching,
     laplace,
     maximize_switching,
+    path_bound,
     seen_bins,
     switching_bound,
     variational,
@@ -140,7 +140,7 @@ def test_equal_states_infer_as_one_linear_model_does(name, num_states):
     for part in ("mean", "covariance", "cross_covariance"):
         assert_close(getattr(both.path, part), getattr(one, part), rtol=0, atol=1e-9)
     terms = switching_bound(both, model, densities, **given(batch))
-    wanted = bound(one, prior, linear.emission, **given(batch))
+    wanted = path_bound(one, prior, linear.emission, **given(batch))
     assert_close(terms.elbo, wanted.elbo, rtol=0, atol=1e-9)
     assert_close(terms.kl_states, torch.zeros(4).double(), rtol=0, atol=1e-12)
 

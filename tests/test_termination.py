@@ -9,7 +9,7 @@ import time
 import pytest
 
 from seqvae.compute import termination
-from seqvae.compute.termination import asked, patient, take_over, terminable
+from seqvae.compute.termination import end_requested, patient, take_over, terminable
 from seqvae.errors import Terminated
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -102,10 +102,10 @@ def test_other_threads_are_left_alone():
 
 def test_patience_waits_for_whoever_asks():
     with terminable(), patient(30.0):
-        assert not asked()
+        assert not end_requested()
         ask()
-        assert asked()
-    assert not asked()
+        assert end_requested()
+    assert not end_requested()
 
 
 def test_patience_has_an_end():

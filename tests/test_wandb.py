@@ -128,7 +128,7 @@ def test_crossvalidation_logs_table_curve_and_cells(tmp_path):
 
 
 def test_second_fit_of_a_process_has_its_own_wandb_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
     learner = learner_with_wandb(1)
     for name in ("a", "b"):
         fit(tiny_data(), SVAE, learner, run_dir=str(tmp_path / name))
@@ -137,7 +137,7 @@ def test_second_fit_of_a_process_has_its_own_wandb_run(tmp_path, monkeypatch):
 
 
 def test_given_folder_of_wandb_is_respected(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
     (tmp_path / "mine").mkdir()
     fit(
         tiny_data(),
@@ -160,7 +160,7 @@ def test_failed_fit_closes_its_wandb_run(tmp_path, monkeypatch):
 
 
 def test_wandb_run_of_the_caller_stays_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
     (tmp_path / "outer").mkdir()
     with wandb.init(mode="offline", dir=str(tmp_path / "outer")) as outer:
         with pytest.warns(UserWarning, match="wandb run already in progress"):
@@ -169,7 +169,7 @@ def test_wandb_run_of_the_caller_stays_open(tmp_path, monkeypatch):
 
 
 def test_fit_without_wandb_does_not_touch_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
     monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("W&B was started"))
     fit(tiny_data(), SVAE, tiny_learner(1), run_dir=str(tmp_path / "r"))
 

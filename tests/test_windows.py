@@ -15,7 +15,13 @@ from seqvae.console.main import main
 from seqvae.crossvalidation.division import Division
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Lorenz, write_npz
-from seqvae.data.windows import Stretch, apart, autocorrelation_time, gap_bins, held_blocks
+from seqvae.data.windows import (
+    Stretch,
+    autocorrelation_time,
+    gap_bins,
+    held_blocks,
+    stretches_apart,
+)
 from seqvae.errors import InputError
 
 
@@ -157,9 +163,9 @@ def test_windows_that_cannot_be_are_refused(recording, arguments, sentence):
 
 
 def test_stretches_lie_apart_from_what_is_held():
-    assert apart([], 10, gap=3) == [Stretch(0, 10)]
-    assert apart([Stretch(4, 6)], 10, gap=1) == [Stretch(0, 3), Stretch(7, 10)]
-    assert apart([Stretch(0, 6)], 10, gap=4) == []
+    assert stretches_apart([], 10, gap=3) == [Stretch(0, 10)]
+    assert stretches_apart([Stretch(4, 6)], 10, gap=1) == [Stretch(0, 3), Stretch(7, 10)]
+    assert stretches_apart([Stretch(0, 6)], 10, gap=4) == []
 
 
 def test_blocks_of_a_division_are_windows_of_the_same_kind():

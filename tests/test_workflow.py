@@ -20,7 +20,7 @@ MODELS = {"svae": SVAE, "vae": partial(VAE, latent_dim=2, factor_dim=4)}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+        patch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
         folder = tmp_path_factory.mktemp("runs")
         return {
             name: fit(tiny_data(), model, tiny_learner(2), run_dir=str(folder / name))
@@ -113,7 +113,7 @@ def test_failure_keeps_the_old_file(run, tmp_path, monkeypatch):
         calls.append(args)
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("seqvae.analysis.posterior.summarize", fail)
+    monkeypatch.setattr("seqvae.analysis.posterior.posterior_summary", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         infer(run, num_samples=2, out=str(out))
     assert calls

@@ -112,7 +112,7 @@ def fit_case(
     model, data, trainer, learner = CASES[name]
     settings = {"source": UNEVEN, "batch_size": 32, "eval_batch_size": 4, **data}
     trainer = {"devices": devices, **trainer}
-    with patch.object(figures, "draw", lambda *_: {}):
+    with patch.object(figures, "draw_figures", lambda *_: {}):
         return fit(
             NeuralData(**settings),
             model,

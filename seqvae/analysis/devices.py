@@ -18,7 +18,7 @@ from seqvae.errors import InputError
 from seqvae.models import Model
 from seqvae.models.latent_variable import LatentVariableModel
 
-Trials = Int[np.ndarray, " _"]
+TrialIndices = Int[np.ndarray, " _"]
 Answer = TypeVar("Answer")
 
 REFUSED = (
@@ -63,15 +63,15 @@ def chosen_devices(model: Model, devices: str | int = "auto") -> list[torch.devi
 
 def replicas(model: Model, devices: Sequence[torch.device]) -> list[Model]:
     """Return the model itself, where it is on a device, and copies of it on all others."""
-    made: list[Model] = []
+    models: list[Model] = []
     for device in devices:
-        is_there = device == model.null_counts.device and not any(m is model for m in made)
-        made.append(model if is_there else copy.deepcopy(model).to(device))
-    return made
+        is_there = device == model.null_counts.device and not any(m is model for m in models)
+        models.append(model if is_there else copy.deepcopy(model).to(device))
+    return models
 
 
 def in_order(
-    chunks: Sequence[Trials], workers: Sequence[Callable[[Trials], Answer]]
+    chunks: Sequence[TrialIndices], workers: Sequence[Callable[[TrialIndices], Answer]]
 ) -> Generator[Answer, None, None]:
     """Yield what workers answer to chunks, in the order of the chunks.
 
@@ -87,11 +87,11 @@ def in_order(
     if len(workers) == 1:
         yield from map(workers[0], chunks)
         return
-    free: queue.SimpleQueue[Callable[[Trials], Answer]] = queue.SimpleQueue()
+    free: queue.SimpleQueue[Callable[[TrialIndices], Answer]] = queue.SimpleQueue()
     for worker in workers:
         free.put(worker)
 
-    def work(chunk: Trials) -> Answer:
+    def work(chunk: TrialIndices) -> Answer:
         worker = free.get()
         try:
             return worker(chunk)
@@ -120,12 +120,12 @@ class Halving(Generic[Answer]):
         cure: what to do if not even one trial fits.
     """
 
-    def __init__(self, answer: Callable[[Trials], Answer], *, cure: str) -> None:
+    def __init__(self, answer: Callable[[TrialIndices], Answer], *, cure: str) -> None:
         self.answer = answer
         self.cure = cure
         self.most: int | None = None
 
-    def __call__(self, trials: Trials) -> list[Answer]:
+    def __call__(self, trials: TrialIndices) -> list[Answer]:
         """Answer the trials, in one piece or several.
 
         Raises:

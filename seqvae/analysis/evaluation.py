@@ -82,7 +82,11 @@ def evaluate_model(
     if refine_steps > 0:
         check_refinable(model)
     trials = data.trials(split)
-    row, refined, uses = _Row(model, data), _Row(model, data), dict[str, AggregatePosterior]()
+    row, refined, uses = (
+        _PairedScores(model, data),
+        _PairedScores(model, data),
+        dict[str, AggregatePosterior](),
+    )
     with deterministic(model, seed):
         for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
             batch = batch.to(model.null_counts.device)
@@ -95,11 +99,11 @@ def evaluate_model(
                 _add_use(uses, name, latent, num_encoded=batch.observed.shape[1])
             if refine_steps > 0:
                 assert isinstance(model, AmortisedModel)
-                found = refine(model, batch, num_steps=refine_steps, seed=seed)
-                row.scores.add("elbo_refined", found.elbo)
-                row.scores.add("amortisation_gap", found.amortisation_gap)
+                refinement = refine(model, batch, num_steps=refine_steps, seed=seed)
+                row.scores.add("elbo_refined", refinement.elbo)
+                row.scores.add("amortisation_gap", refinement.amortisation_gap)
                 with noise.apart(seed), noise.of_trials(batch.trial):
-                    output = model.answer(found.encoding, batch, num_samples)
+                    output = model.answer(refinement.encoding, batch, num_samples)
                 refined.scores.update(output, batch)
                 refined.add_mean(output.emission.mean.mean(dim=0), batch)
     metrics: dict[str, Any] = {"split": split, "num_trials": len(trials)} | row.compute()
@@ -110,12 +114,12 @@ def evaluate_model(
 
     def factors(word: str) -> np.ndarray:
         samples = min(num_samples, DECODING_SAMPLES)
-        found = posterior_dataset(model, data, data.trials(word), num_samples=samples, seed=seed)
-        return found["factors"].values
+        dataset = posterior_dataset(model, data, data.trials(word), num_samples=samples, seed=seed)
+        return dataset["factors"].values
 
     metrics |= _decoded(data, split, factors)
     baselines = _baselines(model, data, split)
-    metrics["baselines"] = {name: found for name, (_, found) in baselines.items()}
+    metrics["baselines"] = {name: scores for name, (_, scores) in baselines.items()}
     gains = {name: row.gain_over(other) for name, (other, _) in baselines.items()}
     metrics["gain"] = {name: gain._asdict() for name, gain in gains.items() if gain is not None}
     return metrics
@@ -133,26 +137,28 @@ def _add_use(
         return
     if not isinstance(prior, Normal | GaussianAR1):
         return
-    found = latent_moments(latent)
-    own = torch.stack([found.mean, found.sd.square()])
-    expected = torch.stack([prior.mean, prior.variance])[:, None].expand_as(own)
+    moments = latent_moments(latent)
+    inferred = torch.stack([moments.mean, moments.sd.square()])
+    expected = torch.stack([prior.mean, prior.variance])[:, None].expand_as(inferred)
     if latent.mask is not None:
-        kept = latent.mask[:, :num_encoded]
-        own, expected = (part[:, :, :num_encoded][:, kept] for part in (own, expected))
+        counted = latent.mask[:, :num_encoded]
+        inferred, expected = (part[:, :, :num_encoded][:, counted] for part in (inferred, expected))
     divergence = kl_by_dimension(latent).mean(dim=0)
     if name not in uses:
-        uses[name] = AggregatePosterior(own.shape[-1], divergence.shape[-1]).to(own.device)
-    uses[name].update(own, expected, divergence)
+        uses[name] = AggregatePosterior(inferred.shape[-1], divergence.shape[-1]).to(
+            inferred.device
+        )
+    uses[name].update(inferred, expected, divergence)
 
 
-class Gain(NamedTuple):
+class PairedGain(NamedTuple):
     """A paired difference over trials: ratio of sums, and its standard error."""
 
     mean: float
     standard_error: float
 
 
-class _Row:
+class _PairedScores:
     """The scores of one row of the table, and what it takes to pair rows over trials."""
 
     def __init__(self, model: Model, data: NeuralData) -> None:
@@ -181,21 +187,23 @@ class _Row:
 
     def compute(self) -> dict[str, float]:
         """Return the scores by name."""
-        found = self.scores.compute()
+        scores = self.scores.compute()
         if bool(self.r2.num_bins.any()):
-            found["rates_r2"] = float(self.r2.compute())
-        return found
+            scores["rates_r2"] = float(self.r2.compute())
+        return scores
 
-    def gain_over(self, other: _Row) -> Gain | None:
+    def gain_over(self, other: _PairedScores) -> PairedGain | None:
         """Return the bits per spike gained over another row on what inference did not see."""
         if not self._unseen or not other._unseen:
             return None
-        own, size = (torch.cat(part) for part in zip(*self._unseen, strict=True))
-        others, _ = (torch.cat(part) for part in zip(*other._unseen, strict=True))
-        return paired_gain(own - others, size)
+        gains, size = (torch.cat(part) for part in zip(*self._unseen, strict=True))
+        other_gains, _ = (torch.cat(part) for part in zip(*other._unseen, strict=True))
+        return paired_gain(gains - other_gains, size)
 
 
-def paired_gain(difference: Float[Tensor, " trial"], size: Float[Tensor, " trial"]) -> Gain | None:
+def paired_gain(
+    difference: Float[Tensor, " trial"], size: Float[Tensor, " trial"]
+) -> PairedGain | None:
     """Return the ratio of sums g = sum_i d_i / sum_i n_i and its standard error over trials.
 
     By linearisation se(g) = sqrt(N / (N - 1) sum_i (d_i - g n_i)^2) / sum_i n_i for N independent
@@ -213,7 +221,7 @@ def paired_gain(difference: Float[Tensor, " trial"], size: Float[Tensor, " trial
         return None
     mean = float(difference.sum()) / total
     residual = float((difference - mean * size).square().sum())
-    return Gain(mean, math.sqrt(residual * num_trials / (num_trials - 1)) / total)
+    return PairedGain(mean, math.sqrt(residual * num_trials / (num_trials - 1)) / total)
 
 
 def _decoded(
@@ -234,13 +242,13 @@ def _decoded(
 
 def _baselines(
     model: Model, data: NeuralData, split: str
-) -> dict[str, tuple[_Row, dict[str, Any]]]:
+) -> dict[str, tuple[_PairedScores, dict[str, Any]]]:
     """Score the baselines, learned on the training trials of ``data``, and the true rates."""
     recording, spec = data.recording, data.spec
     rates = recording.rates
     kind = model.observation.kind
     heldin = np.array(spec.heldin)
-    rows: dict[str, tuple[_Row, dict[str, Any]]] = {}
+    rows: dict[str, tuple[_PairedScores, dict[str, Any]]] = {}
     if "train" in data.split:
         train = recording.read(data.trials("train"))
         val = recording.read(data.trials("val" if "val" in data.split else "train"))
@@ -249,19 +257,19 @@ def _baselines(
         smoothing = SmoothingGLM.fit(
             train, val, heldin=heldin, num_encoded_bins=spec.num_encoded_bins, kind=kind
         )
-        row, found = _baseline_row(model, data, split, mean_rate, smoothing.predict)
-        found |= _decoded(
+        row, scores = _baseline_row(model, data, split, mean_rate, smoothing.predict)
+        scores |= _decoded(
             data,
             split,
             lambda word: smoothing.predict(recording.read(data.trials(word)))[..., heldin],
         )
-        rows["smoothing_glm"] = (row, found)
+        rows["smoothing_glm"] = (row, scores)
     trials = data.trials(split)
     has_truth = rates is not None and bool(
         (np.isfinite(rates[trials]) | np.isnan(recording.read(trials))).all()
     )
     if rates is not None and has_truth and kind.counts_events and spec.bin_width is not None:
-        row = _Row(model, data)
+        row = _PairedScores(model, data)
         for batch in data.batches(split):
             truth = np.nan_to_num(rates[batch.trial.numpy()] * spec.bin_width)
             mean = torch.from_numpy(truth).float().clamp_min(LEAST_COUNT)
@@ -278,14 +286,16 @@ def _baseline_row(
     split: str,
     mean_rate: MeanRate,
     predict: Callable[[np.ndarray], np.ndarray],
-) -> tuple[_Row, dict[str, Any]]:
+) -> tuple[_PairedScores, dict[str, Any]]:
     """Score a function from activity to expected activity."""
     recording = data.recording
     train = recording.read(data.trials("train"))
     residual = np.where(np.isfinite(train), train - predict(train), np.nan)
-    known = np.isfinite(residual).any(axis=(0, 1))
-    spread = np.where(known, np.nanstd(np.where(known, residual, 0.0), axis=(0, 1)), 1.0)
-    row = _Row(model, data)
+    is_observed = np.isfinite(residual).any(axis=(0, 1))
+    spread = np.where(
+        is_observed, np.nanstd(np.where(is_observed, residual, 0.0), axis=(0, 1)), 1.0
+    )
+    row = _PairedScores(model, data)
     for batch in data.batches(split):
         mean = torch.from_numpy(predict(recording.read(batch.trial.numpy()))).float()
         emission = mean_rate.around(mean, torch.from_numpy(spread).float())

@@ -77,7 +77,7 @@ def measure_gradient_noise(
     return rows
 
 
-class _Moments(NamedTuple):
+class _GradientMoments(NamedTuple):
     mean: Float[Tensor, " parameter"]
     variance: Float[Tensor, " parameter"]
     num_repeats: int
@@ -89,7 +89,7 @@ def _moments(
     objective: Objective,
     by: list[nn.Parameter],
     num_repeats: int,
-) -> _Moments:
+) -> _GradientMoments:
     """Return mean and variance of a gradient over repeated estimates, by Welford's recursion."""
     model.objective = objective
     mean = torch.zeros(sum(parameter.numel() for parameter in by), dtype=torch.float64)
@@ -97,23 +97,23 @@ def _moments(
     for i in range(num_repeats):
         output = model(batch, objective.num_samples)
         loss = training_loss(objective, output, batch, step=objective.ramp_end).value
-        found = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
-        gradient = torch.cat([part.flatten() for part in found]).double().cpu()
+        gradients = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
+        gradient = torch.cat([part.flatten() for part in gradients]).double().cpu()
         change = gradient - mean
         mean = mean + change / (i + 1)
         squares += change * (gradient - mean)
-    return _Moments(mean, squares / max(num_repeats - 1, 1), num_repeats)
+    return _GradientMoments(mean, squares / max(num_repeats - 1, 1), num_repeats)
 
 
-def _row(name: str, found: _Moments, truth: _Moments) -> GradientNoise:
-    difference = found.mean - truth.mean
-    error = found.variance / found.num_repeats + truth.variance / truth.num_repeats
+def _row(name: str, estimate: _GradientMoments, truth: _GradientMoments) -> GradientNoise:
+    difference = estimate.mean - truth.mean
+    error = estimate.variance / estimate.num_repeats + truth.variance / truth.num_repeats
     within = difference.abs() <= 3 * error.sqrt() + 1e-12 * truth.mean.abs().max()
     return GradientNoise(
         name,
         size=float(truth.mean.norm()),
         bias=float(difference.norm()),
         standard_error=float(error.sum().sqrt()),
-        variance=float(found.variance.sum()),
+        variance=float(estimate.variance.sum()),
         within_three_errors=float(within.double().mean()),
     )

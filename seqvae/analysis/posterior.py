@@ -45,7 +45,7 @@ def posterior_dataset(
     """Infer the latents of some trials and average over posterior samples.
 
     Each trial is encoded once and all its samples are decoded as one batch. Where a chunk of trials
-    does not fit into memory, smaller ones are taken. The noise of a trial hangs on its index and
+    does not fit into memory, smaller ones are taken. The noise of a trial depends on its index and
     ``seed`` alone, so chunks and devices change results by no more than rounding.
 
     Args:
@@ -89,11 +89,11 @@ def posterior_dataset(
     counts = model.observation.kind.counts_events
     bin_width = spec.bin_width if counts else None
 
-    def answer(replica: Model, chosen: np.ndarray) -> _Answer:
+    def answer(replica: Model, chosen: np.ndarray) -> _ChunkValues:
         batch = data.batch(chosen).to(replica.null_counts.device)
         with torch.no_grad(), noise.keyed(seed):  # in whatever thread
-            values = summarize(replica(batch, num_samples), batch, bin_width=bin_width)
-        return _Answer(values, batch.lengths.cpu().numpy())
+            values = posterior_summary(replica(batch, num_samples), batch, bin_width=bin_width)
+        return _ChunkValues(values, batch.lengths.cpu().numpy())
 
     size = trials_per_chunk(spec, num_samples)
     chunks = [trials[start : start + size] for start in range(0, len(trials), size)]
@@ -111,7 +111,7 @@ def posterior_dataset(
     return writer.dataset()
 
 
-class _Answer(NamedTuple):
+class _ChunkValues(NamedTuple):
     """What to write of some trials."""
 
     values: dict[str, np.ndarray]
@@ -137,7 +137,9 @@ def trials_per_chunk(spec: DataSpec, num_samples: int) -> int:
     return max(1, MAX_ENTRIES // per_trial)
 
 
-def summarize(output: Output, batch: Batch, *, bin_width: float | None) -> dict[str, np.ndarray]:
+def posterior_summary(
+    output: Output, batch: Batch, *, bin_width: float | None
+) -> dict[str, np.ndarray]:
     """Reduce the sample axis to means and standard deviations.
 
     Args:
@@ -146,7 +148,7 @@ def summarize(output: Output, batch: Batch, *, bin_width: float | None) -> dict[
         bin_width: seconds, to give ``rates`` in Hz; None gives ``mean`` in data units.
     """
     name, scale = ("mean", 1.0) if bin_width is None else ("rates", 1.0 / bin_width)
-    rates, factors = moments(output.emission.mean), moments(output.factors)
+    rates, factors = sample_moments(output.emission.mean), sample_moments(output.factors)
     values = {
         name: scale * rates.mean,
         f"{name}_sd": scale * rates.sd,
@@ -165,20 +167,20 @@ def summarize(output: Output, batch: Batch, *, bin_width: float | None) -> dict[
     return {key: value.float().cpu().numpy() for key, value in values.items()}
 
 
-class Moments(NamedTuple):
+class PosteriorMoments(NamedTuple):
     """Mean and standard deviation under the posterior."""
 
     mean: Float[Tensor, "batch ..."]
     sd: Float[Tensor, "batch ..."]
 
 
-def moments(values: Float[Tensor, "sample batch ..."]) -> Moments:
+def sample_moments(values: Float[Tensor, "sample batch ..."]) -> PosteriorMoments:
     """Return mean and standard deviation over samples; ``Tensor.std`` is several times slower."""
     mean = values.mean(dim=0)
-    return Moments(mean, (values - mean).square_().mean(dim=0).sqrt())
+    return PosteriorMoments(mean, (values - mean).square_().mean(dim=0).sqrt())
 
 
-def latent_moments(latent: Latent) -> Moments:
+def latent_moments(latent: Latent) -> PosteriorMoments:
     """Return the posterior moments of a latent: exact where known, else from the samples.
 
     A posterior whose steps depend on the sampled path has, by the law of total variance, the mean
@@ -187,9 +189,9 @@ def latent_moments(latent: Latent) -> Moments:
     posterior = latent.posterior
     mean, variance = posterior.mean, posterior.variance
     if mean.ndim < latent.sample.ndim:
-        return Moments(mean, variance.sqrt())
+        return PosteriorMoments(mean, variance.sqrt())
     total = variance.mean(dim=0) + mean.var(dim=0, correction=0)
-    return Moments(mean.mean(dim=0), total.sqrt())
+    return PosteriorMoments(mean.mean(dim=0), total.sqrt())
 
 
 def fill(value: Tensor, latent: Latent, batch: Batch) -> Tensor:

@@ -115,8 +115,10 @@ class PosteriorWriter:
             assert len(array) == stop - start, f"{name}: {len(array)} trials, not {stop - start}"
             if start == 0:
                 for dim, size in zip(dims, array.shape, strict=True):
-                    known = self._sizes.setdefault(dim, size)
-                    assert dim == "trial" or size == known, f"{name}: {dim} {size}, not {known}"
+                    expected = self._sizes.setdefault(dim, size)
+                    assert dim == "trial" or size == expected, (
+                        f"{name}: {dim} {size}, not {expected}"
+                    )
                 self._store.add_variable(
                     name,
                     dims,

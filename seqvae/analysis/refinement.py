@@ -14,7 +14,7 @@ from torch.distributions import LowRankMultivariateNormal, MultivariateNormal, N
 
 from seqvae.compute import noise
 from seqvae.compute.noise import step_seed
-from seqvae.distributions.unconstrained import gaussian, log_root
+from seqvae.distributions.unconstrained import gaussian_of_root, log_root
 from seqvae.errors import InputError
 from seqvae.models.amortised import AmortisedModel, Encoding
 from seqvae.models.base import Model
@@ -102,13 +102,13 @@ def refine(
 
         before, after = score(start), score(free)
     better = after > before
-    kept = {
+    best = {
         name: [
             _where(better, new.detach(), old) for new, old in zip(free[name], tensors, strict=True)
         ]
         for name, tensors in start.items()
     }
-    return Refinement(_encoding(kept), torch.where(better, after, before), before)
+    return Refinement(_encoding(best), torch.where(better, after, before), before)
 
 
 def check_refinable(model: Model) -> None:
@@ -169,7 +169,7 @@ def _leaves(encoding: Encoding, name: str) -> Leaves:
 
 def _encoding(leaves: Leaves) -> Encoding:
     return {
-        name: tensors[0] if len(tensors) == 1 else gaussian(*tensors)
+        name: tensors[0] if len(tensors) == 1 else gaussian_of_root(*tensors)
         for name, tensors in leaves.items()
     }
 

@@ -1,6 +1,6 @@
 """Noise as a function of a seed and a trial, in whatever batch, order or chunk the trial comes.
 
-A draw hangs on the key that is active, the index of the trial, the number of the sample, how many
+A draw depends on the key that is active, the index of the trial, the number of the sample, how many
 draws the forward pass has made before, and the place of the entry within the trial: on nothing
 else, so on no batch, process, device or order in memory. It is a counter-based generator: words
 1, 2, ... of a row are the finaliser of SplitMix64 applied to (key of the row) + (number of the
@@ -59,7 +59,7 @@ def step_seed(seed: int, step: int, *, stream: int = 0) -> int:
     return mixed(value) >> 1
 
 
-class _Trials:
+class _KeyedTrials:
     """The trials of a forward pass, and how many draws it has made."""
 
     def __init__(self, seed: int, trial: Int[Tensor, " batch"]) -> None:
@@ -69,7 +69,7 @@ class _Trials:
 
 
 _SEED: ContextVar[int | None] = ContextVar("seed", default=None)
-_TRIALS: ContextVar[_Trials | None] = ContextVar("trials", default=None)
+_TRIALS: ContextVar[_KeyedTrials | None] = ContextVar("trials", default=None)
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def keyed(seed: int | None) -> Iterator[None]:
 def of_trials(trial: Int[Tensor, " batch"]) -> Iterator[None]:
     """Begin a forward pass of these trials, named by their indices in the recording."""
     seed = _SEED.get()
-    token = _TRIALS.set(None if seed is None else _Trials(seed, trial))
+    token = _TRIALS.set(None if seed is None else _KeyedTrials(seed, trial))
     try:
         yield
     finally:
@@ -183,7 +183,7 @@ def int16(
     return _shaped(values, shape, axis, inner=trials_inner)
 
 
-def _rows(shape: tuple[int, ...], axis: int) -> _Trials | None:
+def _rows(shape: tuple[int, ...], axis: int) -> _KeyedTrials | None:
     """Return the active trials, if it is they that the axis holds."""
     trials = _TRIALS.get()
     if trials is None or not 0 <= axis < len(shape) or shape[axis] != len(trials.keys):
@@ -194,7 +194,7 @@ def _rows(shape: tuple[int, ...], axis: int) -> _Trials | None:
 
 
 def _words(
-    trials: _Trials,
+    trials: _KeyedTrials,
     rows: tuple[int, ...],
     size: int,
     *,

@@ -40,15 +40,15 @@ class Share(NamedTuple):
         """Weight of a mean over the own trials: processes' average is then the mean over all."""
         return self.num_processes * self.own / self.whole
 
-    def mean_of_all(self, own: Tensor) -> Tensor:
+    def mean_of_all(self, local_mean: Tensor) -> Tensor:
         """Return the mean over the trials of all processes, given that over the own ones.
 
         The gradient goes through the own trials alone, so that the average over processes of the
         gradient of any function of the mean is the gradient over all trials.
         """
         if self.num_processes == 1:
-            return own
-        scaled = self.scale * own
+            return local_mean
+        scaled = self.scale * local_mean
         mean = scaled.detach() / self.num_processes
         distributed.all_reduce(mean)
         return mean + (scaled - scaled.detach())

@@ -36,7 +36,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.signals: list[signal.Signals] = []
-        self.asked: float | None = None
+        self.request_time: float | None = None
         self.patience = 0.0
         self._timer: threading.Timer | None = None
         self._is_over = False
@@ -44,10 +44,14 @@ class _Watch:
     def answer(self, number: int, frame: FrameType | None) -> None:
         """Raise ``Terminated``; where there is patience, only when it is over or asked again."""
         now = time.monotonic()
-        is_first = self.asked is None
-        if self.asked is not None and not self._is_over and now - self.asked < ECHO_SECONDS:
+        is_first = self.request_time is None
+        if (
+            self.request_time is not None
+            and not self._is_over
+            and now - self.request_time < ECHO_SECONDS
+        ):
             return
-        self.asked = now
+        self.request_time = now
         if is_first and self.patience > 0:
             children = multiprocessing.active_children()  # processes that train with this one
             for child in children:
@@ -75,7 +79,7 @@ class _Watch:
         """Wait no longer, and forget."""
         if self._timer is not None:
             self._timer.cancel()
-        self.asked, self.patience, self._timer, self._is_over = None, 0.0, None, False
+        self.request_time, self.patience, self._timer, self._is_over = None, 0.0, None, False
 
 
 def _is_swallowed(frame: FrameType | None) -> bool:
@@ -130,9 +134,9 @@ def patient(seconds: float) -> Iterator[None]:
         _WATCH.patience = 0.0
 
 
-def asked() -> bool:
+def end_requested() -> bool:
     """Whether an end was asked for."""
-    return _WATCH.asked is not None
+    return _WATCH.request_time is not None
 
 
 def take_over(*, patience: float | None = None) -> None:

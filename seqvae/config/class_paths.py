@@ -90,42 +90,42 @@ def _import_class(path: Any, key: str, trust: bool) -> type:
     return cls
 
 
-def find_class(path: Any, asked: list[Part], key: str, trust: bool) -> type:
+def find_class(path: Any, requested: list[Part], key: str, trust: bool) -> type:
     """Return the class at a dotted path, or the member of the asked families with a bare name.
 
     Raises:
         InputError: naming ``key``, the path and the nearest valid one.
     """
     if isinstance(path, str) and "." not in path:
-        for cls in _family(asked):
+        for cls in _family(requested):
             if cls.__name__ == path:
                 return cls
-        raise InputError(f"{key}: there is no class {path!r}{nearest_class(path, asked)}")
+        raise InputError(f"{key}: there is no class {path!r}{nearest_class(path, requested)}")
     try:
         return _import_class(path, key, trust)
     except InputError as error:
         if trust or str(path).startswith(TRUSTED):
-            raise InputError(f"{error}{nearest_class(str(path), asked)}") from error
+            raise InputError(f"{error}{nearest_class(str(path), requested)}") from error
         raise
 
 
-def _family(asked: list[Part]) -> list[type]:
+def _family(requested: list[Part]) -> list[type]:
     """List the concrete classes that stand beside the bases, in their modules and packages."""
-    found: dict[type, None] = {}
-    for part in asked:
+    classes: dict[type, None] = {}
+    for part in requested:
         package, _, _ = part.base.__module__.rpartition(".")
         for name in filter(None, (part.base.__module__, package)):
             for cls in vars(importlib.import_module(name)).values():
                 is_member = isinstance(cls, type) and issubclass(cls, part.base)
                 if is_member and not is_abstract(cls):
-                    found[cls] = None
-    return list(found)
+                    classes[cls] = None
+    return list(classes)
 
 
-def nearest_class(path: str, asked: list[Part]) -> str:
+def nearest_class(path: str, requested: list[Part]) -> str:
     """Name the members of the asked families that are nearest to a path or bare name."""
     if "." not in path:
-        return nearest(path, [cls.__name__ for cls in _family(asked)])
-    family = _family(asked)
+        return nearest(path, [cls.__name__ for cls in _family(requested)])
+    family = _family(requested)
     namesakes = [cls for cls in family if cls.__name__ == path.rpartition(".")[2]]
     return nearest(path, map(class_path, namesakes or family))

@@ -111,10 +111,10 @@ def read_arguments(
         arguments[name] = value
     for name, parameter in _settable(function, num_facts).items():
         if parameter.default is REQUIRED and name not in arguments:
-            asked = parts(parameter.annotation)
+            requested = parts(parameter.annotation)
             raise InputError(
                 f"{_join(key, name)} is required: give {describe(parameter.annotation)}"
-                f"{nearest_class('', asked) if asked else ''}"
+                f"{nearest_class('', requested) if requested else ''}"
             )
     return arguments
 
@@ -188,24 +188,24 @@ def _override_inside(
 
 def _change_class(former: Any, annotation: Any, name: str, key: str, trust: bool) -> dict[str, Any]:
     part, cls, _ = _open(name, annotation, key, trust)
-    kept = {}
+    arguments_kept = {}
     if isinstance(former, Mapping):
         _, former_class, arguments = _open(former, annotation, key, trust)
-        known = {name: p.annotation for name, p in parameters(former_class).items()}
-        kept = {
+        former_annotations = {name: p.annotation for name, p in parameters(former_class).items()}
+        arguments_kept = {
             argument: arguments[argument]
             for argument, parameter in _settable(cls, part.num_facts).items()
-            if argument in arguments and known.get(argument) == parameter.annotation
+            if argument in arguments and former_annotations.get(argument) == parameter.annotation
         }
-    return {"class_path": class_path(cls), "init_args": kept}
+    return {"class_path": class_path(cls), "init_args": arguments_kept}
 
 
 def _open(tree: Any, annotation: Any, key: str, trust: bool) -> tuple[Part, type, dict[str, Any]]:
     """Find the class that a node names, what it is asked for, and its arguments."""
-    asked = parts(annotation)
+    requested = parts(annotation)
     if isinstance(tree, str):
         tree = {"class_path": tree}
-    if not asked or not isinstance(tree, Mapping):
+    if not requested or not isinstance(tree, Mapping):
         is_name = isinstance(tree, Mapping) and set(tree) == {"class_path"}
         got = tree["class_path"] if is_name else tree
         raise InputError(f"{key} must be {describe(annotation)}, got {got!r}")
@@ -214,18 +214,18 @@ def _open(tree: Any, annotation: Any, key: str, trust: bool) -> tuple[Part, type
             if name not in ("class_path", "init_args"):
                 raise InputError(f"{key}.{name} must stand under {key}.init_args")
         name = tree["class_path"]
-        cls = find_class(name, asked, key, trust)
+        cls = find_class(name, requested, key, trust)
         is_open = is_abstract(cls)
-        for part in asked:
+        for part in requested:
             if issubclass(cls, part.base) and not is_open:
                 return part, cls, _arguments(tree, key)
         raise InputError(
             f"{key} must be {describe(annotation)}, got {name!r}"
-            f"{', which is abstract' if is_open else ''}{nearest_class('', asked)}"
+            f"{', which is abstract' if is_open else ''}{nearest_class('', requested)}"
         )
-    if len(asked) == 1 and not is_abstract(asked[0].base):
-        return asked[0], asked[0].base, _arguments(tree, key)
-    raise InputError(f"{key} has no class: name one (class_path){nearest_class('', asked)}")
+    if len(requested) == 1 and not is_abstract(requested[0].base):
+        return requested[0], requested[0].base, _arguments(tree, key)
+    raise InputError(f"{key} has no class: name one (class_path){nearest_class('', requested)}")
 
 
 def _arguments(tree: Mapping[str, Any], key: str) -> dict[str, Any]:

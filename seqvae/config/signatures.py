@@ -57,26 +57,26 @@ def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     """
     if not isinstance(function, type):
         return _own_parameters(function)[0]
-    found: dict[str, Parameter] = {}
+    arguments: dict[str, Parameter] = {}
     for ancestor in function.__mro__:
         if "__init__" in vars(ancestor) and ancestor is not object:
-            own, passes_on = _own_parameters(ancestor.__init__)  # type: ignore[misc]
-            found.update({name: own[name] for name in own if name not in found})
+            declared, passes_on = _own_parameters(ancestor.__init__)  # type: ignore[misc]
+            arguments.update({name: declared[name] for name in declared if name not in arguments})
             if not passes_on:
                 break
     if dataclasses.is_dataclass(function):
         for field in dataclasses.fields(function):
             if field.init and field.default_factory is not dataclasses.MISSING:
-                annotation = found[field.name].annotation
-                found[field.name] = Parameter(annotation, field.default_factory())
-    return found
+                annotation = arguments[field.name].annotation
+                arguments[field.name] = Parameter(annotation, field.default_factory())
+    return arguments
 
 
 @functools.lru_cache(maxsize=1024)
 def takes_any_name(function: Callable[..., Any]) -> bool:
     """Whether ``**kwargs`` leave the family (a logger's go to its service)."""
-    own, passes_on = _own_parameters(getattr(function, "__init__", function))
-    return passes_on and len(own) == len(parameters(function))
+    arguments, passes_on = _own_parameters(getattr(function, "__init__", function))
+    return passes_on and len(arguments) == len(parameters(function))
 
 
 def _own_parameters(function: Callable[..., Any]) -> tuple[dict[str, Parameter], bool]:
@@ -86,12 +86,14 @@ def _own_parameters(function: Callable[..., Any]) -> tuple[dict[str, Parameter],
         return {}, False
     hints = _type_hints(function)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    own = {}
+    arguments = {}
     for parameter in listed:
         annotation, shown = hints.get(parameter.name, (Any, InConfig()))
         if parameter.kind in named and parameter.name != "self" and shown.is_there:
-            own[parameter.name] = Parameter(annotation, parameter.default, shown.tells_default)
-    return own, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in listed)
+            arguments[parameter.name] = Parameter(
+                annotation, parameter.default, shown.tells_default
+            )
+    return arguments, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in listed)
 
 
 def _type_hints(function: Callable[..., Any]) -> dict[str, tuple[Any, InConfig]]:
@@ -124,16 +126,16 @@ def members(annotation: Any) -> list[Any]:
 
 def parts(annotation: Any) -> list[Part]:
     """List the instances and factories that an annotation asks for."""
-    found = []
+    family_parts = []
     for member in members(annotation):
         arguments = typing.get_args(member)
         if typing.get_origin(member) is Callable and len(arguments) == 2:
             facts, base = arguments
             if _is_part(base):
-                found.append(Part(base, True, 0 if facts is Ellipsis else len(facts)))
+                family_parts.append(Part(base, True, 0 if facts is Ellipsis else len(facts)))
         elif _is_part(member):
-            found.append(Part(member))
-    return found
+            family_parts.append(Part(member))
+    return family_parts
 
 
 def _is_part(annotation: Any) -> bool:
@@ -156,8 +158,8 @@ def _is_value(annotation: Any) -> bool:
 @functools.lru_cache(maxsize=1024)
 def is_abstract(cls: type) -> bool:
     """Whether a class leaves methods open, declared abstract with or without ``ABC``."""
-    found = (inspect.getattr_static(cls, name) for name in dir(cls))
-    return any(getattr(attribute, "__isabstractmethod__", False) for attribute in found)
+    attributes = (inspect.getattr_static(cls, name) for name in dir(cls))
+    return any(getattr(attribute, "__isabstractmethod__", False) for attribute in attributes)
 
 
 def item_annotation(annotation: Any) -> Any:
@@ -231,9 +233,9 @@ def describe(annotation: Any) -> str:
 
 
 def _describe(member: Any) -> str:
-    found = parts(member)
-    if found:
-        return f"a class of {found[0].base.__name__}"
+    family_parts = parts(member)
+    if family_parts:
+        return f"a class of {family_parts[0].base.__name__}"
     values = value_annotation(member)
     if values is not None:
         return f"{_describe(values)} for each NAME, as .NAME"

@@ -82,9 +82,9 @@ def _write_instance(value: Any, key: str) -> dict[str, Any] | None:
     names, stored = list(parameters(cls)), attributes(value)
     if not set(names) <= set(stored) and isinstance(value, Hashable) and value in arguments_of:
         return _write(cls, arguments_of[value], key)
-    kept = {name: stored[f"_{name}"] for name in names if f"_{name}" in stored}
-    kept.update({name: stored[name] for name in names if name in stored})
-    lost = [name for name in names if name not in kept]
+    arguments = {name: stored[f"_{name}"] for name in names if f"_{name}" in stored}
+    arguments.update({name: stored[name] for name in names if name in stored})
+    lost = [name for name in names if name not in arguments]
     if any(parameters(cls)[name].default is REQUIRED for name in lost):
         raise InputError(
             f"{key}: a {cls.__name__} cannot be written to a config, because it does not keep its "
@@ -95,7 +95,7 @@ def _write_instance(value: Any, key: str) -> dict[str, Any] | None:
             f"{key}: {cls.__name__} does not keep {', '.join(lost)}; the config shows the default",
             stacklevel=2,
         )
-    return _write(cls, kept, key)
+    return _write(cls, arguments, key)
 
 
 def attributes(value: Any) -> dict[str, Any]:

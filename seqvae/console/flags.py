@@ -51,7 +51,7 @@ def is_set(flag: object) -> bool:
     return str(flag).lower() not in ("false", "no", "0")
 
 
-def read_yaml(path: str) -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
@@ -75,7 +75,7 @@ def run_config(run: str) -> dict[str, Any]:
     path = Path(run) / "config.yaml"
     if not path.is_file():
         raise InputError(f"run: {run!r} is no run folder, it has no config.yaml")
-    return read_yaml(str(path))
+    return read_config(str(path))
 
 
 def repeated_config(run: str, trust: bool) -> dict[str, Any]:
@@ -137,8 +137,8 @@ def _source_of_path(
 
 def with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> dict[str, Any]:
     """Name the class of the learner, unless it is named: the one that learns the model."""
-    given = tree.get("learner") or {}
-    is_named = not isinstance(given, Mapping) or "class_path" in given
+    settings = tree.get("learner") or {}
+    is_named = not isinstance(settings, Mapping) or "class_path" in settings
     if is_named or {"learner", "learner.class_path"} & set(flags):
         return dict(tree)
     from seqvae.config import open_parameters
@@ -147,28 +147,28 @@ def with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool)
     from seqvae.runs import ModelFactory
 
     model = flags.get("model", flags.get("model.class_path", tree.get("model")))
-    found = open_parameters(model, ModelFactory, key="model", trust=trust)
-    learner = default_learner(found[0]) if found else GradientLearner
-    return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(given)}}
+    opened = open_parameters(model, ModelFactory, key="model", trust=trust)
+    learner = default_learner(opened[0]) if opened else GradientLearner
+    return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(settings)}}
 
 
 def with_learners(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> dict[str, Any]:
     """Name the class of each learner that settings are given for, as ``with_learner`` does."""
-    given, models = tree.get("learners") or {}, tree.get("models") or {}
-    if not (isinstance(given, Mapping) and isinstance(models, Mapping)):
+    settings, models = tree.get("learners") or {}, tree.get("models") or {}
+    if not (isinstance(settings, Mapping) and isinstance(models, Mapping)):
         return dict(tree)
     words = [key.split(".") for key in flags if key.startswith("learners.")]
-    learners = dict(given)
-    for name in {*given, *(parts[1] for parts in words)}:
+    learners = dict(settings)
+    for name in {*settings, *(parts[1] for parts in words)}:
         here = {"model": f"models.{name}", "learner": f"learners.{name}"}
-        own = {
+        model_flags = {
             key.replace(long, short, 1): value
             for short, long in here.items()
             for key, value in flags.items()
             if key == long or key.startswith(f"{long}.")
         }
-        sections = {"model": models.get(name), "learner": given.get(name)}
-        learner = with_learner(sections, own, trust).get("learner")
+        sections = {"model": models.get(name), "learner": settings.get(name)}
+        learner = with_learner(sections, model_flags, trust).get("learner")
         if learner is not None:
             learners[name] = learner
     return {**tree, "learners": learners} if learners else dict(tree)
@@ -183,9 +183,9 @@ def build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool)
     from seqvae.config import read_arguments
     from seqvae.config.signatures import REQUIRED, parameters
 
-    known = parameters(function)
-    required = {name for name, parameter in known.items() if parameter.default is REQUIRED}
-    if "from_run" in known and tree.get("from_run") is None:
+    accepted = parameters(function)
+    required = {name for name, parameter in accepted.items() if parameter.default is REQUIRED}
+    if "from_run" in accepted and tree.get("from_run") is None:
         required |= {"data", "model"}
     cures = {
         "data": "--data.source.path FILE or --config FILE",
@@ -195,6 +195,6 @@ def build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool)
     }
     absent = required - {name for name, value in tree.items() if value is not None}
     for name in sorted(cures.keys() & absent):
-        if tree.keys() <= known.keys():  # else the name may be there, but misspelt
+        if tree.keys() <= accepted.keys():  # else the name may be there, but misspelt
             raise InputError(f"{name} is required: give {cures[name]}")
     return read_arguments(function, tree, trust=trust)

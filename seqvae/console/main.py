@@ -20,8 +20,8 @@ from seqvae.console.flags import (
     build,
     is_set,
     read_command,
+    read_config,
     read_flags,
-    read_yaml,
     repeated_config,
     run_config,
     with_learner,
@@ -123,7 +123,7 @@ def _command(verb: Verb, argv: Sequence[str]) -> None:
     flags = read_flags(argv)
     # What needs no torch comes first, so that it is refused at once.
     config = None if verb.reads_run else flags.pop("config", None)
-    tree = {} if config is None else read_yaml(str(config))
+    tree = {} if config is None else read_config(str(config))
     repeated = flags.get("from_run", tree.get("from_run")) if "from_run" in verb.arguments else None
     trust = (not verb.reads_run and repeated is None) or is_set(flags.get("trust", False))
     if verb.reads_run and "run" in flags:
@@ -140,7 +140,7 @@ def _command(verb: Verb, argv: Sequence[str]) -> None:
         tree = {"data": tree["data"]} if wanted and "data" in tree else {}
     if trust and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own parts, as with python -m
-    given = {*tree, *(key.split(".")[0] for key in flags)}
+    sections = {*tree, *(key.split(".")[0] for key in flags)}
     if repeated is not None:
         tree = {**repeated_config(str(repeated), trust), **tree}
     if "learner" in verb.arguments:
@@ -153,7 +153,9 @@ def _command(verb: Verb, argv: Sequence[str]) -> None:
         return
     if repeated is not None:
         # The run answers for what the command does not touch; a config tells all, without the run.
-        tree = {k: v for k, v in tree.items() if (k != "from_run" if wants_config else k in given)}
+        tree = {
+            k: v for k, v in tree.items() if (k != "from_run" if wants_config else k in sections)
+        }
     arguments = build(function, tree, trust=trust)
     if wants_config:
         print(config_text(function, arguments), end="")

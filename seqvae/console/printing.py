@@ -34,19 +34,19 @@ def help_text(
             continue
         chosen = open_parameters(tree.get(name), parameter.annotation, key=name, trust=trust)
         if chosen is not None:
-            cls, own = chosen
-            lines += ["", f"{name}: {_summary(cls)}", *_argument_lines(cls, own, f"{name}.")]
+            cls, arguments = chosen
+            lines += ["", f"{name}: {_summary(cls)}", *_argument_lines(cls, arguments, f"{name}.")]
     if "model" in parameters(function):
         lines += ["", "Add --print_config to see every setting of a run, nested ones, too."]
     return "\n".join(lines) + "\n"
 
 
 def _argument_lines(
-    function: Callable[..., Any], own: Mapping[str, Parameter], prefix: str
+    function: Callable[..., Any], arguments: Mapping[str, Parameter], prefix: str
 ) -> list[str]:
     said = _argument_docs(function)
     lines = []
-    for name, parameter in own.items():
+    for name, parameter in arguments.items():
         default = "" if parameter.default is REQUIRED else f" [{_short(parameter.default)}]"
         lines.append(f"  --{prefix}{name}  {describe(parameter.annotation)}{default}")
         if name in said:

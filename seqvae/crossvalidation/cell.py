@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqvae.crossvalidation.division import Division, Part
+from seqvae.crossvalidation.division import Division, Holdout
 from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.crossvalidation.scoring import Sums, k_shot_gain, mean_rate_of, score, sums
 from seqvae.data import NeuralData
@@ -148,38 +148,38 @@ def run_job(job: Job) -> dict[str, Any]:
     began = time.monotonic()
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    told: dict[str, Any] = {"key": job.key, "cell": asdict(job.cell)}
+    result: dict[str, Any] = {"key": job.key, "cell": asdict(job.cell)}
     try:
         with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng():
             warnings.simplefilter("always")
             scored = _scored(job)
-        told |= {"status": "done", "rows": scored}
+        result |= {"status": "done", "rows": scored}
         words = (str(w.message) for w in caught if w.category is UserWarning)
-        told["warnings"] = list(dict.fromkeys(words))
+        result["warnings"] = list(dict.fromkeys(words))
     except UnwritableError:  # says nothing of the cell
         raise
     except InputError as error:
-        told |= {"status": "failed", "error": str(error)}
+        result |= {"status": "failed", "error": str(error)}
     except Exception:  # a defect in one cell must not end a grid of hours
-        told |= {"status": "failed", "error": traceback.format_exc()}
+        result |= {"status": "failed", "error": traceback.format_exc()}
     finally:
         torch.set_num_threads(num_threads)
-    told["seconds"] = time.monotonic() - began
-    write_result(job.path, told)
-    return told
+    result["seconds"] = time.monotonic() - began
+    write_result(job.path, result)
+    return result
 
 
-def write_result(path: Path, told: Mapping[str, Any]) -> None:
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result; the file appears whole or not at all."""
-    write_text(path, json.dumps(told, indent=1) + "\n")
+    write_text(path, json.dumps(result, indent=1) + "\n")
 
 
 def read_result(job: Job) -> dict[str, Any] | None:
     """Return the result of a job that was done; None for a failed, damaged or missing one."""
     try:
-        told = read_json(job.path, str(job.path))
-        whole = told["status"] == "done" and told["key"] == job.key
-        return told if whole and len(told["rows"]) == len(job.neuron_folds) else None
+        result = read_json(job.path, str(job.path))
+        whole = result["status"] == "done" and result["key"] == job.key
+        return result if whole and len(result["rows"]) == len(job.neuron_folds) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -205,7 +205,7 @@ def _scored(job: Job) -> list[dict[str, Any]]:
         if job.k_shot:
             hidden = np.ones(train.shape, dtype=bool)
             hidden[..., list(part.heldin)] = False
-            shown = Part(train.hide(hidden), part.heldin, np.where(hidden, train.read(), np.nan))
+            shown = Holdout(train.hide(hidden), part.heldin, np.where(hidden, train.read(), np.nan))
             rows[-1]["k_shot_gain"] = k_shot_gain(
                 model, part, shown, null, shots=job.k_shot, settings=dict(job.settings)
             )
@@ -252,26 +252,26 @@ def learning_data(
 ) -> NeuralData:
     """Return the training rows of a fold; a learner that selects gets some for validation."""
     train = division.train(trial_fold)
-    kept = dict(settings)
-    kept["val_fraction"] = kept["val_fraction"] if learner.selects else 0.0
+    arguments = dict(settings)
+    arguments["val_fraction"] = arguments["val_fraction"] if learner.selects else 0.0
     heldout = sorted(set(range(train.num_neurons)) - set(heldin))
-    return NeuralData(Arrays(train), heldout=heldout, seed=seed, **kept)
+    return NeuralData(Arrays(train), heldout=heldout, seed=seed, **arguments)
 
 
 def sized(factory: ModelFactory, dim: int) -> ModelFactory:
     """Return the factory of a model of one size, which its class names."""
-    made: Any = factory.func if isinstance(factory, partial) else factory
-    return partial(factory, **{made.dimension_argument: dim})
+    model_class: Any = factory.func if isinstance(factory, partial) else factory
+    return partial(factory, **{model_class.dimension_argument: dim})
 
 
-def quiet(learner: Learner) -> Learner:
+def without_progress(learner: Learner) -> Learner:
     """Return the learner without its progress bar: the grid has one."""
     if dataclasses.is_dataclass(learner) and hasattr(learner, "progress"):
         return dataclasses.replace(learner, progress=False)
     return learner
 
 
-def _serving(job: Job, learned: Model, part: Part) -> Model:
+def _serving(job: Job, learned: Model, part: Holdout) -> Model:
     """Return the learned model as it answers from a part's held-in neurons."""
     if learned.spec.heldin == part.heldin:
         return learned
@@ -287,6 +287,6 @@ def _serving(job: Job, learned: Model, part: Part) -> Model:
 def _gabriel_row(job: Job, fold: int | None) -> dict[str, Any]:
     assert fold is not None
     counts, dims = job.kind.counts_events, [0, job.cell.dim]
-    found = fold_errors(job.division, job.cell.trial_fold, fold, dims=dims, counts=counts)
-    null, own = found.errors.tolist()
-    return _row(fold, Sums(-own, null - own, 0.0, found.entries, 0))
+    fold_error = fold_errors(job.division, job.cell.trial_fold, fold, dims=dims, counts=counts)
+    null_error, error = fold_error.errors.tolist()
+    return _row(fold, Sums(-error, null_error - error, 0.0, fold_error.entries, 0))

@@ -81,15 +81,15 @@ def choose(
             f"{name}: dimension {', '.join(map(str, dropped))} has failed cells and is left out",
             stacklevel=2,
         )
-    kept, sizes = scores[:, whole], sizes[whole]
-    num_cells, total = len(kept), kept.sum(axis=0)
+    whole_scores, sizes = scores[:, whole], sizes[whole]
+    num_cells, total = len(whole_scores), whole_scores.sum(axis=0)
     winner = int(np.argmax(total))  # the first of equals
-    difference = kept[:, [winner]] - kept
+    difference = whole_scores[:, [winner]] - whole_scores
     loss, loss_se = difference.sum(axis=0), _sum_error(difference)
     if rule == "paired_1se":
         allowed = loss_se
     elif rule == "1se":
-        allowed = np.full(len(sizes), _sum_error(kept[:, [winner]])[0])
+        allowed = np.full(len(sizes), _sum_error(whole_scores[:, [winner]])[0])
     else:
         allowed = np.zeros(len(sizes))
     chosen = int(np.argmax(loss <= (allowed if num_cells > 1 else 0.0)))

@@ -31,7 +31,7 @@ Scheme: TypeAlias = Literal["fold_in", "gabriel", "speckled"]
 Rows: TypeAlias = Literal["trials", "blocks", "random"]
 
 
-class Part(NamedTuple):
+class Holdout(NamedTuple):
     """What is scored together.
 
     Attributes:
@@ -167,17 +167,17 @@ class Division:
             return _windowed(self.recording, [self._stretches(trial_fold)[1]], self._longest)
         return self.recording.select(np.flatnonzero(self.trial_fold == trial_fold))
 
-    def part(self, trial_fold: int, neuron_fold: int | None) -> Part:
+    def part(self, trial_fold: int, neuron_fold: int | None) -> Holdout:
         """Return what is scored of a fold of rows and a fold of neurons."""
         if self.scheme == "speckled":
             hidden = self.entry_fold == trial_fold
             truth = _encoded(self.recording, hidden)
-            return Part(self.recording.hide(hidden), self.heldin(None), truth)
+            return Holdout(self.recording.hide(hidden), self.heldin(None), truth)
         test = self.test(trial_fold)
         heldin = self.heldin(neuron_fold)
         hidden = np.ones(test.shape, dtype=bool)
         hidden[..., list(heldin)] = False
-        return Part(test.hide(hidden), heldin, _encoded(test, hidden))
+        return Holdout(test.hide(hidden), heldin, _encoded(test, hidden))
 
     def _stretches(self, fold: int) -> tuple[list[Stretch], Stretch]:
         return block_folds(self.recording.num_time_bins, self.num_trial_folds, fold, gap=self.gap)

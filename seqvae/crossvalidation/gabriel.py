@@ -50,8 +50,8 @@ def gabriel_errors(
     # R of [D C]: D^+ C is that of its two blocks, which are small however many rows there are
     triangle = np.asarray(np.linalg.qr(np.hstack([inner, outer]), mode="r"))[: len(heldin)]
     left, values, right = np.linalg.svd(triangle[:, : len(heldin)], full_matrices=False)
-    known = values > values[0] * max(inner.shape) * np.finfo(np.float64).eps
-    inverse = np.where(known, 1.0 / np.where(known, values, 1.0), 0.0)
+    is_nonzero = values > values[0] * max(inner.shape) * np.finfo(np.float64).eps
+    inverse = np.where(is_nonzero, 1.0 / np.where(is_nonzero, values, 1.0), 0.0)
     onto = inverse[:, None] * (left.T @ triangle[:, len(heldin) :])
     scores = (test[:, heldin] - mean[heldin]) @ right.T
     residual = test[:, heldout] - mean[heldout]

@@ -35,7 +35,7 @@ def run_jobs(
     not done is then begun anew.
 
     Args:
-        chains: what is to be done; a job that hangs on no other is a chain of its own.
+        chains: what is to be done; a job that depends on no other is a chain of its own.
         num_workers: jobs at a time; -1: as many as there are cores.
         backend: ``loky`` (processes), ``ray`` or ``dask`` (as they are connected: a laptop's cores
             or a cluster).
@@ -57,10 +57,10 @@ def run_jobs(
         while left:
             keys = set()
             try:
-                with closing(_results(left, num_workers, backend, bar)) as found:
-                    for told in found:
-                        keys.add(told["key"])
-                        yield told
+                with closing(_results(left, num_workers, backend, bar)) as results:
+                    for result in results:
+                        keys.add(result["key"])
+                        yield result
                 return
             except Exception as error:
                 if not _is_of_killed_worker(error):
@@ -97,15 +97,15 @@ def _results(
             begun + sum(map(len, chains[: parallel.n_completed_tasks])) - bar.n
         )
     paths = {job.key: job.path for chain in chains for job in chain}
-    found = parallel(delayed(run_chain)(chain) for chain in chains)
-    with closing(found) if backend != "ray" else nullcontext():
-        for results in found:
+    chain_results = parallel(delayed(run_chain)(chain) for chain in chains)
+    with closing(chain_results) if backend != "ray" else nullcontext():
+        for results in chain_results:
             if backend != "ray":
                 bar.update(len(results))
-            for told in results:
-                if not paths[told["key"]].exists():  # the worker's disk was another
-                    write_result(paths[told["key"]], told)
-                yield told
+            for result in results:
+                if not paths[result["key"]].exists():  # the worker's disk was another
+                    write_result(paths[result["key"]], result)
+                yield result
 
 
 def _is_of_killed_worker(error: Exception) -> bool:
@@ -147,13 +147,13 @@ def workers_on_gpus(num_workers: int, num_gpus: float) -> int:
     import ray
 
     ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
-    found = ray.cluster_resources().get("GPU", 0.0)
-    most = int(found / num_gpus)
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    most = int(gpus / num_gpus)
     if num_workers == -1 and most > 0:
         return most
     if max(num_workers, 1) > most:
         raise InputError(
-            f"jobs={num_workers} workers with {num_gpus:g} GPUs each are more than the {found:g} "
+            f"jobs={num_workers} workers with {num_gpus:g} GPUs each are more than the {gpus:g} "
             "GPUs of the Ray cluster allow; lower jobs or num_gpus in ray_remote_args"
         )
     return num_workers
@@ -173,7 +173,7 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
     return int(part), int(whole)
 
 
-def share(chains: Sequence[list[Job]], shard: tuple[int, int]) -> list[list[Job]]:
+def shard_chains(chains: Sequence[list[Job]], shard: tuple[int, int]) -> list[list[Job]]:
     """Return every n-th chain from the i-th on, so that large and small sizes are spread."""
     part, whole = shard
     return list(chains[part - 1 :: whole])

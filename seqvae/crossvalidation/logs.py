@@ -52,7 +52,7 @@ def log_to_wandb(
             shown = table.astype({"neuron_fold": "string"})
             run.log({"scores": wandb.Table(dataframe=shown)})
             run.log({"curve": wandb.Image(str(folder / "curve.png"))})
-            for model, told in summary["models"].items():
-                run.summary[f"{model}/chosen_dim"] = told["chosen_dim"]
-                run.summary[f"{model}/score"] = told["score"]
+            for model, entry in summary["models"].items():
+                run.summary[f"{model}/chosen_dim"] = entry["chosen_dim"]
+                run.summary[f"{model}/score"] = entry["score"]
             run.summary["best_model"] = summary["best_model"]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from seqvae.config import to_config
-from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, quiet, sized
+from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, sized, without_progress
 from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.data import NeuralData
@@ -24,7 +24,7 @@ from seqvae.models import PCA, Model
 from seqvae.runs import ModelFactory, begin
 
 LARGEST_DIM = 10_000
-SETTINGS = (
+DATA_ARGUMENTS = (
     "val_fraction",
     "batch_size",
     "eval_batch_size",
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     """The jobs of a grid and the unit of its scores.
 
     Attributes:
-        chains: jobs of ascending size that hang on each other; else each on its own.
+        chains: jobs of ascending size that depend on each other; else each on its own.
         unit: of the scores.
     """
 
@@ -79,7 +79,7 @@ def make_plan(
     """
     from importlib.metadata import version
 
-    settings = {name: getattr(data, name) for name in SETTINGS}
+    settings = {name: getattr(data, name) for name in DATA_ARGUMENTS}
     facts = {
         "checksum": division.recording.checksum,
         "version": version("seqvae"),
@@ -101,7 +101,9 @@ def make_plan(
             fits[name] = (None, None, True)
             continue
         chosen = learners.get(name)
-        learner = quiet(default_learner(_made(factory))() if chosen is None else chosen)
+        learner = without_progress(
+            default_learner(_class_of(factory))() if chosen is None else chosen
+        )
         if warm_starts and not learner.begins_from_model:
             raise InputError(
                 f"warm_starts: models.{name} is learned by {type(learner).__name__}, which begins "
@@ -109,7 +111,7 @@ def make_plan(
             )
         kind = _checked(name, factory, learner, division=division, dims=dims, settings=settings)
         kinds[name] = kind
-        whole = division.scheme == "speckled" or _made(factory).serves_any_heldin
+        whole = division.scheme == "speckled" or _class_of(factory).serves_any_heldin
         fits[name] = (factory, learner, whole)
     recording = division.recording
     parts = (recording.read(trials) for trials in recording.chunks())
@@ -142,7 +144,7 @@ def make_plan(
 
     folds = range(division.num_trial_folds)
     chains = [[job(Cell(MEAN_RATE, 0, fold, None, 0), None, None)] for fold in folds]
-    for name, (made, taught, whole) in fits.items():
+    for name, (chosen_factory, chosen_learner, whole) in fits.items():
         neuron_folds = [None] if whole else list(range(division.num_neuron_folds))
         places = itertools.product(folds, neuron_folds, range(1 if is_matrix else seeds))
         columns: list[list[Job]] = []
@@ -150,7 +152,14 @@ def make_plan(
             column: list[Job] = []
             for dim in dims:
                 before = column[-1] if warm_starts and column else None
-                column.append(job(Cell(name, dim, fold, neuron_fold, seed), made, taught, before))
+                column.append(
+                    job(
+                        Cell(name, dim, fold, neuron_fold, seed),
+                        chosen_factory,
+                        chosen_learner,
+                        before,
+                    )
+                )
             columns.append(column)
         if warm_starts:
             chains += columns
@@ -170,10 +179,10 @@ def checked_dims(dims: list[int]) -> list[int]:
             raise InputError(f"dims must be whole numbers, got {dim!r}")
         if not 0 <= dim <= LARGEST_DIM:
             raise InputError(f"dims must be from 0 to {LARGEST_DIM}, got {dim}")
-    found = sorted({int(dim) for dim in dims} - {0})
-    if not found:
+    sizes = sorted({int(dim) for dim in dims} - {0})
+    if not sizes:
         raise InputError(f"dims must hold a size above 0, got {list(dims)}")
-    return found
+    return sizes
 
 
 def checked_models(
@@ -195,16 +204,16 @@ def checked_models(
     for name, factory in models.items():
         if name == MEAN_RATE:
             raise InputError(f"models: {MEAN_RATE!r} is dimension 0; give the model another name")
-        made = _made(factory)
-        if not (isinstance(made, type) and issubclass(made, Model)):
+        model_class = _class_of(factory)
+        if not (isinstance(model_class, type) and issubclass(model_class, Model)):
             raise InputError(
                 f"models.{name} must be a class of Model or functools.partial of one, got "
-                f"{getattr(made, '__name__', made)!r}"
+                f"{getattr(model_class, '__name__', model_class)!r}"
             )
-        if scheme == "gabriel" and not issubclass(made, PCA):
+        if scheme == "gabriel" and not issubclass(model_class, PCA):
             raise InputError(
                 f"models.{name}: scheme 'gabriel' factorises a matrix, which is PCA; use scheme "
-                f"'fold_in' for {made.__name__}"
+                f"'fold_in' for {model_class.__name__}"
             )
     return dict(models)
 
@@ -233,8 +242,8 @@ def _checked(
     settings: Mapping[str, Any],
 ) -> DataKind:
     """Build the smallest and the largest model and let the learner look; return the data's kind."""
-    made = _made(factory)
-    whole = division.scheme == "speckled" or made.serves_any_heldin
+    model_class = _class_of(factory)
+    whole = division.scheme == "speckled" or model_class.serves_any_heldin
     heldin = division.heldin(None if whole else 0)
     data = learning_data(division, 0, heldin, learner=learner, settings=settings, seed=0)
     try:
@@ -263,5 +272,5 @@ def _one_kind(kinds: Mapping[str, DataKind]) -> DataKind:
     return kinds[first]
 
 
-def _made(factory: Any) -> Any:
+def _class_of(factory: Any) -> Any:
     return factory.func if isinstance(factory, partial) else factory

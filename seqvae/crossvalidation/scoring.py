@@ -15,7 +15,7 @@ from torch import Tensor
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
 from seqvae.baselines.mean_rate import MeanRate
 from seqvae.baselines.regression import regress
-from seqvae.crossvalidation.division import Part
+from seqvae.crossvalidation.division import Holdout
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Arrays
 from seqvae.distributions.kinds import DataKind
@@ -75,7 +75,7 @@ def sums(
 
 
 def score(
-    model: Model, part: Part, null: MeanRate, *, num_samples: int, settings: dict[str, Any]
+    model: Model, part: Holdout, null: MeanRate, *, num_samples: int, settings: dict[str, Any]
 ) -> Sums:
     """Score a model on what is held out of a part.
 
@@ -89,7 +89,7 @@ def score(
         num_samples: posterior samples.
         settings: of ``NeuralData``.
     """
-    told = []
+    chunks = []
     data = seen_data(part, settings)
     kind = model.observation.kind
     with deterministic(model, model.seed):
@@ -100,17 +100,17 @@ def score(
             target = torch.from_numpy(np.nan_to_num(rows)).to(model.null_counts.device)
             if kind.counts_events:
                 mean = kind.clamp(output.emission.mean.double().mean(dim=0))
-                told.append(null.around(mean).log_prob(target).cpu())
+                chunks.append(null.around(mean).log_prob(target).cpu())
             else:
                 log_probs = output.emission.log_prob(target).double()
-                told.append((reduce(torch.logaddexp, log_probs) - math.log(num_samples)).cpu())
-    return sums(null, part.truth, torch.cat(told))
+                chunks.append((reduce(torch.logaddexp, log_probs) - math.log(num_samples)).cpu())
+    return sums(null, part.truth, torch.cat(chunks))
 
 
 def k_shot_gain(
     model: Model,
-    part: Part,
-    train: Part,
+    part: Holdout,
+    train: Holdout,
     null: MeanRate,
     *,
     shots: int,
@@ -163,7 +163,7 @@ def k_shot_gain(
     return float(np.mean(gains))
 
 
-def seen_data(part: Part, settings: dict[str, Any]) -> NeuralData:
+def seen_data(part: Holdout, settings: dict[str, Any]) -> NeuralData:
     """Return what inference gets."""
     heldout = sorted(set(range(part.truth.shape[2])) - set(part.heldin))
     size = settings["eval_batch_size"]
@@ -171,12 +171,12 @@ def seen_data(part: Part, settings: dict[str, Any]) -> NeuralData:
 
 
 def _factors(
-    model: Model, part: Part, settings: dict[str, Any]
+    model: Model, part: Holdout, settings: dict[str, Any]
 ) -> Float[np.ndarray, "trial time factor"]:
-    data, found = seen_data(part, settings), []
+    data, chunks = seen_data(part, settings), []
     samples = 10
     with deterministic(model, model.seed):
         for batch in data.batches("all", trials_per_chunk(data.spec, samples)):
             batch: Batch = batch.to(model.null_counts.device)  # type: ignore[no-redef]
-            found.append(model(batch, samples).factors.double().mean(dim=0).cpu())
-    return torch.cat(found).numpy()
+            chunks.append(model(batch, samples).factors.double().mean(dim=0).cpu())
+    return torch.cat(chunks).numpy()

@@ -31,7 +31,7 @@ COLUMNS = (
     "status",
 )
 K_SHOT = ("k_shot_score", "k_shot_gain_sum")
-CELL = ["trial_fold", "neuron_fold"]
+FOLD_COLUMNS = ["trial_fold", "neuron_fold"]
 
 
 def scores_table(results: Iterable[dict[str, Any]], *, unit: str, k_shot: bool) -> pd.DataFrame:
@@ -49,12 +49,12 @@ def scores_table(results: Iterable[dict[str, Any]], *, unit: str, k_shot: bool) 
     import pandas as pd
 
     rows = []
-    for told in results:
-        place = {**told["cell"], "seconds": told["seconds"], "status": told["status"]}
-        if told["status"] != "done":
+    for result in results:
+        place = {**result["cell"], "seconds": result["seconds"], "status": result["status"]}
+        if result["status"] != "done":
             rows.append(place)
             continue
-        for scored in told["rows"]:
+        for scored in result["rows"]:
             sums = {
                 "neuron_fold": scored["neuron_fold"],
                 "log_likelihood_sum": scored["log_likelihood"],
@@ -69,7 +69,7 @@ def scores_table(results: Iterable[dict[str, Any]], *, unit: str, k_shot: bool) 
     columns = [*COLUMNS, *(K_SHOT if k_shot else ())]
     table = pd.DataFrame(rows, columns=columns)
     table["neuron_fold"] = table["neuron_fold"].astype("Int64")
-    keys = ["model", "dim", "seed", *CELL]
+    keys = ["model", "dim", "seed", *FOLD_COLUMNS]
     return table.sort_values(keys, kind="stable").reset_index(drop=True)
 
 
@@ -95,14 +95,14 @@ class Grid:
 
     def __init__(self, table: pd.DataFrame, model: str, *, column: str = "gain_sum") -> None:
         table = table.assign(neuron_fold=table["neuron_fold"].fillna(-1).astype(int))
-        own = table[table["model"] == model]
+        of_model = table[table["model"] == model]
         null = table[(table["model"] == MEAN_RATE) & (table["status"] == "done")]
-        failed = set(own.loc[own["status"] != "done", "dim"])
-        done = own[own["status"] == "done"]
-        means = done.groupby([*CELL, "dim"])[column].mean().unstack("dim")
-        cells = null.set_index(CELL)
+        failed = set(of_model.loc[of_model["status"] != "done", "dim"])
+        done = of_model[of_model["status"] == "done"]
+        means = done.groupby([*FOLD_COLUMNS, "dim"])[column].mean().unstack("dim")
+        cells = null.set_index(FOLD_COLUMNS)
         self.cells = cells.sort_index()
-        self.dims = [0, *sorted({int(dim) for dim in own["dim"]})]
+        self.dims = [0, *sorted({int(dim) for dim in of_model["dim"]})]
         scores = np.full((len(self.cells), len(self.dims)), np.nan)
         scores[:, 0] = 0.0
         aligned = means.reindex(self.cells.index)
@@ -141,7 +141,7 @@ def summarize(
     """
     if not ((table["model"] == MEAN_RATE) & (table["status"] == "done")).any():
         raise InputError("every cell failed; read the 'error' in the files under cells/")
-    told: dict[str, Any] = {"unit": unit, "rule": rule, "models": {}}
+    summary: dict[str, Any] = {"unit": unit, "rule": rule, "models": {}}
     chosen: dict[str, tuple[Choice, Grid, np.ndarray]] = {}
     problems = []
     for name in models:
@@ -164,26 +164,26 @@ def summarize(
         }
         if k_shot:
             shots = Grid(table, name, column="k_shot_gain_sum")
-            kept = [shots.dims.index(dim) for dim in choice.dims]
+            columns = [shots.dims.index(dim) for dim in choice.dims]
             entry["k_shot"] = [
-                zero + float(total) / size for total in shots.scores[:, kept].sum(axis=0)
+                zero + float(total) / size for total in shots.scores[:, columns].sum(axis=0)
             ]
-        told["models"][name] = entry
+        summary["models"][name] = entry
         chosen[name] = (choice, grid, grid.scores[:, grid.dims.index(choice.dim)])
     if not chosen:
         raise InputError(
             f"{', '.join(problems)}: every dimension has failed cells; read the 'error' in the "
             "files under cells/"
         )
-    told["failed_models"] = problems
-    best = max(chosen, key=lambda name: told["models"][name]["score"])
-    told["best_model"] = best
-    told["differences"] = {}
+    summary["failed_models"] = problems
+    best = max(chosen, key=lambda name: summary["models"][name]["score"])
+    summary["best_model"] = best
+    summary["differences"] = {}
     for name, (_, grid, scores) in chosen.items():
         if name != best:
             gap, size = paired_gap(chosen[best][2], scores), grid.unit_size(unit)
-            told["differences"][name] = {
+            summary["differences"][name] = {
                 "mean": gap.mean / size,
                 "standard_error": gap.standard_error / size,
             }
-    return told
+    return summary

@@ -102,7 +102,7 @@ class OrderedBatches(DistributedSampler):
 
 
 class ShuffledBatches(OrderedBatches):
-    """Shuffled trials; the order hangs on seed and epoch alone.
+    """Shuffled trials; the order depends on seed and epoch alone.
 
     Args:
         trials: indices.
@@ -134,11 +134,11 @@ class ShuffledBatches(OrderedBatches):
 
     def part(self, batch: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " part"]:
         """Return the trials that this process takes: the first again, where it has none."""
-        own = super().part(batch)
-        return own if len(own) else batch[:1]
+        trials = super().part(batch)
+        return trials if len(trials) else batch[:1]
 
     def share(self, index: int) -> Share:
         """Return how much of a batch of this epoch is this process's own."""
         whole = min(self.batch_size, len(self.trials) - index * self.batch_size)
-        own = len(range(self.rank, whole, self.num_replicas))
-        return Share(own, whole, self.num_replicas)
+        local = len(range(self.rank, whole, self.num_replicas))
+        return Share(local, whole, self.num_replicas)

@@ -65,12 +65,12 @@ class CoordinatedDropout:
         num_hidden = min(max(round(self.rate * LEVELS), 1), LEVELS - 1)
         share_scored = self.rate + (1 - self.rate) * self.pass_rate
         num_scored = max(round(share_scored * LEVELS), num_hidden)
-        given = batch.observed_mask
+        mask = batch.observed_mask
         # one, so that what is hidden is scored
-        draw = noise.int16(given.shape, like=given, axis=0)
+        draw = noise.int16(mask.shape, like=mask, axis=0)
         scored = torch.empty_like(draw, dtype=batch.weight.dtype)
         torch.le(draw, LOWEST + num_scored - 1, out=scored)
-        factor = torch.where(given, scored.mul_(LEVELS / num_scored), 1.0)
+        factor = torch.where(mask, scored.mul_(LEVELS / num_scored), 1.0)
         return replace(
             _shown(batch, draw < LOWEST + num_hidden, num_hidden / LEVELS, center),
             weight=_among_all(factor, batch.weight, heldin, fill=1.0).mul_(batch.weight),
@@ -87,7 +87,7 @@ def speckle(
 ) -> Batch:
     """Hide a fixed random set of held-in encoded entries and score these alone.
 
-    The set hangs on ``seed`` and ``batch.trial`` only: an entry is hidden in whatever batch it
+    The set depends on ``seed`` and ``batch.trial`` only: an entry is hidden in whatever batch it
     comes. Shown entries are scaled about ``center`` by 1 / (1 - fraction), as coordinated dropout
     does; the weight is 1 at hidden entries that were observed, 0 elsewhere.
     """

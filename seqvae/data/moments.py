@@ -9,7 +9,7 @@ import torch
 from seqvae.types import Batch, Moments
 
 
-def moments(batches: Iterable[Batch], num_neurons: int) -> Moments:
+def batch_moments(batches: Iterable[Batch], num_neurons: int) -> Moments:
     """Return the moments over batches, by sums of x and x^2 in double precision."""
     total = square = nonzero = count = torch.zeros(num_neurons, dtype=torch.float64)
     for batch in batches:

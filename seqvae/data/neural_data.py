@@ -19,7 +19,7 @@ from seqvae.config.arguments import InConfig
 from seqvae.data.adapting import adapt
 from seqvae.data.loading import OrderedBatches, ShuffledBatches, TrialDataset, resident_batch
 from seqvae.data.masking import CoordinatedDropout, speckle
-from seqvae.data.moments import moments
+from seqvae.data.moments import batch_moments
 from seqvae.data.preparation import Preparation, Prepared
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
@@ -130,11 +130,11 @@ class NeuralData(pl.LightningDataModule):
         """
         if spec == self.spec:
             return self
-        recording, own, lengths = adapt(self.recording, self.spec, spec)
+        recording, adapted_spec, lengths = adapt(self.recording, self.spec, spec)
         adapted = copy.copy(self)
         adapted._moments = None
-        resident = resident_batch(recording, own, lengths)
-        adapted._loaded = Prepared(recording, self.split, own, resident, self.start)
+        resident = resident_batch(recording, adapted_spec, lengths)
+        adapted._loaded = Prepared(recording, self.split, adapted_spec, resident, self.start)
         return adapted
 
     def session(self, index: int = 0) -> NeuralData:
@@ -212,7 +212,7 @@ class NeuralData(pl.LightningDataModule):
         return self.train_moments.std
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled training trials; the order of an epoch hangs on ``seed`` and epoch alone."""
+        """Shuffled training trials; the order of an epoch depends on ``seed`` and epoch alone."""
         sampler = ShuffledBatches(
             self.trials("train"), self.batch_size, seed=self.seed, **self._place
         )
@@ -235,7 +235,7 @@ class NeuralData(pl.LightningDataModule):
         return self._loader("all", self.batch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Apply coordinated dropout while learning; the mask hangs on ``seed``, step and trial."""
+        """Apply coordinated dropout in learning; the mask depends on ``seed``, step and trial."""
         if self.coordinated_dropout is None or self.trainer is None or not self.trainer.training:
             return batch
         seed = step_seed(self.seed, self.trainer.fit_loop.total_batch_idx, stream=1)
@@ -290,5 +290,5 @@ class NeuralData(pl.LightningDataModule):
     def train_moments(self) -> Moments:
         """Mean, standard deviation and share of nonzero of each neuron in training."""
         if self._moments is None:
-            self._moments = moments(self.batches("train"), self.spec.num_neurons)
+            self._moments = batch_moments(self.batches("train"), self.spec.num_neurons)
         return self._moments

@@ -10,7 +10,7 @@ from seqvae.errors import InputError
 _MOST = 1e8
 
 
-def memory() -> float:
+def machine_memory() -> float:
     """Return the bytes of memory of this machine, as far as it tells."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -20,10 +20,10 @@ def memory() -> float:
 
 def check_memory(what: str, num_bytes: int | float) -> None:
     """Refuse what would take more memory than the machine has, before it is taken."""
-    if num_bytes > memory():
+    if num_bytes > machine_memory():
         raise InputError(
-            f"{what} would take {num_bytes / 1e9:.3g} GB, more than the {memory() / 1e9:.3g} GB of "
-            "this machine; choose smaller sizes"
+            f"{what} would take {num_bytes / 1e9:.3g} GB, more than the "
+            f"{machine_memory() / 1e9:.3g} GB of this machine; choose smaller sizes"
         )
 
 

@@ -139,7 +139,7 @@ def held_blocks(
         places = np.linspace(0, stop - sizes["val"], stop // sizes["val"]).round().astype(int)
         start = int(np.random.default_rng(seed).choice(places))
         held["val"] = Stretch(start, start + sizes["val"])
-    train = apart([held["val"]] if "val" in held else [], stop, gap=gap)
+    train = stretches_apart([held["val"]] if "val" in held else [], stop, gap=gap)
     if len(held) < len(sizes) or not train:
         raise InputError(
             f"val_fraction {val_fraction:g} and test_fraction {test_fraction:g} leave none of the "
@@ -148,7 +148,7 @@ def held_blocks(
     return Blocks(held, train, memory)
 
 
-def apart(held: list[Stretch], num_bins: int, *, gap: int) -> list[Stretch]:
+def stretches_apart(held: list[Stretch], num_bins: int, *, gap: int) -> list[Stretch]:
     """Return the stretches of a recording that lie more than ``gap`` bins from those held."""
     edges = [0, *(edge for start, stop in sorted(held) for edge in (start - gap, stop + gap))]
     between = zip(edges[::2], [*edges[1::2], num_bins], strict=True)
@@ -174,7 +174,7 @@ def block_folds(
     check_folds(num_folds, num_bins, field="trial_folds", what="bins")
     edges = np.linspace(0, num_bins, num_folds + 1).round().astype(int)
     block = Stretch(int(edges[fold]), int(edges[fold + 1]))
-    train = apart([block], num_bins, gap=gap)
+    train = stretches_apart([block], num_bins, gap=gap)
     if not train:
         raise InputError(
             f"gap: {gap} bins on either side of a block leave nothing of {num_bins} bins to learn "

@@ -1,4 +1,4 @@
-"""Samples of a posterior by the noise that hangs on its trials."""
+"""Samples of a posterior by the noise that depends on its trials."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def draw(distribution: Distribution, num_samples: int) -> Tensor:
     """
     shape = Size((num_samples,))
     if not noise.is_keyed() or not distribution.has_rsample:
-        own = distribution.rsample if distribution.has_rsample else distribution.sample
-        return own(shape)
+        sampler = distribution.rsample if distribution.has_rsample else distribution.sample
+        return sampler(shape)
     if isinstance(distribution, Independent):
         return draw(distribution.base_dist, num_samples)
     if type(distribution) not in (Normal, MultivariateNormal, LowRankMultivariateNormal):

@@ -122,7 +122,7 @@ class GaussianMarkovChain(Distribution):
         initial_root, root = inverse_root(initial_covariance), inverse_root(noise_covariance)
         first = (initial_root.mT @ initial_root).expand(shared, size, size)
         half = root @ dynamics
-        own = (root.mT @ root).expand(shared, links, size, size)
+        noise_precision = (root.mT @ root).expand(shared, links, size, size)
         of_next = (half.mT @ half).expand(shared, links, size, size)
         lower = -(root.mT @ half).expand(shared, links, size, size)
         terms = torch.cat(
@@ -132,9 +132,9 @@ class GaussianMarkovChain(Distribution):
             mask = _within(lengths, num_steps)
             terms = torch.where(mask[..., None], terms, 0.0)
             of_next = torch.where(mask[:, 1:, None, None], of_next, 0.0)
-            own, lower = own.expand_as(of_next), lower.expand_as(of_next)
+            noise_precision, lower = noise_precision.expand_as(of_next), lower.expand_as(of_next)
             first = first.expand(batch, size, size)
-        diagonal = torch.cat([first[:, None], own], dim=1)
+        diagonal = torch.cat([first[:, None], noise_precision], dim=1)
         diagonal = diagonal + functional.pad(of_next, (0, 0, 0, 0, 0, 1))
         gains = dynamics.expand(batch, links, size, size).transpose(0, 1)
         mean = linear_recursion(gains, terms.transpose(0, 1)[..., None])[..., 0].transpose(0, 1)
@@ -142,7 +142,7 @@ class GaussianMarkovChain(Distribution):
             mean, BlockTridiagonal(diagonal, lower), lengths=lengths, validate_args=validate_args
         )
         if lengths is None:  # what elimination would find, without its rounding
-            precision = torch.cat([first[:, None], own], dim=1)
+            precision = torch.cat([first[:, None], noise_precision], dim=1)
             later = log_det_root(root).expand(shared, links)
             log_det = torch.cat([log_det_root(initial_root).expand(shared)[:, None], later], dim=1)
             gain = dynamics.expand(shared, links, size, size)

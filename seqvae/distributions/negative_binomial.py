@@ -43,7 +43,7 @@ class NegativeBinomialLogMean(Distribution):
         self, log_mean: Tensor, log_dispersion: Tensor, validate_args: bool | None = None
     ) -> None:
         self.log_mean, self.log_dispersion = torch.broadcast_tensors(log_mean, log_dispersion)
-        self._own_dispersion = log_dispersion  # what hangs on it alone is computed once
+        self._own_dispersion = log_dispersion  # what depends on it alone is computed once
         super().__init__(self.log_mean.shape, validate_args=validate_args)
 
     def expand(

@@ -107,8 +107,8 @@ def log_factorial(counts: Tensor) -> Tensor:
     if counts.device.type == "cpu" and counts.numel() and not counts.requires_grad:
         least, most = torch.aminmax(counts)
         if least >= 0 and most < _TABLE_SIZE and counts.frac().amax() == 0:
-            found = _table(counts.dtype).index_select(0, counts.to(torch.int32).flatten())
-            return found.view(counts.shape)
+            values = _table(counts.dtype).index_select(0, counts.to(torch.int32).flatten())
+            return values.view(counts.shape)
     return torch.lgamma(counts.clamp(0.0, 1e30) + 1)
 
 

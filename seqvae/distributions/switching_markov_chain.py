@@ -60,8 +60,8 @@ class StateDensities:
         num_states, size, _ = root.shape
         first = (path[..., :1, :] - self.initial_mean) @ initial_root.mT
         first = -0.5 * (first.square().sum(-1, keepdim=True) + log_det_root(initial_root))
-        own, of_last = (m.flatten(0, 1) for m in (root, root @ self.dynamics))
-        innovation = path[..., 1:, :] @ own.mT - path[..., :-1, :] @ of_last.mT
+        root_rows, dynamics_rows = (m.flatten(0, 1) for m in (root, root @ self.dynamics))
+        innovation = path[..., 1:, :] @ root_rows.mT - path[..., :-1, :] @ dynamics_rows.mT
         innovation = innovation.unflatten(-1, (num_states, size))
         innovation = innovation - torch.einsum("kij,btkj->btki", root, self.offset)
         later = -0.5 * (innovation.square().sum(-1) + log_det_root(root))
@@ -83,11 +83,15 @@ class StateDensities:
             cross_covariance: Cov(z_{t+1}, z_t).
         """
         initial_root, _ = self._roots
-        own, lower, of_next = (block.flatten(1).mT for block in self._blocks)
+        noise_precision, lower, of_next = (block.flatten(1).mT for block in self._blocks)
         first = covariance[:, :1].flatten(2) @ (initial_root.mT @ initial_root).flatten()
         flat = covariance.flatten(2)
-        later = flat[:, 1:] @ own + flat[:, :-1] @ of_next - 2 * cross_covariance.flatten(2) @ lower
-        trace = torch.cat([first[..., None].expand(-1, -1, own.shape[1]), later], dim=1)
+        later = (
+            flat[:, 1:] @ noise_precision
+            + flat[:, :-1] @ of_next
+            - 2 * cross_covariance.flatten(2) @ lower
+        )
+        trace = torch.cat([first[..., None].expand(-1, -1, noise_precision.shape[1]), later], dim=1)
         return self.log_density(mean) - 0.5 * torch.where(self.mask[..., None], trace, 0.0)
 
     def averaged(self, probabilities: Float[Tensor, "batch time state"]) -> GaussianMarkovChain:
@@ -99,15 +103,15 @@ class StateDensities:
             probabilities: of the states; all that matters of their distribution.
         """
         initial_root, _ = self._roots
-        own, lower, of_next = self._blocks
+        noise_precision, lower, of_next = self._blocks
         initial = initial_root.mT @ initial_root
         weight = torch.where(self.mask[:, 1:, None], probabilities[:, 1:], 0.0)
         first = initial.expand(len(weight), 1, -1, -1)
-        diagonal = torch.cat([first, _mixed(weight, own)], dim=1)
+        diagonal = torch.cat([first, _mixed(weight, noise_precision)], dim=1)
         diagonal = diagonal + functional.pad(_mixed(weight, of_next), (0, 0, 0, 0, 0, 1))
 
         push = weight[..., None] * self.offset
-        ahead = torch.einsum("kij,btkj->bti", own, push)
+        ahead = torch.einsum("kij,btkj->bti", noise_precision, push)
         back = torch.einsum("kji,btkj->bti", lower, push)
         start = (initial @ self.initial_mean).expand(len(weight), 1, -1)
         information = torch.cat([start, ahead], dim=1) - functional.pad(back, (0, 0, 0, 1))

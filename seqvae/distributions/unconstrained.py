@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import LowRankMultivariateNormal, MultivariateNormal, Normal
 
 
-def gaussian(
+def gaussian_of_root(
     mean: Float[Tensor, "*leading latent"], log_root: Float[Tensor, "*root"]
 ) -> Normal | MultivariateNormal:
     """Return the Gaussian of a mean and a root of its covariance, any numbers.

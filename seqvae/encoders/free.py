@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from seqvae.distributions.unconstrained import gaussian
+from seqvae.distributions.unconstrained import gaussian_of_root
 from seqvae.encoders.base import Encoder
 from seqvae.errors import InputError
 from seqvae.types import Batch
@@ -77,4 +77,4 @@ class FreeGaussian(Encoder):
                 f"encoder FreeGaussian keeps a posterior for each of {len(self.mean)} trials, and "
                 f"has none for trial {int(trial.max())}; show the model its data by initialize"
             )
-        return gaussian(self.mean[trial], self.log_root[trial])
+        return gaussian_of_root(self.mean[trial], self.log_root[trial])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seqvae.errors import InputError
-from seqvae.nn import mlp
+from seqvae.nn import feed_forward
 from seqvae.types import Batch
 
 
@@ -102,7 +102,7 @@ class InformationMLP(InformationEncoder):
         self.layers = nn.Sequential()
         self.last: nn.Linear | None = None
         if hidden_dims:
-            self.layers = mlp(
+            self.layers = feed_forward(
                 (2 * window + 1) * input_dim,
                 hidden_dims[-1],
                 hidden_dims=hidden_dims[:-1],

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from seqvae.encoders.base import Encoder
 from seqvae.encoders.heads import Head, NormalHead
-from seqvae.nn import mlp
+from seqvae.nn import feed_forward
 from seqvae.types import Batch
 
 
@@ -36,7 +36,7 @@ class MLP(Encoder):
         *before, last = (input_dim, *hidden_dims)
         self.layers = nn.Sequential()
         if before:
-            self.layers = mlp(
+            self.layers = feed_forward(
                 input_dim, last, hidden_dims=before[1:], dropout=dropout, activate_output=True
             )
         self.head = head(last, latent_dim)

@@ -14,10 +14,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from seqvae.compute.ranks import gathered
-from seqvae.compute.termination import asked, take_over
+from seqvae.compute.termination import end_requested, take_over
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated
-from seqvae.learning.observers import Observer, Row, Stage
+from seqvae.learning.observers import MetricsRow, Observer, Stage
 from seqvae.models import Model
 from seqvae.storage.files import RunFiles
 from seqvae.storage.weights import load_weights, save_tensors
@@ -66,11 +66,11 @@ class StopOnNonFinite(Callback):
             self._stop(*min(bad, key=lambda where: (where[0], where[1] == "loss")))
 
     def _stop(self, step: int, term: str) -> None:
-        kept = "no weights had been saved yet"
+        remark = "no weights had been saved yet"
         if self.best.is_known and self.folder is not None:
-            kept = f"the best weights so far are kept in {RunFiles(self.folder).weights}"
+            remark = f"the best weights so far are kept in {RunFiles(self.folder).weights}"
         raise InputError(
-            f"training diverged: {term} was nan or inf at step {step}; {kept}; "
+            f"training diverged: {term} was nan or inf at step {step}; {remark}; "
             "lower model.optimizer.lr or learner.trainer.gradient_clip_val"
         )
 
@@ -79,7 +79,7 @@ class History(Callback):
     """Keeps one row of metrics for each validated epoch."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[MetricsRow] = []
         self._validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,7 +91,7 @@ class History(Callback):
         if not self._validated and trainer.enable_validation:
             return
         self._validated = False
-        row: Row = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row: MetricsRow = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         metrics = trainer.callback_metrics
         row |= {name: float(metrics[name]) for name in sorted(metrics)}
         self.rows.append(row)
@@ -132,8 +132,10 @@ class KeepBest(Callback):
             return
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:
-            known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
-            raise InputError(f"select={self.monitor!r} is not a score of this run; scores: {known}")
+            scores = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
+            raise InputError(
+                f"select={self.monitor!r} is not a score of this run; scores: {scores}"
+            )
         score = float(metrics[self.monitor])
         if math.isnan(score) and math.isfinite(metrics.get("val/elbo", math.nan)):
             raise InputError(
@@ -265,7 +267,7 @@ class SaveLast(Checkpoint):
         """Write if it is time."""
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        ends = trainer.strategy.reduce_boolean_decision(asked(), all=False)
+        ends = trainer.strategy.reduce_boolean_decision(end_requested(), all=False)
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         last = last or trainer.global_step == trainer.max_steps
         due = time.monotonic() - self._written >= self.every_seconds

@@ -13,7 +13,7 @@ from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.learning.em import validation_scores
 from seqvae.learning.learner import Learner, require_every_neuron
-from seqvae.learning.observers import Observer, Observers, Row, Stage
+from seqvae.learning.observers import MetricsRow, Observer, Observers, Stage
 from seqvae.models import LinearFactors
 
 
@@ -69,7 +69,7 @@ class ClosedForm(Learner):
         """
         with one_thread():
             model.learn(data.batch(data.trials("train")), ridge=self.ridge)
-        row: Row = {
+        row: MetricsRow = {
             "step": 1,
             "smoothing_bins": float(model.width),
             **validation_scores(model, data),

@@ -18,7 +18,7 @@ from seqvae.compute.threads import one_thread
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.learning.learner import Learner, require_every_neuron
-from seqvae.learning.observers import Observer, Observers, Row, Stage
+from seqvae.learning.observers import MetricsRow, Observer, Observers, Stage
 from seqvae.models import LinearDynamics, Model
 from seqvae.models.linear_readout import Inference
 from seqvae.models.scores import Scores
@@ -27,11 +27,11 @@ from seqvae.state_space import (
     LinearEmission,
     LinearStateSpace,
     Posterior,
-    bound,
     canonical,
     from_moments,
     from_smoothing,
     maximize,
+    path_bound,
 )
 from seqvae.types import Batch
 
@@ -40,7 +40,7 @@ VALIDATION_SAMPLES = 10
 LEAST_BINS_FOR_MOMENTS = 4
 
 
-class Terms(Protocol):
+class BoundTerms(Protocol):
     """The evidence lower bound of each trial, by its terms."""
 
     @property
@@ -70,7 +70,7 @@ class Iteration(NamedTuple):
 
     iteration: int
     penalized: float
-    terms: Terms
+    terms: BoundTerms
     posterior: Any
     learned: Any
 
@@ -160,7 +160,7 @@ class ExpectationMaximization(Learner):
         """
         audience = Observers(observers)
         batch = data.batch(data.trials("train")).to(model.offset)
-        rows: list[Row] = []
+        rows: list[MetricsRow] = []
         bar = tqdm(
             total=self.max_iterations,
             desc="fit",
@@ -242,9 +242,9 @@ class EM(ExpectationMaximization):
             model: says what is learned; its parameters are not changed.
             batch: the trials to learn from, in double precision.
         """
-        own, e_step = model.state_space, model.e_step(self.e_step)
-        begun = [own] if model.has_begun else []
-        yield from self.linear_iterations(e_step, own.emission, batch, begun=begun)
+        state_space, e_step = model.state_space, model.e_step(self.e_step)
+        begun = [state_space] if model.has_begun else []
+        yield from self.linear_iterations(e_step, state_space.emission, batch, begun=begun)
 
     def linear_iterations(
         self,
@@ -279,7 +279,7 @@ class EM(ExpectationMaximization):
         *,
         last: Iteration | None = None,
     ) -> Iterator[Iteration]:
-        given = {"target": batch.target, "weight": batch.weight}
+        data = {"target": batch.target, "weight": batch.weight}
         same_length = bool((batch.lengths == batch.target.shape[1]).all())
         lengths = None if same_length else batch.lengths
         learned = start
@@ -289,8 +289,8 @@ class EM(ExpectationMaximization):
             posterior, done = last.posterior, last.iteration
         for iteration in range(done + 1, done + 1 + number):
             prior = learned.dynamics.chain(batch.inputs, lengths=lengths)
-            posterior = e_step(prior, learned.emission, **given, last=posterior)
-            terms = bound(posterior, prior, learned.emission, **given)
+            posterior = e_step(prior, learned.emission, **data, last=posterior)
+            terms = path_bound(posterior, prior, learned.emission, **data)
             penalized = float(terms.elbo.sum() - learned.emission.penalty(self.ridge))
             require_finite(penalized, iteration)
             learned = maximize(learned, posterior, batch=batch, ridge=self.ridge)
@@ -323,8 +323,8 @@ def validation_scores(model: Model, data: NeuralData) -> dict[str, float]:
     return {f"val/{name}": value for name, value in scores.compute().items()}
 
 
-def _row(state: Iteration, batch: Batch) -> Row:
-    row: Row = {
+def _row(state: Iteration, batch: Batch) -> MetricsRow:
+    row: MetricsRow = {
         "step": state.iteration,
         "bound": state.penalized,
         "bound_per_observation": state.penalized / float(batch.weight.sum()),

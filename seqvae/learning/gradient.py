@@ -35,7 +35,13 @@ from seqvae.learning.callbacks import (
 )
 from seqvae.learning.checkpoints import best_weights_beside, check_checkpoint
 from seqvae.learning.devices.results import learn_in_processes
-from seqvae.learning.devices.strategy import Plan, check_strategy, plan, quiet, strategy_for
+from seqvae.learning.devices.strategy import (
+    DevicePlan,
+    check_strategy,
+    plan_devices,
+    quiet,
+    strategy_for,
+)
 from seqvae.learning.freezing import check_freeze, frozen
 from seqvae.learning.gradient_norms import GradientNorms
 from seqvae.learning.learner import Learner
@@ -105,12 +111,12 @@ class GradientLearner(Learner):
 
     def __post_init__(self) -> None:
         """Write our defaults into the factory, so that a saved configuration tells them."""
-        given = self.trainer if isinstance(self.trainer, partial) else partial(self.trainer)
-        if not isinstance(given.func, type):
+        factory = self.trainer if isinstance(self.trainer, partial) else partial(self.trainer)
+        if not isinstance(factory.func, type):
             raise InputError(
-                f"trainer must be a Trainer class or functools.partial of one, got {given.func!r}"
+                f"trainer must be a Trainer class or functools.partial of one, got {factory.func!r}"
             )
-        complete = partial(given.func, **{**DEFAULT_TRAINER.keywords, **given.keywords})
+        complete = partial(factory.func, **{**DEFAULT_TRAINER.keywords, **factory.keywords})
         object.__setattr__(self, "trainer", complete)
 
     def check(
@@ -168,11 +174,11 @@ class GradientLearner(Learner):
     def _rehearse(self, model: LatentVariableModel, data: NeuralData) -> None:
         """Make what training needs, and show the model two trials, for what they may refuse."""
         assert isinstance(self.trainer, partial)  # see __post_init__
-        given = self.trainer.keywords
+        settings = self.trainer.keywords
         for name in _ABOVE_ZERO:
-            if given.get(name) == 0:
-                raise InputError(f"trainer.{name} must be above 0, got {given[name]}")
-        check_strategy(plan(self.trainer), given.get("strategy", "auto"), model, data)
+            if settings.get(name) == 0:
+                raise InputError(f"trainer.{name} must be above 0, got {settings[name]}")
+        check_strategy(plan_devices(self.trainer), settings.get("strategy", "auto"), model, data)
         try:
             optimizer = model.make_optimizer(model.parameter_groups())
             if model.make_schedule is not None:
@@ -211,7 +217,7 @@ class GradientLearner(Learner):
             Terminated: if terminated, at the end of the epoch if that comes soon.
         """
         assert isinstance(self.trainer, partial)  # see __post_init__
-        audience, devices = Observers(observers), plan(self.trainer)
+        audience, devices = Observers(observers), plan_devices(self.trainer)
         patience = self.save_seconds if audience.checkpoint is not None else 0.0
         if devices.warning is not None:
             warnings.warn(devices.warning, stacklevel=2)
@@ -230,7 +236,7 @@ class GradientLearner(Learner):
     def place(self) -> Place:
         """Return which of the processes that ``srun`` or ``torchrun`` has started this one is."""
         assert isinstance(self.trainer, partial)  # see __post_init__
-        return plan(self.trainer).place
+        return plan_devices(self.trainer).place
 
     def observers_of(self, run: RunFiles) -> tuple[Observer, ...]:
         """Return those who make a run folder of what is learned."""
@@ -241,7 +247,7 @@ class GradientLearner(Learner):
         model: LatentVariableModel,
         data: NeuralData,
         observers: Observers,
-        devices: Plan,
+        devices: DevicePlan,
         *,
         checkpoint: Path | None,
         config: Mapping[str, object] | None,
@@ -271,14 +277,14 @@ class GradientLearner(Learner):
     ) -> Trainer:
         """Build the Trainer from the user's settings and ours, our callbacks after the user's."""
         assert isinstance(self.trainer, partial)  # see __post_init__
-        given: dict[str, Any] = self.trainer.keywords
-        own = given.get("callbacks") or []
-        own = own if isinstance(own, list) else [own]
-        progress = self.progress and given.get("enable_progress_bar", True)
-        has_own_bar = any(isinstance(callback, ProgressBar) for callback in own)
+        user_settings: dict[str, Any] = self.trainer.keywords
+        user_callbacks = user_settings.get("callbacks") or []
+        user_callbacks = user_callbacks if isinstance(user_callbacks, list) else [user_callbacks]
+        progress = self.progress and user_settings.get("enable_progress_bar", True)
+        has_own_bar = any(isinstance(callback, ProgressBar) for callback in user_callbacks)
         history, last = History(), observers.checkpoint
         callbacks: list[Callback] = [
-            *own,
+            *user_callbacks,
             StopOnNonFinite(best, observers.folder),
             GradientNorms(),
             history,
@@ -297,11 +303,12 @@ class GradientLearner(Learner):
             callbacks.append(Progress(self.select))
         settings = {
             "default_root_dir": None if observers.folder is None else str(observers.folder),
-            **given,
+            **user_settings,
             **strategy,
             "callbacks": callbacks,
             # SaveLast; Lightning's own is not added beside it
-            "enable_checkpointing": last is not None or given.get("enable_checkpointing", False),
+            "enable_checkpointing": last is not None
+            or user_settings.get("enable_checkpointing", False),
             "enable_progress_bar": progress,
         }
         if "val" not in data.split:

@@ -73,16 +73,18 @@ class Learner(ABC):
         """
 
 
-def default_learner(made: type) -> type[Learner]:
+def default_learner(model_class: type) -> type[Learner]:
     """Return the learner of a class of models.
 
     Raises:
         InputError: if it is no class of models that can be learned.
     """
     for kind in _members():
-        if issubclass(made, kind.learns):
+        if issubclass(model_class, kind.learns):
             return kind
-    raise InputError(f"model: no learner knows {made.__name__}; derive it from LatentVariableModel")
+    raise InputError(
+        f"model: no learner knows {model_class.__name__}; derive it from LatentVariableModel"
+    )
 
 
 def check_pair(learner: Learner, model: Model) -> None:

@@ -29,8 +29,8 @@ from seqvae.state_space import (
 from seqvae.state_space.dynamics import LinkMoments
 from seqvae.types import Batch
 
-STARTING_ITERATIONS = 5
-WINDOWS = (10, 20, 5)
+SWITCHING_STARTING_ITERATIONS = 5
+WINDOW_BINS = (10, 20, 5)
 
 
 class _Begun(NamedTuple):
@@ -125,7 +125,7 @@ class SwitchingEM(ExpectationMaximization):
         path = e_step(prior, linear.emission, target=batch.target, weight=batch.weight)
         penalty = self._penalty(path, batch)
 
-        first = min(STARTING_ITERATIONS, self.max_iterations)
+        first = min(SWITCHING_STARTING_ITERATIONS, self.max_iterations)
         starts = [
             begin_switching(
                 linear,
@@ -134,7 +134,7 @@ class SwitchingEM(ExpectationMaximization):
                 mask=mask,
                 num_states=model.num_states,
                 penalty=penalty,
-                window=WINDOWS[number % len(WINDOWS)],
+                window=WINDOW_BINS[number % len(WINDOW_BINS)],
                 seed=model.seed + number,
             )
             for number in range(self.num_starts if model.num_states > 1 else 1)
@@ -171,7 +171,7 @@ class SwitchingEM(ExpectationMaximization):
         *,
         number: int,
     ) -> Iterator[Iteration]:
-        given = {"target": batch.target, "weight": batch.weight}
+        data = {"target": batch.target, "weight": batch.weight}
         mask = seen_bins(batch.weight)
         learned, path, states, done = begun
         for iteration in range(done + 1, done + 1 + number):
@@ -181,12 +181,12 @@ class SwitchingEM(ExpectationMaximization):
                     learned,
                     densities,
                     e_step,
-                    **given,
+                    **data,
                     probabilities=states.probabilities,
                     last=path,
                 )
                 path, states = posterior
-            terms = switching_bound(posterior, learned, densities, **given)
+            terms = switching_bound(posterior, learned, densities, **data)
             penalized = float(terms.elbo.sum()) - penalty.of(learned)
             require_finite(penalized, iteration)
             learned = maximize_switching(

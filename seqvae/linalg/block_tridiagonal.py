@@ -59,10 +59,10 @@ class BlockTridiagonal:
         self, vector: Float[Tensor, "*sample chain time dim"]
     ) -> Float[Tensor, "*sample chain time dim"]:
         """Return P x: (P x)_t = P_{t,t-1} x_{t-1} + P_tt x_t + P_{t+1,t}' x_{t+1}."""
-        own = torch.einsum("btij,...btj->...bti", self.diagonal, vector)
+        here = torch.einsum("btij,...btj->...bti", self.diagonal, vector)
         before = torch.einsum("btij,...btj->...bti", self.lower, vector[..., :-1, :])
         after = torch.einsum("btji,...btj->...bti", self.lower, vector[..., 1:, :])
-        return own + functional.pad(before, (0, 0, 1, 0)) + functional.pad(after, (0, 0, 0, 1))
+        return here + functional.pad(before, (0, 0, 1, 0)) + functional.pad(after, (0, 0, 0, 1))
 
     def dense(self) -> Float[Tensor, "batch size size"]:
         """Return the whole matrices, rows and columns ordered by time, then dimension."""

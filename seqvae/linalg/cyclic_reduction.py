@@ -60,9 +60,9 @@ class CyclicReduction(Factor):
             with_left = -(after_left @ diagonal[:, :num_left] + further)
             further = pad_time(after_left[:, : num_kept - 1] @ lower.mT, before=1)
             with_right = -(after_right @ diagonal + further)
-            own = root.mT @ root - pad_time(with_left @ after_left.mT, before=1)
-            own = own - pad_time(with_right @ after_right.mT, after=missing)
-            diagonal = _interleaved(own, diagonal)
+            eliminated = root.mT @ root - pad_time(with_left @ after_left.mT, before=1)
+            eliminated = eliminated - pad_time(with_right @ after_right.mT, after=missing)
+            diagonal = _interleaved(eliminated, diagonal)
             lower = _interleaved(with_right.mT, with_left)
         return BlockTridiagonal(diagonal, lower)
 
@@ -81,12 +81,12 @@ class CyclicReduction(Factor):
             noise = noise[:, 1::2]
         return self._back_substituted(halves, noise)
 
-    def _back_substituted(self, halves: list[Tensor], kept: Tensor) -> Tensor:
-        """Return x = L^-T y from the parts of y eliminated at each level; ``kept`` is empty."""
+    def _back_substituted(self, halves: list[Tensor], rest: Tensor) -> Tensor:
+        """Return x = L^-T y from the parts of y eliminated at each level; ``rest`` is empty."""
         for level, half in zip(reversed(self.levels), reversed(halves), strict=True):
-            eliminated = level.root.mT @ (half - level.from_kept(kept))
-            kept = _interleaved(eliminated, kept)
-        return kept
+            eliminated = level.root.mT @ (half - level.from_rest(rest))
+            rest = _interleaved(eliminated, rest)
+        return rest
 
 
 class _Level(NamedTuple):
@@ -107,11 +107,11 @@ class _Level(NamedTuple):
         missing = self.right.shape[1] - self.left.shape[1]
         return self.right.mT @ of_right + pad_time(self.left.mT @ of_left, after=missing)
 
-    def from_kept(self, kept: Tensor) -> Tensor:
+    def from_rest(self, rest: Tensor) -> Tensor:
         """Return left_i x_{i-1} + right_i x_{i+1} of each step that is eliminated."""
         num_left, num_kept = self.left.shape[1], self.right.shape[1]
-        before = pad_time(self.left @ kept[:, :num_left], before=1)
-        return before + pad_time(self.right @ kept, after=num_left + 1 - num_kept)
+        before = pad_time(self.left @ rest[:, :num_left], before=1)
+        return before + pad_time(self.right @ rest, after=num_left + 1 - num_kept)
 
 
 def _interleaved(even: Tensor, odd: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ def default_backend(matrix: BlockTridiagonal) -> Callable[[BlockTridiagonal], Fa
 
     On an accelerator ``CyclicReduction``, whose calls are few. On a CPU, where a gradient is to
     flow into P, ``Sequential``. Without gradient ``Banded``, unless the chains are so short that
-    its call for each is dearer. It never hangs on the size of the batch, because what a draw makes
-    of the same noise hangs on the order of elimination.
+    its call for each is dearer. It never depends on the size of the batch, because what a draw
+    makes of the same noise depends on the order of elimination.
     """
     if matrix.diagonal.device.type != "cpu":
         return CyclicReduction

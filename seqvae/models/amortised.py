@@ -58,8 +58,8 @@ class AmortisedModel(LatentVariableModel):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return matrices, which weight decay may shrink, and all the rest; no posterior is."""
         matrices, rest = super().parameter_groups()
-        kept = list(self.encoder.parameters()) if self.keeps_trials else []
-        ids = {id(parameter) for parameter in kept}
+        free = list(self.encoder.parameters()) if self.keeps_trials else []
+        ids = {id(parameter) for parameter in free}
         matrices["params"] = [p for p in matrices["params"] if id(p) not in ids]
-        rest["params"] = [p for p in rest["params"] if id(p) not in ids] + kept
+        rest["params"] = [p for p in rest["params"] if id(p) not in ids] + free
         return [matrices, rest]

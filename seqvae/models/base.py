@@ -56,7 +56,7 @@ class Model(nn.Module, ABC):
         self.register_buffer("null_counts", torch.full((spec.num_neurons,), torch.nan))
 
     def __call__(self, batch: Batch, num_samples: int = 1, *more: object) -> Output:
-        """Answer a batch; keyed noise hangs on each trial, whatever the batch it comes in.
+        """Answer a batch; keyed noise depends on each trial, whatever the batch it comes in.
 
         Data-parallel training comes this way, too, with the arguments of a training step.
         """

@@ -22,7 +22,7 @@ from seqvae.models.latent_variable import DEFAULT_SCHEDULE, LatentVariableModel
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.session import Session
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
-from seqvae.nn import mlp
+from seqvae.nn import feed_forward
 from seqvae.objectives import Objective
 from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.scores.floors import LEAST_COUNT
@@ -103,7 +103,7 @@ class FLDS(LatentVariableModel):
         factor_dim = latent_dim
         if decoder_dims:
             *before, last = decoder_dims
-            self.decoder = mlp(
+            self.decoder = feed_forward(
                 latent_dim,
                 last,
                 hidden_dims=before,
@@ -186,9 +186,9 @@ class FLDS(LatentVariableModel):
         """
         dynamics = {id(parameter) for parameter in self.parameters(recurse=False)}
         matrices, rest = (group["params"] for group in super().parameter_groups())
-        kept = [parameter for parameter in matrices if id(parameter) in dynamics]
+        unshrunk = [parameter for parameter in matrices if id(parameter) in dynamics]
         shrunk = [parameter for parameter in matrices if id(parameter) not in dynamics]
-        return [{"params": shrunk}, {"params": [*rest, *kept], "weight_decay": 0.0}]
+        return [{"params": shrunk}, {"params": [*rest, *unshrunk], "weight_decay": 0.0}]
 
     def setup(self, stage: str) -> None:
         """Start at the data, once.

@@ -126,8 +126,8 @@ class LinearDynamics(Model):
         """Infer the path of each trial, draw samples and read them out; see the class."""
         with one_thread():
             prior, emission, target, weight = self._problem(batch)
-            found = converged(self.e_step(), prior, emission, target=target, weight=weight)
-            posterior = GaussianMarkovChain(found.mean, found.precision, validate_args=False)
+            moments = converged(self.e_step(), prior, emission, target=target, weight=weight)
+            posterior = GaussianMarkovChain(moments.mean, moments.precision, validate_args=False)
             sample = posterior.rsample(Size((num_samples,)))
         latent = Latent(posterior, prior, sample, batch.time_mask)
         observation = self.session(batch.session).observation
@@ -146,8 +146,8 @@ class LinearDynamics(Model):
             prior, emission, target, weight = self._problem(batch)
             e_step = exact if is_exact else laplace
             mode = e_step(prior, emission, target=target, weight=weight)
-            found = laplace_evidence(prior, emission, mode, target=target, weight=weight)
-        return {"log_evidence" if is_exact else "laplace_evidence": found}
+            log_evidence = laplace_evidence(prior, emission, mode, target=target, weight=weight)
+        return {"log_evidence" if is_exact else "laplace_evidence": log_evidence}
 
     def _problem(self, batch: Batch) -> _Problem:
         """Return what inference knows of a batch."""

@@ -23,12 +23,12 @@ from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.state_space.dynamics import PathMoments, positive
 from seqvae.state_space.e_steps import expected_log_likelihood
 from seqvae.state_space.emissions import LEAST_BIAS, GaussianEmission, LinearEmission
+from seqvae.state_space.initialization import READOUT_STEPS
 from seqvae.types import Batch, DataSpec, Latent, Output
 
-NEURON_FOLDS = 5
-TRIAL_FOLDS = 5
+READOUT_NEURON_FOLDS = 5
+READOUT_TRIAL_FOLDS = 5
 MAX_TRIALS_TO_CHOOSE = 100
-READOUT_STEPS = 8
 LEAST_NOISE = 1e-2
 
 
@@ -190,7 +190,7 @@ class LinearFactors(Model):
         if batch.target.shape[1] == 1:
             return 0.0
         batch = batch[torch.arange(0, len(batch), -(-len(batch) // MAX_TRIALS_TO_CHOOSE))]
-        unseen = torch.arange(len(batch)) % TRIAL_FOLDS == TRIAL_FOLDS - 1
+        unseen = torch.arange(len(batch)) % READOUT_TRIAL_FOLDS == READOUT_TRIAL_FOLDS - 1
         train, test = (batch[~unseen], batch[unseen]) if bool(unseen.any()) else (batch, batch)
         scores: dict[float, float] = {}
         for width in (0.0, *widths(batch.target.shape[1])):
@@ -227,8 +227,8 @@ class LinearFactors(Model):
         covariance = positive(covariance / self.unit / self.unit[:, None])
         variance = covariance.diagonal()
         size = min(self.latent_dim, len(variance))
-        found = self.factorize(covariance.cpu().numpy(), size)
-        weight, noise = (torch.from_numpy(part).to(covariance) for part in found)
+        factors = self.factorize(covariance.cpu().numpy(), size)
+        weight, noise = (torch.from_numpy(part).to(covariance) for part in factors)
         largest = weight.gather(0, weight.abs().argmax(0, keepdim=True))[0]
         weight = weight * torch.where(largest < 0, -1.0, 1.0) * varies[:, None]
         self.loadings.zero_()
@@ -259,7 +259,7 @@ class LinearFactors(Model):
             yield fold, emission
 
     def _folds(self) -> list[list[int]]:
-        number = min(NEURON_FOLDS, len(self.center))
+        number = min(READOUT_NEURON_FOLDS, len(self.center))
         return [list(range(first, len(self.center), number)) for first in range(number)]
 
     def _moments_without(self, fold: list[int], batch: Batch) -> PathMoments:

@@ -19,7 +19,7 @@ from seqvae.errors import InputError
 from seqvae.models.amortised import AmortisedModel, Encoding
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
-from seqvae.nn import mlp
+from seqvae.nn import feed_forward
 from seqvae.nn.dropout import Dropout
 from seqvae.objectives import Objective
 from seqvae.observations import Observation, Poisson
@@ -86,7 +86,7 @@ class VAE(AmortisedModel):
         self.dropout = Dropout(dropout)
         self.encoder = encoder(spec.num_heldin, latent_dim)
         self.prior = prior(latent_dim)
-        self.decoder = mlp(
+        self.decoder = feed_forward(
             latent_dim,
             factor_dim,
             hidden_dims=decoder_dims,

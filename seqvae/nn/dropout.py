@@ -48,7 +48,7 @@ class Dropout(nn.Module):
 
     Args:
         rate: probability with which an entry is dropped.
-        trial_axis: of the inputs; their noise hangs on the trial. Axes before it are samples.
+        trial_axis: of the inputs; their noise depends on the trial. Axes before it are samples.
 
     Raises:
         InputError: if the rate is not from 0 to below 1.

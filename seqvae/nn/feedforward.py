@@ -10,7 +10,7 @@ from torch import nn
 from seqvae.nn.dropout import Dropout
 
 
-def mlp(
+def feed_forward(
     input_dim: int,
     output_dim: int,
     *,

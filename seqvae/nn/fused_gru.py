@@ -83,11 +83,11 @@ class _FusedGRU(torch.autograd.Function):
         cells = [
             CellForward(path, weights, sizes, cell=c) for c, weights in enumerate(_by_cell(flat))
         ]
-        known = _by_direction(inputs, len(cells))
+        inputs_of_cells = _by_direction(inputs, len(cells))
         padded = [None] * len(cells) if padding is None else _by_direction(padding, len(cells))
         path.states[0] = initial
         for block in path.blocks():
-            for cell, source, mask in zip(cells, known, padded, strict=True):
+            for cell, source, mask in zip(cells, inputs_of_cells, padded, strict=True):
                 cell.load(block.start, source[block], None if mask is None else mask[block])
             for t in range(block.start, block.stop):
                 for cell in cells:
@@ -116,10 +116,10 @@ class _FusedGRU(torch.autograd.Function):
         cells = [
             CellBackward(path, weights, sizes, cell=c) for c, weights in enumerate(_by_cell(flat))
         ]
-        known = _by_direction(inputs, len(cells))
-        to_known = None
+        inputs_of_cells = _by_direction(inputs, len(cells))
+        to_inputs = None
         if ctx.needs_input_grad[4]:
-            to_known = inputs.new_zeros(len(cells), *inputs.shape)
+            to_inputs = inputs.new_zeros(len(cells), *inputs.shape)
         to_states: list[Steps] = []
         if grad_states is not None:
             num_kept = max(path.num_steps - ctx.lag, 0)
@@ -135,14 +135,14 @@ class _FusedGRU(torch.autograd.Function):
                 path.slopes.step(t - block.start, t)
                 for cell in cells:
                     cell.to_state(t - block.start)
-            for c, (cell, source) in enumerate(zip(cells, known, strict=True)):
-                to_block = None if to_known is None else to_known[c, block]
-                cell.add_block(block.start, source[block], to_known=to_block)
+            for c, (cell, source) in enumerate(zip(cells, inputs_of_cells, strict=True)):
+                to_block = None if to_inputs is None else to_inputs[c, block]
+                cell.add_block(block.start, source[block], to_sequence=to_block)
         ctx.lease.release()
         grads = [grad for cell in cells for grad in cell.gradients()]
-        grad_inputs = None if to_known is None else to_known[0]
-        if to_known is not None and len(cells) > 1:
-            grad_inputs = to_known[0] + to_known[1].flip(0)
+        grad_inputs = None if to_inputs is None else to_inputs[0]
+        if to_inputs is not None and len(cells) > 1:
+            grad_inputs = to_inputs[0] + to_inputs[1].flip(0)
         return None, None, None, None, grad_inputs, gradient.clone(), *grads
 
 

@@ -57,9 +57,9 @@ class GRUPath:
             num_steps, num_cells, hidden, columns)  # fmt: skip
         fitting = max(1, COLUMNS_PER_BLOCK // max(1, columns))
         self.block = min(num_steps, fitting if like.device.type == "cpu" else num_steps)
-        kept = num_steps if keep else self.block
-        repeat = -(-num_steps // kept)
-        self.gates = like.new_zeros(kept, num_cells, 4 * hidden, columns)
+        num_kept = num_steps if keep else self.block
+        repeat = -(-num_steps // num_kept)
+        self.gates = like.new_zeros(num_kept, num_cells, 4 * hidden, columns)
         self.states_one = like.new_ones(num_steps + 1, num_cells, hidden + 1, columns)
         self.states = self.states_one[:, :, :hidden]
         self._candidate, self._reset, self.update, self._hidden_part = (

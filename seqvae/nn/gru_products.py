@@ -33,27 +33,33 @@ class CellWeights(NamedTuple):
 
 
 class InputSizes(NamedTuple):
-    """The input of a cell is [known, own], or [own, known] if ``known_last``.
+    """The input of a cell is [known, own], or [own, known] if ``sequence_last``.
 
     Attributes:
-        known: size of the part that is known beforehand.
-        own: size of the part that comes step by step.
-        known_last: which comes first.
+        sequence: size of the part that is known beforehand.
+        feedback: size of the part that comes step by step.
+        sequence_last: which comes first.
     """
 
-    known: int
-    own: int = 0
-    known_last: bool = False
+    sequence: int
+    feedback: int = 0
+    sequence_last: bool = False
 
     def split(self, weight: Float[Tensor, "gates input"]) -> tuple[Tensor, Tensor]:
         """Return the weight of the known part and of the other."""
-        sizes = (self.own, self.known) if self.known_last else (self.known, self.own)
+        sizes = (
+            (self.feedback, self.sequence) if self.sequence_last else (self.sequence, self.feedback)
+        )
         parts = weight.split(sizes, dim=1)
-        return parts[self.known_last], parts[not self.known_last]
+        return parts[self.sequence_last], parts[not self.sequence_last]
 
-    def join(self, known: Float[Tensor, "gates _"], own: Float[Tensor, "gates _"]) -> Tensor:
+    def join(
+        self, sequence: Float[Tensor, "gates _"], feedback: Float[Tensor, "gates _"]
+    ) -> Tensor:
         """Put the weights together again."""
-        return torch.cat([own, known] if self.known_last else [known, own], dim=1)
+        return torch.cat(
+            [feedback, sequence] if self.sequence_last else [sequence, feedback], dim=1
+        )
 
 
 class CellForward:
@@ -71,7 +77,7 @@ class CellForward:
     ) -> None:
         self._num_hidden = hidden = path.hidden
         reset_update, candidate = weights.input.split([2 * hidden, hidden])
-        self._known, self._own = sizes.split(torch.cat([2 * candidate, reset_update]))
+        self._sequence, self._feedback = sizes.split(torch.cat([2 * candidate, reset_update]))
         bias = weights.hidden_bias.clone()
         bias[: 2 * hidden] += weights.input_bias[: 2 * hidden]
         self._hidden = torch.cat([weights.hidden, bias[:, None]], dim=1)
@@ -81,12 +87,12 @@ class CellForward:
         self._states = path.cell_states_one[cell]
         rows, columns = 3 * hidden, path.columns
         self._add_hidden = products(rows, hidden + 1, columns, like=bias).add
-        self._add_own = products(rows, sizes.own, columns, like=bias).add
+        self._add_feedback = products(rows, sizes.feedback, columns, like=bias).add
 
     def load(
         self,
         start: int,
-        known: Float[Tensor, "time size trial"],
+        sequence: Float[Tensor, "time size trial"],
         padding: Bool[Tensor, "time columns"] | None = None,
     ) -> None:
         """Put the product of the known part into the rows of a block of steps.
@@ -95,16 +101,16 @@ class CellForward:
 
         Args:
             start: the first step of the block.
-            known: the known part of the input at its steps.
+            sequence: the known part of the input at its steps.
             padding: True where a step is to leave the state as it is.
         """
-        num_steps, size, num_trials = known.shape
+        num_steps, size, num_trials = sequence.shape
         hidden, first = self._num_hidden, start % len(self._gates)
         rows = self._gates[first : first + num_steps]
         if size:
-            flat = flatten_steps(known)
+            flat = flatten_steps(sequence)
             multiply = products(3 * hidden, size, flat.shape[1], like=flat).new
-            product = multiply(self._known, flat)
+            product = multiply(self._sequence, flat)
             product[:hidden] += self._candidate_bias
             product = product.unflatten(1, (num_steps, 1, num_trials)).transpose(0, 1)
             rows[:, : 3 * hidden].unflatten(2, (-1, num_trials)).copy_(product)
@@ -115,11 +121,11 @@ class CellForward:
         if padding is not None:  # an update gate of exactly 1 keeps the state
             rows[:, 2 * hidden : 3 * hidden].masked_fill_(padding[:, None], torch.inf)
 
-    def step(self, t: int, own: Float[Tensor, "size columns"] | None = None) -> None:
+    def step(self, t: int, feedback: Float[Tensor, "size columns"] | None = None) -> None:
         """Add the products of the state before step t, and of its own part of the input."""
         self._add_hidden(self._hidden_rows[t], self._hidden, self._states[t])
-        if own is not None:
-            self._add_own(self._input_rows[t], self._own, own)
+        if feedback is not None:
+            self._add_feedback(self._input_rows[t], self._feedback, feedback)
 
 
 class CellBackward:
@@ -138,8 +144,8 @@ class CellBackward:
         slopes, hidden, columns = path.slopes, path.hidden, path.columns
         assert slopes is not None
         reset_update, candidate = weights.input.split([2 * hidden, hidden])
-        known, own = sizes.split(torch.cat([candidate, reset_update]))
-        self._known_t, self._own_t = known.t().contiguous(), own.t().contiguous()
+        sequence, feedback = sizes.split(torch.cat([candidate, reset_update]))
+        self._sequence_t, self._feedback_t = sequence.t().contiguous(), feedback.t().contiguous()
         self._hidden_t = weights.hidden.t().contiguous()
         self._sizes, self._num_hidden, self._columns = sizes, hidden, columns
         self._rows, self._gradient = slopes.rows[:, cell], slopes.cell_gradients[cell]
@@ -147,9 +153,9 @@ class CellBackward:
         self._states = path.states_one[:, cell]
         rows, like = 3 * hidden, weights.hidden
         self._add_state = products(hidden, rows, columns, like=like).add
-        self._write_own = products(sizes.own, rows, columns, like=like).write
-        self._from_known = like.new_zeros(sizes.known, rows)
-        self._from_own = like.new_zeros(sizes.own, rows)
+        self._write_feedback = products(sizes.feedback, rows, columns, like=like).write
+        self._from_sequence = like.new_zeros(sizes.sequence, rows)
+        self._from_feedback = like.new_zeros(sizes.feedback, rows)
         self._from_hidden = like.new_zeros(hidden + 1, rows)
         self._from_candidate = like.new_zeros(hidden)
 
@@ -157,48 +163,48 @@ class CellBackward:
         """Add to the slopes' gradient what reaches the state before the i-th step of the block."""
         self._add_state(self._gradient, self._hidden_t, self._hidden_rows[i])
 
-    def to_own(self, i: int, *, out: Float[Tensor, "size columns"]) -> Tensor:
+    def to_feedback(self, i: int, *, out: Float[Tensor, "size columns"]) -> Tensor:
         """Return the gradient to the cell's own part of the input at the i-th step of the block."""
-        self._write_own(out, self._own_t, self._input_rows[i])
+        self._write_feedback(out, self._feedback_t, self._input_rows[i])
         return out
 
     def add_block(
         self,
         start: int,
-        known: Float[Tensor, "time known trial"],
-        own: Float[Tensor, "time own columns"] | None = None,
+        sequence: Float[Tensor, "time known trial"],
+        feedback: Float[Tensor, "time own columns"] | None = None,
         *,
-        to_known: Float[Tensor, "time known trial"] | None = None,
+        to_sequence: Float[Tensor, "time known trial"] | None = None,
     ) -> None:
         """Add the share of a block of steps to the gradients of the weights.
 
         Args:
             start: the first step of the block.
-            known: the known part of the input at its steps.
-            own: the other part.
-            to_known: where the gradient to the known part is to be put.
+            sequence: the known part of the input at its steps.
+            feedback: the other part.
+            to_sequence: where the gradient to the known part is to be put.
         """
-        (num_steps, size, num_trials), hidden = known.shape, self._num_hidden
+        (num_steps, size, num_trials), hidden = sequence.shape, self._num_hidden
         flat = flatten_steps(self._rows[:num_steps])
         to_inputs, to_hidden = flat[: 3 * hidden], flat[hidden:]
         add_product(self._from_hidden, flatten_steps(self._states[start:][:num_steps]), to_hidden)
         self._from_candidate += flat[:hidden].sum(1)
-        if own is not None:
-            add_product(self._from_own, flatten_steps(own), to_inputs)
+        if feedback is not None:
+            add_product(self._from_feedback, flatten_steps(feedback), to_inputs)
         if size == 0:
             return
         if num_trials < self._columns:
             to_inputs = to_inputs.unflatten(1, (num_steps, -1, num_trials)).sum(2).flatten(1)
-        add_product(self._from_known, flatten_steps(known), to_inputs)
-        if to_known is not None:
+        add_product(self._from_sequence, flatten_steps(sequence), to_inputs)
+        if to_sequence is not None:
             multiply = products(size, 3 * hidden, to_inputs.shape[1], like=flat).new
-            product = multiply(self._known_t, to_inputs)
-            to_known.copy_(product.unflatten(1, (num_steps, num_trials)).transpose(0, 1))
+            product = multiply(self._sequence_t, to_inputs)
+            to_sequence.copy_(product.unflatten(1, (num_steps, num_trials)).transpose(0, 1))
 
     def gradients(self) -> CellWeights:
         """Return the gradients to the weights, in torch's order."""
         hidden = self._num_hidden
-        rows = self._sizes.join(self._from_known.t(), self._from_own.t())
+        rows = self._sizes.join(self._from_sequence.t(), self._from_feedback.t())
         candidate, reset_update = rows.split([hidden, 2 * hidden])
         bias = self._from_hidden[hidden]
         return CellWeights(

@@ -62,8 +62,8 @@ def onednn_is_faster() -> bool:
 
 def _cpu() -> str:
     """Return what the system says of its CPU, its maker included."""
-    told = Path("/proc/cpuinfo")
-    return told.read_text(errors="replace") if told.exists() else platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.read_text(errors="replace") if cpuinfo.exists() else platform.processor()
 
 
 def _torch_write(buffer: Tensor, left: Tensor, right: Tensor) -> None:

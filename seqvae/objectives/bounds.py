@@ -109,10 +109,10 @@ def log_weights(
     At beta = 1 it is log p(x, z) / q(z | x): log p(x) itself, for every sample, where q is the true
     posterior. Other arguments as those of ``bound``.
     """
-    found = log_likelihood(output, batch) if likelihood is None else likelihood
+    log_weight = log_likelihood(output, batch) if likelihood is None else likelihood
     for latent in output.latents.values():
-        found = found - beta * log_ratio(latent)
-    return found
+        log_weight = log_weight - beta * log_ratio(latent)
+    return log_weight
 
 
 def importance_weighted_bound(
@@ -123,5 +123,5 @@ def importance_weighted_bound(
     log 1/K sum_k p(x, z_k) / q(z_k | x) with the K samples of ``output``; K = 1 is one-sample
     ELBO, and the bound tightens with K. Arguments as those of ``bound``.
     """
-    found = log_weights(output, batch, likelihood=likelihood)
-    return torch.logsumexp(found, dim=0) - math.log(len(found))
+    log_weight = log_weights(output, batch, likelihood=likelihood)
+    return torch.logsumexp(log_weight, dim=0) - math.log(len(log_weight))

@@ -97,8 +97,8 @@ def _kl_weights(
 ) -> Float[Tensor, " dimension"]:
     """Return what a nat more of the KL of each dimension costs."""
     with torch.enable_grad():
-        own = _by_dimension(output).detach().mean(dim=(0, 1))
-        divergence = share.mean_of_all(own).requires_grad_()
+        local_mean = _by_dimension(output).detach().mean(dim=(0, 1))
+        divergence = share.mean_of_all(local_mean).requires_grad_()
         (weights,) = torch.autograd.grad(_penalty(objective, divergence, step), divergence)
     return weights
 

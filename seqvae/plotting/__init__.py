@@ -15,6 +15,6 @@ from seqvae.plotting.latents import inferred_inputs as inferred_inputs
 from seqvae.plotting.latents import latent_scatter as latent_scatter
 from seqvae.plotting.latents import latents_3d as latents_3d
 from seqvae.plotting.learning import learning_curves as learning_curves
-from seqvae.plotting.posteriors import calibration as calibration
 from seqvae.plotting.posteriors import posterior_comparison as posterior_comparison
+from seqvae.plotting.posteriors import rank_histograms as rank_histograms
 from seqvae.plotting.states import discrete_states as discrete_states

@@ -19,8 +19,8 @@ from seqvae.plotting.style import (
     BLACK,
     BLUE,
     GREY,
-    NORMAL,
-    SMALL,
+    NORMAL_SIZE,
+    SMALL_SIZE,
     VERMILLION,
     expected_activity,
     new_figure,
@@ -81,8 +81,8 @@ def rasters_and_rates(
         bar = figure.colorbar(image, ax=list(grid[row]), pad=0.02, aspect=14, extend="max")
         if is_counts:
             bar.locator = MaxNLocator(integer=True, nbins=4)
-        bar.set_label("spikes per bin" if is_counts else label, fontsize=SMALL)
-        bar.ax.tick_params(labelsize=SMALL, length=2, width=0.5)
+        bar.set_label("spikes per bin" if is_counts else label, fontsize=SMALL_SIZE)
+        bar.ax.tick_params(labelsize=SMALL_SIZE, length=2, width=0.5)
         bar.outline.set_visible(False)
     return figure
 
@@ -143,10 +143,10 @@ def rate_traces(
             _spike_ticks(list(grid[row]), activity[shown][:, :, neuron], middle)
         grid[row, 0].set_ylabel(
             f"neuron {results.neuron.values[neuron]}" + ("" if heldin[neuron] else "\n(held out)"),
-            fontsize=SMALL,
+            fontsize=SMALL_SIZE,
             color=BLACK if heldin[neuron] else VERMILLION,
         )
-    figure.supylabel(label, fontsize=NORMAL)
+    figure.supylabel(label, fontsize=NORMAL_SIZE)
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=BLUE, linewidth=1.2, label="inferred"),
         Patch(color=BLUE, alpha=0.25, linewidth=0, label="posterior sd"),
@@ -157,7 +157,7 @@ def rate_traces(
     recorded = "spikes" if name == "rates" else "recorded"
     handles.append(Line2D([], [], color=GREY, marker=marker, linestyle="", label=recorded))
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=SMALL
+        handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=SMALL_SIZE
     )
     return figure
 
@@ -238,7 +238,7 @@ def _mark_heldout(axes: Axes, *, num_heldin: int, num_neurons: int) -> None:
         "held out",
         transform=transform,
         color=VERMILLION,
-        fontsize=SMALL,
+        fontsize=SMALL_SIZE,
         rotation=270,
         va="center",
         ha="left",

@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from scipy.ndimage import gaussian_filter
 
-from seqvae.plotting.style import BLACK, BLUE, SKY, SMALL, new_figure, tidy
+from seqvae.plotting.style import BLACK, BLUE, SKY, SMALL_SIZE, new_figure, tidy
 
 MASSES = (0.5, 0.9, 0.99)
 EXTENT = 4.0  # prior standard deviations to each side
 CELLS = 200
-AT_MOST = 12
-SMOOTHING = 0.15  # prior standard deviations
+MAX_MARGINALS = 12
+SMOOTHING_SD = 0.15  # prior standard deviations
 
 
 def aggregate_posterior(
@@ -49,7 +49,7 @@ def _plane(
     reach = np.maximum(EXTENT * prior_sd, 1.1 * np.quantile(np.abs(points - prior_mean), 0.999, 0))
     edges = [np.linspace(m - r, m + r, CELLS + 1) for m, r in zip(prior_mean, reach, strict=True)]
     counts = np.histogram2d(points[:, 0], points[:, 1], bins=edges)[0].T
-    width = SMOOTHING * prior_sd / (2 * reach / CELLS)
+    width = SMOOTHING_SD * prior_sd / (2 * reach / CELLS)
     density = gaussian_filter(counts, width[::-1], mode="constant")
     density /= density.sum()
 
@@ -83,14 +83,14 @@ def _plane(
         loc="outside lower center",
         ncols=2,
         frameon=False,
-        fontsize=SMALL,
+        fontsize=SMALL_SIZE,
     )
     return figure
 
 
 def _marginals(samples: Float[np.ndarray, "sample item latent"]) -> Figure:
     activity = samples.mean(0).var(0)
-    order = np.argsort(-activity)[:AT_MOST]
+    order = np.argsort(-activity)[:MAX_MARGINALS]
     columns = min(4, len(order))
     num_rows = -(-len(order) // columns)
     figure = new_figure(1.7 * columns + 0.3, 1.35 * num_rows + 0.5)
@@ -106,11 +106,11 @@ def _marginals(samples: Float[np.ndarray, "sample item latent"]) -> Figure:
             x="prior sd" if place + columns >= len(order) else "",
             title=f"latent {latent + 1} (variance of means {activity[latent]:.2f})",
         )
-        axes.title.set_fontsize(SMALL - 1)
+        axes.title.set_fontsize(SMALL_SIZE - 1)
         axes.xaxis.set_tick_params(labelbottom=place + columns >= len(order))
         axes.set_yticks([])
     handles = grid[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL)
+    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL_SIZE)
     return figure
 
 

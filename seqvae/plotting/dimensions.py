@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqvae.plotting.style import GREY, SERIES, SMALL, new_figure, tidy
+from seqvae.plotting.style import GREY, SERIES, SMALL_SIZE, new_figure, tidy
 
 UNITS = {
     "bits_per_spike": "held-out score (bits per spike)",
@@ -30,32 +30,32 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     figure = new_figure(8.0, 2.9)
     scores, losses = figure.subplots(1, 2)
     models = summary["models"]
-    dims = sorted({dim for told in models.values() for dim in told["dims"]})
+    dims = sorted({dim for entry in models.values() for dim in entry["dims"]})
     place = {dim: i for i, dim in enumerate(dims)}
     heights = []
-    for i, (name, told) in enumerate(models.items()):
+    for i, (name, entry) in enumerate(models.items()):
         color = SERIES[i % len(SERIES)]
         offset = 0.08 * (i - (len(models) - 1) / 2)
-        at = [place[dim] + offset for dim in told["dims"]]
-        chosen = told["dims"].index(told["chosen_dim"])
-        label = f"{name}: {told['chosen_dim']}"
-        scores.plot(at, told["mean"], "-o", color=color, markersize=3, linewidth=1.2, label=label)
-        if "k_shot" in told:
+        at = [place[dim] + offset for dim in entry["dims"]]
+        chosen = entry["dims"].index(entry["chosen_dim"])
+        label = f"{name}: {entry['chosen_dim']}"
+        scores.plot(at, entry["mean"], "-o", color=color, markersize=3, linewidth=1.2, label=label)
+        if "k_shot" in entry:
             few = "few-shot" if i == 0 else None
-            scores.plot(at[1:], told["k_shot"][1:], ":", color=color, linewidth=1.0, label=few)
-        best = told["mean"][told["dims"].index(told["winner"])]
-        lost = [mean - best for mean in told["mean"]]
+            scores.plot(at[1:], entry["k_shot"][1:], ":", color=color, linewidth=1.0, label=few)
+        best = entry["mean"][entry["dims"].index(entry["winner"])]
+        lost = [mean - best for mean in entry["mean"]]
         losses.errorbar(
-            at, lost, told["paired_se"], fmt="-o", color=color, markersize=3, linewidth=1.2,
+            at, lost, entry["paired_se"], fmt="-o", color=color, markersize=3, linewidth=1.2,
             elinewidth=0.8, capsize=2,
         )  # fmt: skip
-        _ring(scores, at[chosen], told["mean"][chosen], color)
+        _ring(scores, at[chosen], entry["mean"][chosen], color)
         _ring(losses, at[chosen], lost[chosen], color)
-        heights.append(_depth(lost, told["paired_se"], chosen))
+        heights.append(_depth(lost, entry["paired_se"], chosen))
     zero = next(iter(models.values()))["mean"][0]
     scores.axhline(zero, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
     scores.annotate(
-        "mean rate", (len(dims) - 1, zero), (0, 2), color=GREY, ha="right", fontsize=SMALL,
+        "mean rate", (len(dims) - 1, zero), (0, 2), color=GREY, ha="right", fontsize=SMALL_SIZE,
         textcoords="offset points",
     )  # fmt: skip
     losses.axhline(0, color=GREY, linewidth=0.8, zorder=0)
@@ -67,8 +67,8 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     tidy(scores, x="latent dimension", y=UNITS[summary["unit"]])
     tidy(losses, x="latent dimension", y="less the best of the model (paired)")
     figure.legend(
-        loc="outside right upper", fontsize=SMALL, title="chosen dimension", title_fontsize=SMALL,
-        frameon=False,
+        loc="outside right upper", fontsize=SMALL_SIZE, title="chosen dimension",
+        title_fontsize=SMALL_SIZE, frameon=False,
     )  # fmt: skip
     return figure
 
@@ -79,6 +79,6 @@ def _ring(axes: Axes, x: float, y: float, color: str) -> None:
 
 def _depth(lost: list[float], errors: list[float], chosen: int) -> float:
     """Return how deep to look: to the dimensions from the chosen one on, else to the one before."""
-    told = [2 * error - loss for loss, error in zip(lost, errors, strict=True)]
-    deep = max(told[chosen:])
-    return deep if deep > 0 else told[max(chosen - 1, 0)] or 1.0
+    depths = [2 * error - loss for loss, error in zip(lost, errors, strict=True)]
+    deep = max(depths[chosen:])
+    return deep if deep > 0 else depths[max(chosen - 1, 0)] or 1.0

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from seqvae.plotting.style import NORMAL, new_figure, tidy
+from seqvae.plotting.style import NORMAL_SIZE, new_figure, tidy
 
 
 def image_manifold(
@@ -63,7 +63,7 @@ def reconstructions(
             axes.set(xticks=[], yticks=[])
             for spine in axes.spines.values():
                 spine.set_visible(False)
-        grid[row, 0].set_ylabel(label, fontsize=NORMAL)
+        grid[row, 0].set_ylabel(label, fontsize=NORMAL_SIZE)
     return figure
 
 

@@ -19,9 +19,9 @@ from seqvae.plotting.style import (
     BLUE,
     CATEGORIES,
     GREY,
-    NORMAL,
+    NORMAL_SIZE,
     SERIES,
-    SMALL,
+    SMALL_SIZE,
     are_categories,
     category_colors,
     new_figure,
@@ -83,8 +83,8 @@ def latents_3d(
         )
     tidy(axes, x=labels[0], y=labels[1])
     if solid:
-        axes.set_zlabel(labels[2], fontsize=NORMAL)
-        axes.tick_params(labelsize=SMALL, pad=-3)
+        axes.set_zlabel(labels[2], fontsize=NORMAL_SIZE)
+        axes.tick_params(labelsize=SMALL_SIZE, pad=-3)
         for axis, pad in ((axes.xaxis, -10), (axes.yaxis, -10), (axes.zaxis, -11)):
             axis.labelpad = pad
             axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
@@ -105,8 +105,8 @@ def latents_3d(
             title="condition",
             loc="outside right center",
             frameon=False,
-            fontsize=SMALL,
-            title_fontsize=SMALL,
+            fontsize=SMALL_SIZE,
+            title_fontsize=SMALL_SIZE,
         )
     return figure
 
@@ -165,7 +165,7 @@ def inferred_inputs(
         loc="outside upper left",
         ncols=len(names),
         frameon=False,
-        fontsize=SMALL,
+        fontsize=SMALL_SIZE,
         handlelength=1.2,
     )
     return figure
@@ -194,7 +194,7 @@ def latent_scatter(
                 np.median(points, axis=0),
                 ha="center",
                 va="center",
-                fontsize=NORMAL,
+                fontsize=NORMAL_SIZE,
                 fontweight="bold",
                 color=color,
                 bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": color, "lw": 0.8},
@@ -203,7 +203,7 @@ def latent_scatter(
         points = scatter(*latents.T, c=labels, cmap="viridis")
         opaque = ScalarMappable(points.norm, points.cmap)
         bar = figure.colorbar(opaque, ax=axes, aspect=30)
-        bar.ax.tick_params(labelsize=SMALL)
+        bar.ax.tick_params(labelsize=SMALL_SIZE)
         bar.outline.set_visible(False)
     tidy(axes, x="latent 1", y="latent 2")
     axes.set_aspect("equal", adjustable="datalim")

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqvae.plotting.style import GREY, SERIES, SMALL, new_figure, tidy
+from seqvae.plotting.style import GREY, SERIES, SMALL_SIZE, new_figure, tidy
 
 
 def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figure:
@@ -50,11 +50,11 @@ def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figur
         axes.tick_params(labelbottom=last_in_column)
         if label == "learning rate":
             axes.set_yscale("log")
-            axes.tick_params(which="both", labelsize=SMALL, width=0.6)
+            axes.tick_params(which="both", labelsize=SMALL_SIZE, width=0.6)
         elif label.startswith("ELBO"):
             _leave_out_the_first_fall(axes, list(curves.values()))
         if label != "learning rate":
-            axes.legend(frameon=False, fontsize=SMALL, handlelength=1.5)
+            axes.legend(frameon=False, fontsize=SMALL_SIZE, handlelength=1.5)
     return figure
 
 
@@ -113,7 +113,7 @@ def _shade(axes: Axes, warming: Float[np.ndarray, " warming"], *, named: bool) -
             xytext=(0, 2),
             textcoords="offset points",
             color=GREY,
-            fontsize=SMALL,
+            fontsize=SMALL_SIZE,
             ha="center",
             annotation_clip=False,
         )

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqvae.plotting.style import BLACK, BLUE, GREY, SMALL, VERMILLION, new_figure, tidy
+from seqvae.plotting.style import BLACK, BLUE, GREY, SMALL_SIZE, VERMILLION, new_figure, tidy
 
-AT_MOST = 3
+MAX_PANELS = 3
 NORMAL_WIDTH = 3.29  # standard deviations between the quantiles 5 and 95 %
-SHOWN = "median, 50 and 90 %"
+DRAWS_SHOWN = "median, 50 and 90 %"
 
 
 def posterior_comparison(
@@ -38,9 +38,9 @@ def posterior_comparison(
         bin_width: seconds; None labels the axis with bins.
     """
     relative_label = f"{label} - reference\n(reference sd)"
-    shown = range(min(AT_MOST, len(model)))
+    shown = range(min(MAX_PANELS, len(model)))
     over_time = model[0].ndim == 3 and model[0].shape[1] > 1
-    num_rows = min(AT_MOST, model[0].shape[-1]) if over_time else 1
+    num_rows = min(MAX_PANELS, model[0].shape[-1]) if over_time else 1
     figure = new_figure(0.6 + 2.3 * len(shown), 0.7 + 1.35 * num_rows + 0.6 * (not over_time))
     grid = figure.subplots(num_rows, len(shown), squeeze=False, sharey="row")
     for column in shown:
@@ -69,7 +69,7 @@ def posterior_comparison(
     handles = grid[0, 0].get_legend_handles_labels()
     columns = min(2, len(shown))  # as wide as the panels allow
     figure.legend(
-        *handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL
+        *handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL_SIZE
     )
     return figure
 
@@ -89,13 +89,15 @@ def _bands(
             axes.fill_between(
                 time, quantiles[low], quantiles[high], color=color, alpha=0.22, linewidth=0
             )
-        axes.plot(time, quantiles[2], color=color, linewidth=2.2, label=f"{name}: {SHOWN}")
+        axes.plot(time, quantiles[2], color=color, linewidth=2.2, label=f"{name}: {DRAWS_SHOWN}")
         return
     for edge in (0, 4):
         axes.plot(time, quantiles[edge], ":", color=color, linewidth=0.8, zorder=3)
     for edge in (1, 3):
         axes.plot(time, quantiles[edge], "--", color=color, linewidth=0.6, zorder=3)
-    axes.plot(time, quantiles[2], color=color, linewidth=1.0, zorder=3, label=f"{name}: {SHOWN}")
+    axes.plot(
+        time, quantiles[2], color=color, linewidth=1.0, zorder=3, label=f"{name}: {DRAWS_SHOWN}"
+    )
 
 
 def _bars(
@@ -107,10 +109,10 @@ def _bars(
     axes.vlines(place, quantiles[0], quantiles[4], color=color, linewidth=0.8)
     axes.vlines(place, quantiles[1], quantiles[3], color=color, linewidth=2.4)
     axes.set_xticks(np.arange(quantiles.shape[1]) + 1)
-    axes.plot(place, quantiles[2], "o", color=color, markersize=2.4, label=f"{name}: {SHOWN}")
+    axes.plot(place, quantiles[2], "o", color=color, markersize=2.4, label=f"{name}: {DRAWS_SHOWN}")
 
 
-def calibration(
+def rank_histograms(
     shares: Mapping[str, Float[np.ndarray, " bin"]],
     standard_errors: Mapping[str, Float[np.ndarray, " bin"]],
     p_values: Mapping[str, float],

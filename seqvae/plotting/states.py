@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 
 from seqvae.plotting.style import (
     GREY,
-    NORMAL,
-    SMALL,
+    NORMAL_SIZE,
+    SMALL_SIZE,
     category_colors,
     new_figure,
     some_trials,
@@ -88,13 +88,13 @@ def discrete_states(
         axes.axhline(0.0, color=GREY, linewidth=0.4)
         axes.set_ylim(bottom - margin, ceiling + margin)
         tidy(axes, y=path, title=trial_title(results, int(trial)))
-    grid[-1].set_xlabel(time_label, fontsize=NORMAL)
+    grid[-1].set_xlabel(time_label, fontsize=NORMAL_SIZE)
     figure.legend(
         handles=[Patch(color=color, label=str(k)) for k, color in enumerate(colors)],
         title="state",
         loc="outside right upper",
         frameon=False,
-        fontsize=SMALL,
-        title_fontsize=SMALL,
+        fontsize=SMALL_SIZE,
+        title_fontsize=SMALL_SIZE,
     )
     return figure

@@ -34,7 +34,7 @@ CATEGORIES = (
     "#AA4499",
     "#777777",
 )
-SMALL, NORMAL = 7.0, 8.0
+SMALL_SIZE, NORMAL_SIZE = 7.0, 8.0
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -44,10 +44,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 def tidy(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     """Label axes and leave only the lines that carry meaning."""
-    axes.set_xlabel(x, fontsize=NORMAL)
-    axes.set_ylabel(y, fontsize=NORMAL)
-    axes.set_title(title, fontsize=NORMAL)
-    axes.tick_params(labelsize=SMALL, length=2.5, width=0.6)
+    axes.set_xlabel(x, fontsize=NORMAL_SIZE)
+    axes.set_ylabel(y, fontsize=NORMAL_SIZE)
+    axes.set_title(title, fontsize=NORMAL_SIZE)
+    axes.tick_params(labelsize=SMALL_SIZE, length=2.5, width=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):

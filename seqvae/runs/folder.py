@@ -16,7 +16,7 @@ from seqvae.errors import InputError, Terminated
 from seqvae.models import Model
 from seqvae.runs.origin import Origin
 from seqvae.runs.provenance import differences, provenance, read_provenance, resumed
-from seqvae.runs.run import Run, read_config
+from seqvae.runs.run import Run, read_run_config
 from seqvae.storage.files import RunFiles, clear, is_empty, write_text
 from seqvae.storage.locking import locked
 from seqvae.storage.weights import load_plain
@@ -138,7 +138,7 @@ def _check(files: RunFiles, *, resume: bool, overwrite: bool) -> None:
             raise InputError(f"run_dir {str(folder)!r} holds no run to resume; leave resume out")
         return
     try:
-        read_config(files)
+        read_run_config(files)
         read_provenance(files.provenance)
     except InputError as error:
         raise InputError(

@@ -122,15 +122,18 @@ class Recipe:
         Raises:
             InputError: if the source cannot be read, or its checksum changed.
         """
-        former, own = self.config["data"]["init_args"].get("source"), to_config(data.source)
+        former_source, source = (
+            self.config["data"]["init_args"].get("source"),
+            to_config(data.source),
+        )
         try:
             data.setup()
         except InputError as error:
             place = f"; {self.path.parent} was fitted in {self.content.get('folder')!r}"
-            raise InputError(f"{error}{place if own == former else ''}") from error
-        if own != former or data.recording.checksum == self.content["data"]["checksum"]:
+            raise InputError(f"{error}{place if source == former_source else ''}") from error
+        if source != former_source or data.recording.checksum == self.content["data"]["checksum"]:
             return
-        if own is not None:
+        if source is not None:
             raise InputError(
                 f"data: the source is not what {self.path.parent} was fitted to (its checksum "
                 "changed); to fit what it is now, give a config instead of from_run"
@@ -183,12 +186,12 @@ def _check_harmless(tree: Any, path: Path) -> None:
     is_harmless = isinstance(named, str) and (
         named.startswith("seqvae.") or named == "pytorch_lightning.Trainer"
     )
-    found = f"names {named!r}" if not is_harmless else ""
+    objection = f"names {named!r}" if not is_harmless else ""
     for name in _OUTWARD:
         if not (tree.get(name) in (None, []) or isinstance(tree[name], bool)):
-            found = f"sets {name}"
-    if found:
+            objection = f"sets {name}"
+    if objection:
         raise InputError(
-            f"from_run: the learner of {path} {found}, which may write or send what it learns "
+            f"from_run: the learner of {path} {objection}, which may write or send what it learns "
             "anywhere; if you trust where it comes from, allow it with trust=True (--trust)"
         )

@@ -40,7 +40,7 @@ class Run:
         self._files = RunFiles(Path(folder))
         if not self.files.folder.is_dir():
             raise InputError(f"run {str(folder)!r} does not exist; give the run_dir of a fit")
-        self.config: dict[str, Any] = read_config(self.files)
+        self.config: dict[str, Any] = read_run_config(self.files)
         self.provenance: dict[str, Any] = read_provenance(self.files.provenance)
         self._model: Model | None = None
         self._data: NeuralData | None = None
@@ -149,7 +149,7 @@ class Run:
         return from_config(tree, annotation, key=section, trust=trust)
 
 
-def read_config(files: RunFiles) -> dict[str, Any]:
+def read_run_config(files: RunFiles) -> dict[str, Any]:
     """Read the config of a run folder.
 
     Raises:

@@ -7,12 +7,12 @@ from seqvae.state_space.canonical import canonical as canonical
 from seqvae.state_space.continuation import continued_moments as continued_moments
 from seqvae.state_space.continuation import continued_sample as continued_sample
 from seqvae.state_space.dynamics import Dynamics as Dynamics
-from seqvae.state_space.e_steps import Bound as Bound
 from seqvae.state_space.e_steps import EStep as EStep
+from seqvae.state_space.e_steps import PathBound as PathBound
 from seqvae.state_space.e_steps import Posterior as Posterior
-from seqvae.state_space.e_steps import bound as bound
 from seqvae.state_space.e_steps import exact as exact
 from seqvae.state_space.e_steps import laplace as laplace
+from seqvae.state_space.e_steps import path_bound as path_bound
 from seqvae.state_space.e_steps import variational as variational
 from seqvae.state_space.emissions import GaussianEmission as GaussianEmission
 from seqvae.state_space.emissions import LinearEmission as LinearEmission

@@ -12,7 +12,7 @@ from seqvae.compute import noise
 from seqvae.distributions import DiscreteMarkovChain, StateDensities
 
 
-class Moments(NamedTuple):
+class StepMoments(NamedTuple):
     """Mean and covariance of every step."""
 
     mean: Float[Tensor, "batch time latent"]
@@ -25,7 +25,7 @@ def continued_moments(
     *,
     mean: Float[Tensor, "batch time latent"],
     covariance: Float[Tensor, "batch time latent latent"],
-) -> Moments:
+) -> StepMoments:
     """Return the moments of paths that run on by the switching prior where the mask ends.
 
     E[z_t 1(m_t = k)] = A_k sum_j P[j, k] E[z_{t-1} 1(m_{t-1} = j)] + c_tk P(m_t = k), and the like
@@ -41,12 +41,12 @@ def continued_moments(
     begin = int(mask.sum(1).min())
     num_steps = mask.shape[1]
     if begin == num_steps:
-        return Moments(mean, covariance)
+        return StepMoments(mean, covariance)
     shares = states.probabilities[..., None]
-    known = shares * mean[:, :, None]
+    state_mean = shares * mean[:, :, None]
     square = covariance + mean[..., None] * mean[..., None, :]
-    known_square = shares[..., None] * square[:, :, None]
-    first, second = list(known.unbind(1)), list(known_square.unbind(1))
+    state_square = shares[..., None] * square[:, :, None]
+    first, second = list(state_mean.unbind(1)), list(state_square.unbind(1))
     transition = states.log_transition.exp().expand(len(mask), -1, -1, -1)
     for t in range(begin, num_steps):
         share, inside = shares[:, t], mask[:, t, None, None]
@@ -66,7 +66,7 @@ def continued_moments(
         second[t] = torch.where(inside[..., None], second[t], two)
     mean = torch.stack(first, 1).sum(2)
     square = torch.stack(second, 1).sum(2)
-    return Moments(mean, square - mean[..., None] * mean[..., None, :])
+    return StepMoments(mean, square - mean[..., None] * mean[..., None, :])
 
 
 def continued_sample(

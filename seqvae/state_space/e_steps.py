@@ -56,7 +56,7 @@ class Posterior(PathMoments):
         )
 
 
-class Bound(NamedTuple):
+class PathBound(NamedTuple):
     """The evidence lower bound of each trial, in nats, by its two terms."""
 
     log_likelihood: Float[Tensor, " batch"]
@@ -149,25 +149,25 @@ def variational(
         weight: w; 0 where the data are missing.
         last: the posterior to improve, such as that of the EM iteration before; None: ``laplace``.
     """
-    given = {"target": target, "weight": weight}
+    data = {"target": target, "weight": weight}
     if last is None:
         last = laplace(prior, emission, target=target, weight=weight)
     mode = find_mode(
-        prior, emission, **given, spread=emission.spread(last.covariance), start=last.mean
+        prior, emission, **data, spread=emission.spread(last.covariance), start=last.mean
     )
     held = replace(last, mean=mode.path)
-    floor = bound(held, prior, emission, **given).elbo
+    floor = path_bound(held, prior, emission, **data).elbo
     floor = floor - ROUNDING * floor.abs()
-    found = Posterior.of(*mode)
-    goal, part = found.precision, torch.ones_like(floor)
+    proposal = Posterior.of(*mode)
+    goal, part = proposal.precision, torch.ones_like(floor)
     for _ in range(MAX_HALVINGS):
-        falls = ~(bound(found, prior, emission, **given).elbo >= floor)
+        falls = ~(path_bound(proposal, prior, emission, **data).elbo >= floor)
         if not bool(falls.any()):
-            return found
+            return proposal
         part = torch.where(falls, 0.5 * part, part)
         factor = factorize_surely(_between(held.precision, goal, part))
-        found = Posterior.of(mode.path, factor)
-    part = torch.where(bound(found, prior, emission, **given).elbo >= floor, part, 0.0)
+        proposal = Posterior.of(mode.path, factor)
+    part = torch.where(path_bound(proposal, prior, emission, **data).elbo >= floor, part, 0.0)
     return Posterior.of(mode.path, factorize_surely(_between(held.precision, goal, part)))
 
 
@@ -186,31 +186,31 @@ def converged(
 
     A trial that has converged is left alone; the other E-steps need one pass.
     """
-    given = {"target": target, "weight": weight}
-    found = e_step(prior, emission, **given)
+    data = {"target": target, "weight": weight}
+    posterior = e_step(prior, emission, **data)
     if e_step is not variational:
-        return found
-    elbo = bound(found, prior, emission, **given).elbo
+        return posterior
+    elbo = path_bound(posterior, prior, emission, **data).elbo
     rising = torch.ones_like(elbo, dtype=torch.bool)
     for _ in range(max_passes):
-        better = variational(prior, emission, **given, last=found)
-        found = found.replaced(better, where=rising)
-        now = bound(found, prior, emission, **given).elbo
+        better = variational(prior, emission, **data, last=posterior)
+        posterior = posterior.replaced(better, where=rising)
+        now = path_bound(posterior, prior, emission, **data).elbo
         rising = rising & (now - elbo > tolerance)
         if not bool(rising.any()):
             break
         elbo = now
-    return found
+    return posterior
 
 
-def bound(
+def path_bound(
     posterior: Posterior,
     prior: GaussianMarkovChain,
     emission: LinearEmission,
     *,
     target: Float[Tensor, "batch time neuron"],
     weight: Float[Tensor, "batch time neuron"],
-) -> Bound:
+) -> PathBound:
     """Return the evidence lower bound: log p(x) itself, if the posterior is exact.
 
     2 KL = tr(P V) + (m - m_p)' P (m - m_p) - log det P + log det H - (time x latent), all sums over
@@ -223,7 +223,7 @@ def bound(
     num_values = deviation.shape[1] * deviation.shape[2]
     log_dets = posterior.logdet - prior.factor.logdet
     likelihood = expected_log_likelihood(posterior, emission, target=target, weight=weight)
-    return Bound(likelihood, 0.5 * (trace + quadratic + log_dets - num_values))
+    return PathBound(likelihood, 0.5 * (trace + quadratic + log_dets - num_values))
 
 
 def expected_log_likelihood(

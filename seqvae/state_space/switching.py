@@ -209,15 +209,18 @@ def maximize_regimes(
     offset, noise = learned.offset.clone(), learned.noise_covariance.clone()
     weight = states.probabilities[:, 1:] * mask[:, 1:, None]
     size = path.mean.shape[-1]
-    for k, own in enumerate(weight.unbind(-1)):
-        seen = LinkMoments.of(path, inputs=inputs, weight=own)
+    for k, probability in enumerate(weight.unbind(-1)):
+        seen = LinkMoments.of(path, inputs=inputs, weight=probability)
         if links is not None:
             seen = seen.plus(links)
-        if float(seen.count) < torch.finfo(own.dtype).tiny ** 0.5:
+        if float(seen.count) < torch.finfo(probability.dtype).tiny ** 0.5:
             continue
-        found = seen.regression()
-        transition[k], input_matrix[k] = found[:, :size], found[:, size:-1]
-        offset[k], noise[k] = found[:, -1], positive(seen.residual(found) / seen.count)
+        coefficients = seen.regression()
+        transition[k], input_matrix[k] = coefficients[:, :size], coefficients[:, size:-1]
+        offset[k], noise[k] = (
+            coefficients[:, -1],
+            positive(seen.residual(coefficients) / seen.count),
+        )
     return replace(
         learned,
         transition=transition,

@@ -104,20 +104,20 @@ def infer_switching(
 
     A trial that has converged is left alone. Arguments as those of ``infer_by_turns``.
     """
-    given = {"target": target, "weight": weight}
+    data = {"target": target, "weight": weight}
     turn = partial(infer_by_turns, model, densities, e_step, target=target, weight=weight)
-    found = turn(probabilities=model.switches.chain(*target.shape[:2]).probabilities)
-    elbo = switching_bound(found, model, densities, **given).elbo
+    posterior = turn(probabilities=model.switches.chain(*target.shape[:2]).probabilities)
+    elbo = switching_bound(posterior, model, densities, **data).elbo
     rising = torch.ones_like(elbo, dtype=torch.bool)
     for _ in range(max_passes):
-        better = turn(probabilities=found.states.probabilities, last=found.path)
-        found = found.replaced(better, where=rising)
-        now = switching_bound(found, model, densities, **given).elbo
+        better = turn(probabilities=posterior.states.probabilities, last=posterior.path)
+        posterior = posterior.replaced(better, where=rising)
+        now = switching_bound(posterior, model, densities, **data).elbo
         rising = rising & (now - elbo > tolerance)
         if not bool(rising.any()):
             break
         elbo = now
-    return found
+    return posterior
 
 
 def switching_bound(

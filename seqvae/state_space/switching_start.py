@@ -134,8 +134,8 @@ def _cluster(
     square = weighted.mT @ windows(regressors) + identity  # as if a bin had seen no difference
     features = torch.linalg.solve(square, weighted.mT @ windows(residual)).flatten(1)
     importance = windows(weight[..., None]).sum((1, 2))
-    found = _k_means(features, importance, num_states=num_states, seed=seed)
-    bins = found.unflatten(0, (num_trials, -1)).repeat_interleave(window, dim=1)
+    window_labels = _k_means(features, importance, num_states=num_states, seed=seed)
+    bins = window_labels.unflatten(0, (num_trials, -1)).repeat_interleave(window, dim=1)
     labels[:, 1:] = bins[:, : num_steps - 1]
     labels[:, 0] = labels[:, 1]
     return labels

@@ -63,8 +63,8 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         number = error.errno if isinstance(error, OSError) else None
-        if number is None and (told := re.search(r"\berrno = (\d+)", str(error))):
-            number = int(told[1])  # in HDF5's own words
+        if number is None and (match := re.search(r"\berrno = (\d+)", str(error))):
+            number = int(match[1])  # in HDF5's own words
         if number is None:
             raise
         raise UnwritableError(f"{path} cannot be written: {os.strerror(number)}") from error
@@ -216,8 +216,8 @@ class RunFiles:
 
     def sweep(self) -> None:
         """Remove the passing files that a killed fit has left; for whoever holds the lock."""
-        own = (self.config, self.weights, self.last_checkpoint, self.history, self.provenance)
-        left = [path for file in own for path in self.folder.glob(f".{file.name}.*{_PASSING}")]
+        files = (self.config, self.weights, self.last_checkpoint, self.history, self.provenance)
+        left = [path for file in files for path in self.folder.glob(f".{file.name}.*{_PASSING}")]
         with disk_errors(self.folder):
             for path in [*left, *self.figures.glob(f".*{_PASSING}")]:
                 path.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def locked(folder: Path, *, key: str, name: str = LOCK) -> Iterator[None]:
     path = folder / name
     if path.is_symlink() or (path.exists() and not path.is_file()):  # it would be emptied
         raise InputError(f"{key} {str(folder)!r}: {name} in it is a link or a device; remove it")
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    new_folders = [place for place in (folder, *folder.parents) if not place.exists()]
     with disk_errors(f"{key} {str(folder)!r}"):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, timeout=0)
@@ -55,7 +55,7 @@ def locked(folder: Path, *, key: str, name: str = LOCK) -> Iterator[None]:
             path.unlink()  # while it is held: whoever waits for it begins anew with another
         lock.release()
         with suppress(OSError):
-            for place in made:
+            for place in new_folders:
                 place.rmdir()
 
 

@@ -122,43 +122,43 @@ def _check_names(path: Path, content: bytes) -> None:
             raise InputError(f"{path} cannot be read: it names {what}, as no file of seqvae does")
 
 
-def as_weights(path: str | os.PathLike[str], found: Any) -> dict[str, Tensor]:
+def as_weights(path: str | os.PathLike[str], content: Any) -> dict[str, Tensor]:
     """Return what was found in a file as weights, if it is tensors of numbers by name.
 
     Raises:
         InputError: naming the first that is none, or that claims more than the file holds.
     """
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InputError(f"{path} holds no weights")
-    for name, weight in found.items():
+    for name, weight in content.items():
         if not (isinstance(name, str) and isinstance(weight, Tensor)):
             raise InputError(f"{path} holds no weights")
         is_plain = weight.layout is torch.strided and not (weight.is_meta or weight.is_quantized)
         if not is_plain or weight.nbytes > weight.untyped_storage().nbytes():
             raise InputError(f"{path}: weight {name!r} is not stored as plain numbers")
-    return found
+    return content
 
 
-def check_weights(path: str | os.PathLike[str], found: Any, model: nn.Module) -> None:
+def check_weights(path: str | os.PathLike[str], weights: Any, model: nn.Module) -> None:
     """Refuse weights that do not belong to a model.
 
     Args:
         path: where they lie, for the error.
-        found: what is there, name -> tensor.
+        weights: what is there, name -> tensor.
         model: the model they shall go to.
 
     Raises:
         InputError: naming the first weight that does not fit.
     """
-    found, wanted = as_weights(path, found), model.state_dict()
+    weights, wanted = as_weights(path, weights), model.state_dict()
     for name in wanted:
-        if name not in found:
-            raise InputError(f"{path} has no weight {name!r}{nearest(name, found)}")
-        if found[name].shape != wanted[name].shape:
+        if name not in weights:
+            raise InputError(f"{path} has no weight {name!r}{nearest(name, weights)}")
+        if weights[name].shape != wanted[name].shape:
             raise InputError(
-                f"{path}: weight {name!r} has shape {tuple(found[name].shape)}, but the model "
+                f"{path}: weight {name!r} has shape {tuple(weights[name].shape)}, but the model "
                 f"needs {tuple(wanted[name].shape)}; they do not belong together"
             )
-    for name in found:
+    for name in weights:
         if name not in wanted:
             raise InputError(f"{path} has a weight {name!r} that the model does not know")

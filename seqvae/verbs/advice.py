@@ -16,7 +16,7 @@ def advice(
 ) -> list[Finding]:
     """Return what is wrong with a run, told by the data that it was fitted to."""
     tree = run.config["learner"]
-    given = tree.get("init_args") if isinstance(tree, dict) else None
-    given = given if isinstance(given, dict) else {}
-    learner = {name: value for name, value in given.items() if isinstance(value, int)}
+    arguments = tree.get("init_args") if isinstance(tree, dict) else None
+    arguments = arguments if isinstance(arguments, dict) else {}
+    learner = {name: value for name, value in arguments.items() if isinstance(value, int)}
     return findings(model, data, run.history, learner=learner, scores=scores)

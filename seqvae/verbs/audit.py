@@ -84,7 +84,7 @@ def audit(
     if calibration_trials:
         calibrated = simulation_based_calibration(model, calibration_trials, seed=run.seed)
 
-    ids, rows, found = data.recording.trial_ids, [], []
+    ids, rows, comparisons = data.recording.trial_ids, [], []
     assert ids is not None
     for trial in chosen:
         batch = what_is_seen(data.batch(np.array([trial])), data.spec.heldin)
@@ -105,11 +105,15 @@ def audit(
         comparison = compare(model, batch, reference, seed=run.seed)
         seconds = perf_counter() - start
         rows.append({"trial": str(ids[trial])} | _row(comparison, reference, seconds))
-        found.append(comparison)
+        comparisons.append(comparison)
     result = {"split": split, "trials": rows, "mean": _means(rows)}
     if calibrated:
-        result["calibration"] = {name: _told(told) for name, told in calibrated.items()}
-    _draw(folder, [str(ids[trial]) for trial in chosen], found, data.spec.bin_width, calibrated)
+        result["calibration"] = {
+            name: _told(calibration) for name, calibration in calibrated.items()
+        }
+    _draw(
+        folder, [str(ids[trial]) for trial in chosen], comparisons, data.spec.bin_width, calibrated
+    )
     write_text(folder / "audit.json", json.dumps(without_nan(result), indent=2) + "\n")
     return result | {"folder": str(folder)}
 
@@ -183,7 +187,7 @@ def _told(found: Calibration) -> dict[str, Any]:
 def _draw(
     folder: Path,
     ids: list[str],
-    found: list[Comparison],
+    comparisons: list[Comparison],
     bin_width: float | None,
     calibrated: Mapping[str, Calibration],
 ) -> None:
@@ -192,19 +196,19 @@ def _draw(
 
     figures = {
         name: plotting.posterior_comparison(
-            [trial.latents[name].model for trial in found],
-            [trial.latents[name].reference for trial in found],
+            [trial.latents[name].model for trial in comparisons],
+            [trial.latents[name].reference for trial in comparisons],
             titles=[f"trial {trial_id}" for trial_id in ids],
             label=name.replace("_", " ").removesuffix("s"),
             bin_width=bin_width,
         )
-        for name in found[0].latents
+        for name in comparisons[0].latents
     }
     if calibrated:
-        figures["calibration"] = plotting.calibration(
-            {name: told.shares for name, told in calibrated.items()},
-            {name: told.standard_error for name, told in calibrated.items()},
-            {name: told.p_value for name, told in calibrated.items()},
+        figures["calibration"] = plotting.rank_histograms(
+            {name: calibration.shares for name, calibration in calibrated.items()},
+            {name: calibration.standard_error for name, calibration in calibrated.items()},
+            {name: calibration.p_value for name, calibration in calibrated.items()},
         )
     for name, figure in figures.items():
         with atomic_path(folder / f"{name}.png") as temporary:

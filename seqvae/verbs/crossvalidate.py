@@ -14,7 +14,7 @@ from seqvae.compute.termination import terminable
 from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
-from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, share
+from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
 from seqvae.crossvalidation.result import CrossValidation
@@ -38,8 +38,8 @@ from seqvae.storage.yaml_json import read_json
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMES = ("auto", "fold_in", "gabriel", "speckled")
-ROWS = ("auto", "trials", "blocks", "random")
+SCHEME_CHOICES = ("auto", "fold_in", "gabriel", "speckled")
+ROW_CHOICES = ("auto", "trials", "blocks", "random")
 
 
 def crossvalidate(
@@ -115,12 +115,12 @@ def crossvalidate(
         InputError: for anything the user can mend; no cell is begun then.
     """
     data = as_data(data, bin_width)
-    for name, word, known in (
-        ("scheme", scheme, SCHEMES), ("rows", rows, ROWS), ("rule", rule, RULES),
+    for name, word, choices in (
+        ("scheme", scheme, SCHEME_CHOICES), ("rows", rows, ROW_CHOICES), ("rule", rule, RULES),
         ("backend", backend, BACKENDS),
     ):  # fmt: skip
-        if word not in known:
-            raise InputError(f"{name} {word!r} is unknown{nearest(word, known)}")
+        if word not in choices:
+            raise InputError(f"{name} {word!r} is unknown{nearest(word, choices)}")
     for name, number, least in (
         ("seeds", seeds, 1), ("seed", seed, 0), ("num_samples", num_samples, 1),
         ("k_shot", k_shot, 0),
@@ -163,7 +163,7 @@ def crossvalidate(
             folder=folder,
         )
     todo = [job for chain in chains for job in chain]
-    mine = share(chains, part)
+    mine = shard_chains(chains, part)
     with _held(folder, recording.checksum, part):
         pending = [rest for chain in mine if (rest := undone(chain))]
         results = run_jobs(
@@ -175,15 +175,15 @@ def crossvalidate(
             progress=progress,
         )
         with closing(results):
-            found = {told["key"]: told for told in results}
+            by_key = {result["key"]: result for result in results}
         for job in todo:  # of former calls and other shards
-            if job.key not in found and (told := read_result(job)) is not None:
-                found[job.key] = told
-    table = scores_table([found[job.key] for job in todo if job.key in found],
+            if job.key not in by_key and (result := read_result(job)) is not None:
+                by_key[job.key] = result
+    table = scores_table([by_key[job.key] for job in todo if job.key in by_key],
                          unit=unit, k_shot=bool(k_shot))  # fmt: skip
-    if missing := len(todo) - len(found):
+    if missing := len(todo) - len(by_key):
         return CrossValidation(folder, table, None, missing)
-    _tell_failures(found.values(), folder)
+    _tell_failures(by_key.values(), folder)
     facts = {
         "scheme": chosen, "rows": division.rows, "gap": division.gap, "trial_folds": trial_folds,
         "neuron_folds": neuron_folds, "seeds": seeds, "seed": seed,
@@ -265,7 +265,7 @@ def _open_folder(folder: Path, checksum: str) -> None:
 
 
 def _tell_failures(results: Any, folder: Path) -> None:
-    failed = [told for told in results if told["status"] != "done"]
+    failed = [result for result in results if result["status"] != "done"]
     if failed:
         cell, error = failed[0]["cell"], failed[0]["error"].strip().splitlines()[-1]
         warnings.warn(

@@ -19,7 +19,7 @@ from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
-from seqvae.learning.observers import Alarms, Observer, Rows, tell
+from seqvae.learning.observers import Alarms, HistoryRows, Observer, tell
 from seqvae.runs import FitFolder, FitInMemory, ModelFactory, Origin, Recipe, Run, begin
 from seqvae.storage.files import RunFiles
 from seqvae.verbs.advice import advice
@@ -86,19 +86,19 @@ def fit(
         raise InputError(f"{name} is required: give it, or from_run, a run to repeat")
     seed = 0 if seed is None else seed
     data = as_data(data, bin_width)
-    made = _checked(model, learner, seed=seed)
-    learner = default_learner(made)() if learner is None else learner
+    model_class = _checked(model, learner, seed=seed)
+    learner = default_learner(model_class)() if learner is None else learner
     if init_from is not None:
         _check_begins(learner, resume=resume)
     place = learner.place() if isinstance(learner, Learner) else Place()
     folder: FitFolder | FitInMemory
     observers: Sequence[Observer]
-    rows = Rows()
+    rows = HistoryRows()
     if in_memory:
         _check_in_memory(run_dir, resume=resume, overwrite=overwrite)
         folder, observers = FitInMemory(place.rank == 0), (rows, Alarms())
     else:
-        files = RunFiles(_folder(run_dir, made, num_processes=place.started))
+        files = RunFiles(_folder(run_dir, model_class, num_processes=place.started))
         folder = FitFolder(files, resume=resume, overwrite=overwrite, is_first=place.rank == 0)
         observers = learner.observers_of(files)
     with terminable(), folder.held():

@@ -25,9 +25,9 @@ def open_run(
     data = as_data(data, bin_width)
     data.setup()
     model.observation.check(data.recording)
-    known = data.recording.checksum == run.provenance["data"]["checksum"]
+    is_same = data.recording.checksum == run.provenance["data"]["checksum"]
     data = data.adapted(run.spec)
-    if model.keeps_trials and not known:
+    if model.keeps_trials and not is_same:
         model = copy.deepcopy(model)
         model.make_room(data.recording.num_trials, data.spec.num_encoded_bins)
     return run, data, model

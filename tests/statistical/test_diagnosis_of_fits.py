@@ -41,7 +41,7 @@ EPOCHS = {"VAE": 60, "SequentialVAE": 240, "FLDS": 40}
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("seqvae.learning.observers.figures.draw", lambda *_: {})
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
 
 
 def lorenz(seed, *, num_train=70):

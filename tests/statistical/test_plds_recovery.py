@@ -14,7 +14,7 @@ from seqvae.analysis.posterior import deterministic
 from seqvae.learning import EM
 from seqvae.models import LinearDynamics
 from seqvae.models.scores import Scores
-from seqvae.state_space import Dynamics, LinearStateSpace, PoissonEmission, bound, variational
+from seqvae.state_space import Dynamics, LinearStateSpace, PoissonEmission, path_bound, variational
 from seqvae.state_space.e_steps import converged
 from seqvae.types import Batch, DataSpec
 
@@ -70,7 +70,7 @@ def total_bound(state_space: LinearStateSpace, test: Batch) -> float:
     prior = state_space.dynamics.chain(test.inputs)
     given = {"target": test.target, "weight": test.weight}
     found = converged(variational, prior, state_space.emission, **given)
-    return float(bound(found, prior, state_space.emission, **given).elbo.sum())
+    return float(path_bound(found, prior, state_space.emission, **given).elbo.sum())
 
 
 def largest_angle(one: Tensor, other: Tensor) -> float:

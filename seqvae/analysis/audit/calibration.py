@@ -14,7 +14,7 @@ from seqvae.errors import InputError
 from seqvae.models import Model
 from seqvae.types import Batch
 
-LEVELS = (0.5, 0.9)
+COVERAGE_LEVELS = (0.5, 0.9)
 
 
 class Calibration(NamedTuple):
@@ -87,8 +87,8 @@ def simulation_based_calibration(
                 below = (latent.sample < truth).sum(0)
                 ranks.setdefault(name, []).append(below.cpu().numpy())
     return {
-        name: calibration(np.concatenate(found), num_samples, num_bins=num_bins)
-        for name, found in ranks.items()
+        name: calibration_of_ranks(np.concatenate(chunks), num_samples, num_bins=num_bins)
+        for name, chunks in ranks.items()
     }
 
 
@@ -117,7 +117,7 @@ def simulated_batch(
     )
 
 
-def calibration(
+def calibration_of_ranks(
     ranks: Int[np.ndarray, "trial ..."], num_draws: int, *, num_bins: int
 ) -> Calibration:
     """Test ranks from 0 to ``num_draws`` for uniformity; trials are independent, no more."""
@@ -131,7 +131,7 @@ def calibration(
         shares.mean(0),
         shares.std(0, ddof=1) / len(shares) ** 0.5,
         uniformity(shares),
-        {level: float((np.abs(centre) < level / 2).mean()) for level in LEVELS},
+        {level: float((np.abs(centre) < level / 2).mean()) for level in COVERAGE_LEVELS},
     )
 
 

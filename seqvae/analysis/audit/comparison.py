@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqvae.analysis.audit.joint import frozen
+from seqvae.analysis.audit.calibration import COVERAGE_LEVELS
+from seqvae.analysis.audit.joint import frozen_model
 from seqvae.analysis.audit.reference import Reference, require
 from seqvae.distributions import log_ratio
 from seqvae.models import Model
 from seqvae.objectives import log_likelihood
 from seqvae.types import Batch
 
-LEVELS = (0.5, 0.9)
 CHUNK = 200
 """Posterior samples that are decoded at once."""
 
@@ -70,7 +70,7 @@ def compare(
     """
     draws: dict[str, list[np.ndarray]] = {name: [] for name in reference.draws}
     log_weights = []
-    with frozen(model, seed=seed), torch.no_grad():
+    with frozen_model(model, seed=seed), torch.no_grad():
         batch = batch.to(model.null_counts)
         for first in range(0, num_draws, CHUNK):
             output = model(batch, min(CHUNK, num_draws - first))
@@ -97,7 +97,7 @@ def compare_draws(model: np.ndarray, reference: np.ndarray) -> LatentComparison:
     sd = reference.std(0)
     error = (model.mean(0) - reference.mean(0)) / sd
     coverage = {}
-    for level in LEVELS:
+    for level in COVERAGE_LEVELS:
         low, high = np.quantile(model, [(1 - level) / 2, (1 + level) / 2], axis=0)
         coverage[level] = float(((reference >= low) & (reference <= high)).mean())
     levels = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -70,7 +70,7 @@ class JointDensity:
 
 
 @contextmanager
-def frozen(model: Model, *, seed: int) -> Iterator[None]:
+def frozen_model(model: Model, *, seed: int) -> Iterator[None]:
     """In double precision, without dropout or gradients of parameters, and with a seed of its own.
 
     Everything is as it was afterwards.
@@ -86,8 +86,8 @@ def frozen(model: Model, *, seed: int) -> Iterator[None]:
     finally:
         for parameter, value in values:
             parameter.data = value
-        for module, own in buffers:
-            for name, value in own.items():
+        for module, tensors in buffers:
+            for name, value in tensors.items():
                 setattr(module, name, value)
         for parameter in learned:
             parameter.requires_grad_(True)

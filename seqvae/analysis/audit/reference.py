@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqvae.analysis.audit.joint import JointDensity, frozen
+from seqvae.analysis.audit.joint import JointDensity, frozen_model
 from seqvae.analysis.posterior import latent_moments
 from seqvae.distributions import GaussianMarkovChain
 from seqvae.distributions.divergence import Joint, bare, scale_tril
@@ -69,7 +69,7 @@ def reference_posterior(
         InputError: if Pyro or ArviZ are not there, or the posterior is a point.
     """
     mcmc = require("pyro.infer.mcmc")
-    with frozen(model, seed=seed):
+    with frozen_model(model, seed=seed):
         batch = batch.to(model.null_counts)
         with torch.no_grad():
             output = model(batch, 200)
@@ -100,16 +100,16 @@ def reference_posterior(
                 disable_progbar=True,
             )
             sampler.run()
-            found = sampler.get_samples()
+            samples = sampler.get_samples()
             with torch.no_grad():
                 chains.append(
                     {
-                        name: to_latent(found[name][:, None])[:, 0].cpu().numpy()
+                        name: to_latent(samples[name][:, None])[:, 0].cpu().numpy()
                         for name, to_latent in maps.items()
                     }
                 )
             divergent = sampler.diagnostics()["divergences"]
-            num_divergent += sum(len(found) for found in divergent.values())
+            num_divergent += sum(len(steps) for steps in divergent.values())
     draws = {name: np.stack([chain[name] for chain in chains]) for name in maps}
     return Reference(draws, *_diagnostics(draws), num_divergent)
 

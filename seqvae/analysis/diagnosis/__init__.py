@@ -44,13 +44,13 @@ from seqvae.analysis.diagnosis.facts import Settings as Settings
 from seqvae.analysis.diagnosis.facts import Spread as Spread
 from seqvae.analysis.diagnosis.facts import Use as Use
 from seqvae.analysis.diagnosis.fit import (
-    dynamics,
-    latents,
-    likelihood,
-    mean_rate,
     overfitting,
-    silent,
-    smoothing,
+    posterior_collapse,
+    silent_neurons,
+    unstable_dynamics,
+    worse_than_mean_rate,
+    worse_than_smoothing,
+    wrong_likelihood,
 )
 from seqvae.analysis.diagnosis.training import bound_rising, improvement, ramps
 from seqvae.analysis.diagnosis.training import idle as idle
@@ -73,9 +73,9 @@ def diagnose(
     """
     trouble = learning_rate(history, checkup.null, settings) or ramps(history, settings)
     if not trouble:
-        trouble = latents(checkup, settings) or overfitting(checkup)
+        trouble = posterior_collapse(checkup, settings) or overfitting(checkup)
     if not trouble:
-        trouble = improvement(history, checkup, settings) + mean_rate(checkup, settings)
-        trouble = trouble or bound_rising(history, checkup, settings) + smoothing(scores)
-        trouble += likelihood(checkup)
-    return [*trouble, *dynamics(checkup), *silent(checkup)]
+        trouble = improvement(history, checkup, settings) + worse_than_mean_rate(checkup, settings)
+        trouble = trouble or bound_rising(history, checkup, settings) + worse_than_smoothing(scores)
+        trouble += wrong_likelihood(checkup)
+    return [*trouble, *unstable_dynamics(checkup), *silent_neurons(checkup)]

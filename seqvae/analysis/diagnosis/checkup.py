@@ -23,8 +23,8 @@ from seqvae.objectives import bound, has_elbo
 from seqvae.scores.metrics import BitsPerSpike
 from seqvae.types import Batch, Output
 
-NUM_SAMPLES = 10
-MAX_TRIALS = 200
+CHECKUP_SAMPLES = 10
+CHECKUP_TRIALS = 200
 LEAST_SPREAD = 1e-6
 """Standard deviation of a channel that is constant in training, in data units."""
 LEAST_NATS = 0.005
@@ -76,12 +76,12 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
         seed: of the posterior samples.
     """
     words = [word for word in ("val", "test") if word in data.split and not model.keeps_trials]
-    train = _Part(model, data, "train", seed)
-    other = _Part(model, data, words[0], seed) if words else None
+    train = _SplitCheckup(model, data, "train", seed)
+    other = _SplitCheckup(model, data, words[0], seed) if words else None
     seen = train if other is None else other
     recording, counts = data.recording, model.observation.kind.counts_events
     values = recording.read()
-    known = values[np.isfinite(values)]
+    values = values[np.isfinite(values)]
     dispersion, error = seen.dispersion() if counts else ([], [])
     mute = np.flatnonzero(counts & (data.train_mean.numpy() <= 0))
     assert recording.neuron_ids is not None
@@ -98,8 +98,8 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
         observation=type(model.observation).__name__,
         kind=model.observation.kind,
         are_counts=kind_of(parts) == Counts(),
-        mean=float(known.mean()),
-        zeros=float((known == 0).mean()),
+        mean=float(values.mean()),
+        zeros=float((values == 0).mean()),
         silent=[str(recording.neuron_ids[neuron]) for neuron in mute],
         radius=_radius(model),
         num_time_bins=data.spec.num_time_bins,
@@ -122,7 +122,7 @@ def _null(model: Model, data: NeuralData) -> Distribution:
     return null.distribution()
 
 
-class _Trials(NamedTuple):
+class _TrialSums(NamedTuple):
     """Sums over each of some trials.
 
     Attributes:
@@ -138,7 +138,7 @@ class _Trials(NamedTuple):
     variance: Float[Tensor, "batch neuron"]
 
 
-class _Part:
+class _SplitCheckup:
     """What a model says of some trials of a split."""
 
     def __init__(self, model: Model, data: NeuralData, split: str, seed: int) -> None:
@@ -149,22 +149,22 @@ class _Part:
         self.heldout_bits = BitsPerSpike(data.train_mean[list(spec.heldout)])
         self.kl: dict[str, Tensor] = {}
         self.num_steps: dict[str, int] = {}
-        self.trials: list[_Trials] = []
+        self.trials: list[_TrialSums] = []
         trials, null = data.trials(split), _null(model, data)
-        if len(trials) > MAX_TRIALS:
-            trials = trials[np.linspace(0, len(trials) - 1, MAX_TRIALS).astype(int)]
+        if len(trials) > CHECKUP_TRIALS:
+            trials = trials[np.linspace(0, len(trials) - 1, CHECKUP_TRIALS).astype(int)]
         with deterministic(model, seed):
-            for batch in data.batches(trials, trials_per_chunk(spec, NUM_SAMPLES)):
+            for batch in data.batches(trials, trials_per_chunk(spec, CHECKUP_SAMPLES)):
                 there = batch.to(model.null_counts.device)
-                self._add(model(there, NUM_SAMPLES), there, null.log_prob(batch.target))
+                self._add(model(there, CHECKUP_SAMPLES), there, null.log_prob(batch.target))
         self.num_trials = len(trials)
 
     def _add(self, output: Output, batch: Batch, null: Float[Tensor, "batch time neuron"]) -> None:
         seen = batch.weight[:, : batch.observed.shape[1]][..., self.heldin]
         log_probs = output.emission.log_prob(batch.target)
-        own = self._seen(log_probs) * seen
+        seen_log_probs = self._seen(log_probs) * seen
         self.has_bound = has_elbo(output)
-        terms = bound(output, batch, likelihood=own.sum((2, 3)))
+        terms = bound(output, batch, likelihood=seen_log_probs.sum((2, 3)))
         gain = terms.elbo().cpu() - (self._seen(null) * seen.cpu()).sum((1, 2))
         gain = gain.double() if self.has_bound else torch.full_like(gain.double(), math.nan)
         means, variance = output.emission.mean, output.emission.variance
@@ -173,7 +173,7 @@ class _Part:
         weight = batch.weight[:, :width]
         variances = (variance.mean(dim=0)[:, :width] * weight).sum(dim=1).double()
         self.trials.append(
-            _Trials(gain, seen.sum((1, 2)).double().cpu(), excess.cpu(), variances.cpu())
+            _TrialSums(gain, seen.sum((1, 2)).double().cpu(), excess.cpu(), variances.cpu())
         )
         mean, target = means.mean(dim=0)[:, :width].cpu(), batch.target[:, :width].cpu()
         for bits, neurons in ((self.heldin_bits, self.heldin),
@@ -206,14 +206,14 @@ class _Part:
 
     def uses(self) -> dict[str, Use]:
         """Return how much of each latent is used; a posterior that is a point does not tell."""
-        found: dict[str, Use] = {}
+        uses: dict[str, Use] = {}
         if not self.has_bound:
-            return found
+            return uses
         for name, total in self.kl.items():
             kl = total / self.num_trials
             least = LEAST_NATS * self.num_steps[name]
-            found[name] = Use(float(kl.sum()), int((kl > least).sum()), len(kl))
-        return found
+            uses[name] = Use(float(kl.sum()), int((kl > least).sum()), len(kl))
+        return uses
 
 
 def _excess(
@@ -240,8 +240,8 @@ def _excess(
     sign[heldin] = 1
     mean, freedom = means.mean(dim=0), max(1, len(means) - 1)
     residual, spread = target - mean, means - mean
-    own = residual.square() + sign * spread.square().sum(dim=0) / freedom - variance.mean(dim=0)
-    total = (weight * own).sum(dim=1)
+    excess = residual.square() + sign * spread.square().sum(dim=0) / freedom - variance.mean(dim=0)
+    total = (weight * excess).sum(dim=1)
     if width < 2:
         return total
     pairs = weight[:, 1:] * weight[:, :-1]

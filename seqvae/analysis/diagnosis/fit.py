@@ -19,7 +19,7 @@ MOST_ZEROS = 0.25
 """Share of exact zeros among real values, of which a Gaussian has none."""
 
 
-def latents(checkup: Checkup, settings: Settings) -> list[Finding]:
+def posterior_collapse(checkup: Checkup, settings: Settings) -> list[Finding]:
     """Find latents that are not used.
 
     A dimension is active if its posterior mean varies over the data by more than 0.01 of the
@@ -84,7 +84,7 @@ def overfitting(checkup: Checkup) -> list[Finding]:
     return []
 
 
-def mean_rate(checkup: Checkup, settings: Settings) -> list[Finding]:
+def worse_than_mean_rate(checkup: Checkup, settings: Settings) -> list[Finding]:
     """Find a bound below the mean rate's log-likelihood, by two standard errors.
 
     With beta below 1 the bound is not what was asked for.
@@ -99,7 +99,7 @@ def mean_rate(checkup: Checkup, settings: Settings) -> list[Finding]:
     return [Finding("worse_than_mean_rate", sentence, setting)]
 
 
-def smoothing(scores: Mapping[str, Any] | None) -> list[Finding]:
+def worse_than_smoothing(scores: Mapping[str, Any] | None) -> list[Finding]:
     """Find held-out predictions worse than those of smoothing + GLM, by two standard errors."""
     gain = (scores or {}).get("gain", {}).get("smoothing_glm")
     if gain is None or gain["mean"] >= -2 * gain["standard_error"]:
@@ -112,7 +112,7 @@ def smoothing(scores: Mapping[str, Any] | None) -> list[Finding]:
     return [Finding("worse_than_smoothing", sentence, setting)]
 
 
-def likelihood(checkup: Checkup) -> list[Finding]:
+def wrong_likelihood(checkup: Checkup) -> list[Finding]:
     """Find data that the observation model cannot have made.
 
     A quarter of the neurons must have counts whose dispersion exceeds 1.2, and 1 by two standard
@@ -142,7 +142,7 @@ def likelihood(checkup: Checkup) -> list[Finding]:
     return []
 
 
-def dynamics(checkup: Checkup) -> list[Finding]:
+def unstable_dynamics(checkup: Checkup) -> list[Finding]:
     """Find linear dynamics that at least double within a trial of their own accord."""
     radius = checkup.radius
     if radius is None or radius <= 1 or radius**checkup.num_time_bins < 2:
@@ -155,11 +155,11 @@ def dynamics(checkup: Checkup) -> list[Finding]:
     return [Finding("unstable_dynamics", sentence, setting)]
 
 
-def silent(checkup: Checkup) -> list[Finding]:
+def silent_neurons(checkup: Checkup) -> list[Finding]:
     """Find neurons of which nothing can be learned."""
     names = checkup.silent
     if not names:
         return []
-    told = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
-    sentence = f"{len(names)} neurons have no spike in the training trials: {told}"
+    listed = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+    sentence = f"{len(names)} neurons have no spike in the training trials: {listed}"
     return [Finding("silent_neurons", sentence, "leave them out of the data")]

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from seqvae.analysis.diagnosis.facts import Checkup, Finding, Settings, Spread
 
-Row = Mapping[str, float | int]
+HistoryRow = Mapping[str, float | int]
 MOST_DEVIATIONS = 5.0
 """How far the mean likelihood of the trials may lie below the mean rate's, in deviations between
 single trials. The readout begins at the mean rate, so that no step should lead there."""
@@ -24,7 +24,7 @@ LEAST_REST = 0.01
 """The same for what EM has still to gain, by extrapolation."""
 
 
-def learning_rate(history: Sequence[Row], null: Spread, settings: Settings) -> list[Finding]:
+def learning_rate(history: Sequence[HistoryRow], null: Spread, settings: Settings) -> list[Finding]:
     """Find training that exploded: likelihood far below a constant's, ground lost, or no number.
 
     The bound that is trained on, with its own beta, counts after the warm-ups only; the likelihood
@@ -38,14 +38,14 @@ def learning_rate(history: Sequence[Row], null: Spread, settings: Settings) -> l
     clipped = max(row.get("train/clipped", 0.0) for row in history)
     beside = f", {clipped:.0%} of an epoch's steps clipped" if clipped > 0.5 else ""
 
-    def found(words: str) -> list[Finding]:
+    def finding(words: str) -> list[Finding]:
         return [Finding("learning_rate_too_high", words + beside, setting)]
 
     least = null.mean - MOST_DEVIATIONS * null.std
     for row in history:
         value = row.get("train/log_likelihood", math.inf)
         if value < least:
-            return found(
+            return finding(
                 f"in epoch {row['epoch']:.0f} the log-likelihood of training was {value:.4g} nats "
                 f"per trial, where the mean rate has {null.mean:.4g}"
             )
@@ -53,7 +53,7 @@ def learning_rate(history: Sequence[Row], null: Spread, settings: Settings) -> l
     if len(bad) > 1:  # in half precision the first epoch finds its scale
         share = bad[-1]["train/nonfinite_gradients"]
         epoch = bad[-1]["epoch"]
-        return found(f"in epoch {epoch:.0f} {share:.0%} of the gradients were not finite")
+        return finding(f"in epoch {epoch:.0f} {share:.0%} of the gradients were not finite")
     best = -math.inf
     for row in history:
         likelihood, elbo = (row.get(f"train/{x}", math.nan) for x in ("log_likelihood", "elbo"))
@@ -62,21 +62,21 @@ def learning_rate(history: Sequence[Row], null: Spread, settings: Settings) -> l
             continue
         best = max(best, value)
         if best - value > max(0.5 * (best - null.mean), null.std):
-            return found(
+            return finding(
                 f"in epoch {row['epoch']:.0f} the bound in training fell from {best:.4g} to "
                 f"{value:.4g} nats per trial"
             )
     return []
 
 
-def idle(history: Sequence[Row], settings: Settings) -> list[Finding]:
+def idle(history: Sequence[HistoryRow], settings: Settings) -> list[Finding]:
     """Find, while training goes on, five validations in which the latents carried nothing.
 
     A posterior that is a point has no KL, and no bound that could be told.
     """
     rows = [row for row in history if row["step"] >= settings.ramp_end][-FEWEST_VALIDATIONS:]
-    told = rows[-1] if rows and "val/heldin_elbo" in rows[-1] else {}
-    names = [name for name in told if name.startswith("val/kl/")]
+    last = rows[-1] if rows and "val/heldin_elbo" in rows[-1] else {}
+    names = [name for name in last if name.startswith("val/kl/")]
     most = max((sum(row.get(name, math.inf) for name in names) for row in rows), default=math.inf)
     if len(rows) < FEWEST_VALIDATIONS or not names or most >= FEWEST_NATS:
         return []
@@ -85,7 +85,7 @@ def idle(history: Sequence[Row], settings: Settings) -> list[Finding]:
     return [Finding("posterior_collapse", sentence, setting)]
 
 
-def ramps(history: Sequence[Row], settings: Settings) -> list[Finding]:
+def ramps(history: Sequence[HistoryRow], settings: Settings) -> list[Finding]:
     """Find a training that ended before the weights of the bound had their final values."""
     if not settings.by_gradient or not history or history[-1]["step"] >= settings.ramp_end:
         return []
@@ -95,7 +95,9 @@ def ramps(history: Sequence[Row], settings: Settings) -> list[Finding]:
     return [Finding("ramps_unfinished", sentence, setting)]
 
 
-def improvement(history: Sequence[Row], checkup: Checkup, settings: Settings) -> list[Finding]:
+def improvement(
+    history: Sequence[HistoryRow], checkup: Checkup, settings: Settings
+) -> list[Finding]:
     """Find a validation bound that rose to the end.
 
     Compared are the means of the last tenth of the validations and of the tenth before; the rise
@@ -128,7 +130,9 @@ def improvement(history: Sequence[Row], checkup: Checkup, settings: Settings) ->
     return [Finding("still_improving", sentence, "raise learner.trainer.max_epochs")]
 
 
-def bound_rising(history: Sequence[Row], checkup: Checkup, settings: Settings) -> list[Finding]:
+def bound_rising(
+    history: Sequence[HistoryRow], checkup: Checkup, settings: Settings
+) -> list[Finding]:
     """Find an EM that ended at its last iteration with more to gain.
 
     Near its end EM converges linearly, so that with rises d and ratio r of neighbouring ones
@@ -148,9 +152,9 @@ def bound_rising(history: Sequence[Row], checkup: Checkup, settings: Settings) -
         rest = late * ratio / (1 - ratio)
     if rest <= LEAST_REST * gain:
         return []
-    told = "about as much for each five" if math.isinf(rest) else f"about {rest:.3g}"
+    amount = "about as much for each five" if math.isinf(rest) else f"about {rest:.3g}"
     sentence = (
-        f"the last five of {most} iterations raised the bound by {late:.3g} nats, and {told} is "
+        f"the last five of {most} iterations raised the bound by {late:.3g} nats, and {amount} is "
         f"still to come, of {gain:.4g} gained over the mean rate"
     )
     return [Finding("bound_still_rising", sentence, "raise learner.max_iterations")]

@@ -41,7 +41,7 @@ def open_npz(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     with _mended(path):
         archive = zipfile.ZipFile(path)
     with archive:
-        yield _Npz(path, archive)
+        yield _NpzEntries(path, archive)
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def open_hdf5(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     with _mended(path):
         file = h5py.File(path, "r")
     with file:
-        yield _HDF5(path, file)
+        yield _HDF5Entries(path, file)
 
 
 def check_claim(path: Path, what: str, num_bytes: int) -> None:
@@ -130,7 +130,7 @@ class _Entries(Mapping[str, np.ndarray]):
         return InputError(f"source.path: entry {name!r} of {str(self._path)!r} {reason}")
 
 
-class _Npz(_Entries):
+class _NpzEntries(_Entries):
     """The arrays of a zip archive; ``np.load`` would take the memory that a header claims."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
@@ -157,7 +157,7 @@ class _Npz(_Entries):
             return np.lib.format.read_array(file, allow_pickle=False)
 
 
-class _HDF5(_Entries):
+class _HDF5Entries(_Entries):
     """The datasets of an HDF5 file and the attributes of its root."""
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -171,7 +171,7 @@ class _HDF5(_Entries):
         """Find the datasets of all groups: hard links, and soft links to one of those."""
         import h5py
 
-        found: dict[str, Any] = {}
+        datasets: dict[str, Any] = {}
         soft: dict[str, str] = {}
         above: list[tuple[str, Any, tuple[Any, ...]]] = [("", self._file, (self._file,))]
         num_seen = 0
@@ -186,13 +186,15 @@ class _HDF5(_Entries):
                 if isinstance(link, h5py.SoftLink):
                     soft[path] = posixpath.normpath(posixpath.join("/", prefix, link.path))[1:]
                 elif not isinstance(link, h5py.HardLink):
-                    found[path] = link
+                    datasets[path] = link
                 elif isinstance(item := group[name], h5py.Dataset):
                     if item.shape is not None:
-                        found[path] = item
+                        datasets[path] = item
                 elif isinstance(item, h5py.Group) and item not in ancestors:
                     above.append((f"{path}/", item, (*ancestors, item)))
-        return found | {path: found[target] for path, target in soft.items() if target in found}
+        return datasets | {
+            path: datasets[target] for path, target in soft.items() if target in datasets
+        }
 
     def _read(self, name: str, place: Any) -> np.ndarray:
         import h5py

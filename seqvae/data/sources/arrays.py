@@ -36,10 +36,10 @@ class Arrays(RecordingSource):
 
     def load(self) -> Recording:
         """Validate the arrays."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "activity"}
-        given = {name: value for name, value in given.items() if value is not None}
+        fields_given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "activity"}
+        fields_given = {name: value for name, value in fields_given.items() if value is not None}
         if isinstance(self.activity, Recording):
-            return replace(self.activity, **given) if given else self.activity
+            return replace(self.activity, **fields_given) if fields_given else self.activity
         if isinstance(self.activity, np.ndarray):
-            return Recording(self.activity, **given)
-        return Recording.from_trials(self.activity, **given)
+            return Recording(self.activity, **fields_given)
+        return Recording.from_trials(self.activity, **fields_given)

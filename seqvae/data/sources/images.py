@@ -185,15 +185,15 @@ def _parts(entries: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, dic
     for split, word in [*places, ("", "")]:
         if parts and not split:
             break
-        found = {}
+        arrays = {}
         for field, (of_split, alone) in names.items():
             templates = (keys[field],) if field in keys else of_split if split else alone
-            known = (template.replace("{split}", word) for template in templates)
-            name = next((name for name in known if name in entries), None)
+            candidates = (template.replace("{split}", word) for template in templates)
+            name = next((name for name in candidates if name in entries), None)
             if name is not None:
-                found[field] = np.asarray(entries[name])
-        if "images" in found:
-            parts[split] = found
+                arrays[field] = np.asarray(entries[name])
+        if "images" in arrays:
+            parts[split] = arrays
     if not parts:
         wanted = keys.get("images", "x_train")
         raise InputError(
@@ -212,7 +212,7 @@ def _parts(entries: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, dic
     return parts
 
 
-def _image_shape(images: np.ndarray, given: tuple[int, int] | None) -> tuple[int, int]:
+def _image_shape(images: np.ndarray, shape: tuple[int, int] | None) -> tuple[int, int]:
     """Return height and width of pictures in an array."""
     sizes = [size for size in images.shape[1:] if size > 1]
     if images.dtype.kind not in "biuf" or images.ndim < 2 or len(sizes) > 2:
@@ -222,15 +222,15 @@ def _image_shape(images: np.ndarray, given: tuple[int, int] | None) -> tuple[int
         )
     pixels = math.prod(sizes)
     side = math.isqrt(pixels)
-    if given is None and len(sizes) == 2:
+    if shape is None and len(sizes) == 2:
         return sizes[0], sizes[1]
-    if given is None and side**2 == pixels:
+    if shape is None and side**2 == pixels:
         return side, side
-    if given is None or math.prod(given) != pixels:
+    if shape is None or math.prod(shape) != pixels:
         raise InputError(
-            f"image_shape must be (height, width) of {pixels} pixels, got {given or 'nothing'}"
+            f"image_shape must be (height, width) of {pixels} pixels, got {shape or 'nothing'}"
         )
-    return given[0], given[1]
+    return shape[0], shape[1]
 
 
 def _grey(pixels: np.ndarray, threshold: float | None) -> np.ndarray:

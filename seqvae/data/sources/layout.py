@@ -61,22 +61,22 @@ def read_recording(
         stated = (names["bin_width"], "bin_width_s", "bin_width")
         bin_width = next((_scalar(entries, name) for name in stated if name in entries), None)
     if flat:
-        found = {
+        values = {
             field: _take(entries, name)
             for field, name in names.items()
             if name in entries or field == "activity"
         }
-        if "num_encoded_bins" in found:
-            (found["num_encoded_bins"],) = _integers(entries, names["num_encoded_bins"], count=1)
+        if "num_encoded_bins" in values:
+            (values["num_encoded_bins"],) = _integers(entries, names["num_encoded_bins"], count=1)
     else:
-        found = _read_splits(entries, names, given=set(keys))
-        if "rates" in found:
+        values = _read_splits(entries, names, chosen=set(keys))
+        if "rates" in values:
             factor = names["conversion_factor"]
             scale = _scalar(entries, factor) if factor in entries else 1.0
-            found["rates"] = found["rates"] * scale / (bin_width or 1.0)
-    if "image_shape" in found:
-        found["image_shape"] = tuple(_integers(entries, names["image_shape"], count=2))
-    return Recording(**{**found, "bin_width": bin_width})
+            values["rates"] = values["rates"] * scale / (bin_width or 1.0)
+    if "image_shape" in values:
+        values["image_shape"] = tuple(_integers(entries, names["image_shape"], count=2))
+    return Recording(**{**values, "bin_width": bin_width})
 
 
 def recording_fields(recording: Recording) -> dict[str, np.ndarray]:
@@ -113,7 +113,7 @@ def _take(entries: Mapping[str, Any], name: str) -> Any:
 def _scalar(entries: Mapping[str, Any], name: str) -> float:
     value = _take(entries, name)
     if value.size != 1 or value.dtype.kind not in "iuf":
-        raise InputError(f"{name!r} must be one number, got {_told(value)}")
+        raise InputError(f"{name!r} must be one number, got {_described(value)}")
     return float(value.item())
 
 
@@ -121,11 +121,11 @@ def _integers(entries: Mapping[str, Any], name: str, *, count: int) -> list[int]
     value = np.ravel(_take(entries, name))
     is_whole = value.dtype.kind in "iuf" and bool((np.floor(value) == value).all())
     if value.size != count or not is_whole or not np.isfinite(value).all():
-        raise InputError(f"{name!r} must hold {count} whole number(s), got {_told(value)}")
+        raise InputError(f"{name!r} must hold {count} whole number(s), got {_described(value)}")
     return [int(number) for number in value]
 
 
-def _told(value: np.ndarray) -> str:
+def _described(value: np.ndarray) -> str:
     return repr(value.tolist()) if value.size < 4 else f"{value.dtype} of shape {value.shape}"
 
 
@@ -137,16 +137,16 @@ def _decoded(array: np.ndarray) -> np.ndarray:
 
 
 def _read_splits(
-    entries: Mapping[str, Any], names: dict[str, str], *, given: set[str]
+    entries: Mapping[str, Any], names: dict[str, str], *, chosen: set[str]
 ) -> dict[str, Any]:
     core: tuple[str, ...] = ("encoded", "activity")
-    if "activity" in given and "encoded" not in given:
+    if "activity" in chosen and "encoded" not in chosen:
         core = core[1:]
     parts: dict[str, dict[str, np.ndarray]] = {}
     for split in _FILE_SPLITS:
         named = {f: names[f].replace("{split}", split) for f in (*core, *_PER_TRIAL)}
         if any(named[field] in entries for field in core):
-            needed = given | set(core[:1] if split == "test" else core)
+            needed = chosen | set(core[:1] if split == "test" else core)
             parts[split] = {
                 field: _take(entries, name)
                 for field, name in named.items()
@@ -159,7 +159,7 @@ def _read_splits(
             f"the file has no entry {wanted!r}{nearest(wanted, entries)}; say which entry is the "
             "activity: keys {activity: NAME}"
         )
-    found = _activity(names, parts)
+    values = _activity(names, parts)
     for field in _PER_TRIAL:
         holders = {split: part[field] for split, part in parts.items() if field in part}
         if not holders:
@@ -175,13 +175,13 @@ def _read_splits(
             raise InputError(
                 f"the file has {there!r} but no {absent!r}; give it for every split or for none"
             )
-        found[field] = _joined(names[field], {split: holders[split] for split in parts})
+        values[field] = _joined(names[field], {split: holders[split] for split in parts})
     counts = [len(part[core[0]]) for part in parts.values()]
-    found["split"] = np.repeat([_FILE_SPLITS[split] for split in parts], counts)
+    values["split"] = np.repeat([_FILE_SPLITS[split] for split in parts], counts)
     for field in ("neuron_ids", "image_shape"):
         if names[field] in entries:
-            found[field] = _take(entries, names[field])
-    return found
+            values[field] = _take(entries, names[field])
+    return values
 
 
 def _check_part(part: dict[str, np.ndarray], names: dict[str, str], core: str) -> None:
@@ -228,14 +228,14 @@ def _activity(names: dict[str, str], parts: dict[str, dict[str, np.ndarray]]) ->
             raise InputError(
                 f"{pair} differ at {index}; the second must begin with the values of the first"
             )
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "activity": _joined(names["activity"], {split: whole[split] for split in parts})
     }
     if shape[1] < full[1]:
-        found["heldin"] = np.arange(shape[1])
+        values["heldin"] = np.arange(shape[1])
     if shape[0] < full[0]:
-        found["num_encoded_bins"] = shape[0]
-    return found
+        values["num_encoded_bins"] = shape[0]
+    return values
 
 
 def _joined(template: str, parts: dict[str, np.ndarray]) -> np.ndarray:

@@ -182,8 +182,8 @@ class SimulatedLinearDynamics(RecordingSource):
         planes = self.latent_dim // 2
         angles = np.linspace(self.fastest, self.slowest, self.num_states * planes)
         turns = np.tile(np.eye(self.latent_dim), (self.num_states, 1, 1))
-        for turn, own in zip(turns, angles.reshape(self.num_states, planes), strict=True):
-            for plane, angle in enumerate(own):
+        for turn, state_angles in zip(turns, angles.reshape(self.num_states, planes), strict=True):
+            for plane, angle in enumerate(state_angles):
                 cosine, sine = np.cos(angle), np.sin(angle)
                 block = slice(2 * plane, 2 * plane + 2)
                 turn[block, block] = [[cosine, -sine], [sine, cosine]]

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 
 from torch import distributed
 
-from seqvae.compute.termination import asked
+from seqvae.compute.termination import end_requested
 from seqvae.errors import InputError, Terminated
 
 _GRACE_SECONDS = 10.0  # after a failure
@@ -61,8 +61,8 @@ def in_processes(work: Callable[[], None], count: int) -> None:
     finally:
         _end(workers)
     if any(codes := [workers[rank].exitcode for rank in ended]):
-        told = [error for rank in ended for error in _received(pipes[rank][0])]
-        raise _reason(told, codes)
+        errors = [error for rank in ended for error in _received(pipes[rank][0])]
+        raise _reason(errors, codes)
 
 
 def _wait(workers: list[BaseProcess]) -> list[int]:
@@ -104,7 +104,7 @@ def _reason(errors: list[BaseException | str], codes: list[int | None]) -> BaseE
     for error in errors:
         if isinstance(error, BaseException):
             return error
-    if asked() or _TERMINATED in codes:
+    if end_requested() or _TERMINATED in codes:
         return Terminated()
     if _INTERRUPTED in codes:
         return KeyboardInterrupt()

@@ -30,7 +30,7 @@ _BARE = {"logger": False, "callbacks": None, "enable_checkpointing": False}
 _UNUSED = "_find_unused_parameters_true"
 
 
-class Plan(NamedTuple):
+class DevicePlan(NamedTuple):
     """How a training is spread over devices.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     warning: str | None = None
 
 
-def plan(trainer: partial[Trainer]) -> Plan:
+def plan_devices(trainer: partial[Trainer]) -> DevicePlan:
     """Decide how to train on the devices that the settings of a Trainer ask for.
 
     One device needs nothing. For several on one machine the processes are started from here, unless
@@ -61,13 +61,13 @@ def plan(trainer: partial[Trainer]) -> Plan:
     strategy = trainer.keywords.get("strategy", "auto")
     if not isinstance(strategy, str):  # an instance serves one Trainer only
         rank = getattr(rank_zero_only, "rank", None) or 0
-        return Plan(place=Place(rank, started=rank + 1))
+        return DevicePlan(place=Place(rank, started=rank + 1))
     try:
         with quiet():
             warnings.simplefilter("ignore")  # told when the real one is made
             probe = trainer.func(**{**trainer.keywords, **_BARE})
-            found = probe.strategy
-            environment = getattr(found, "cluster_environment", None)
+            lightning_strategy = probe.strategy
+            environment = getattr(lightning_strategy, "cluster_environment", None)
             if environment is not None and probe.world_size > 1:
                 environment.validate_settings(probe.num_devices, probe.num_nodes)
     except (ValueError, MisconfigurationException) as error:
@@ -79,23 +79,23 @@ def plan(trainer: partial[Trainer]) -> Plan:
                 f"trainer.devices is 1, but torchrun has started {os.environ['WORLD_SIZE']} "
                 "processes; set it to those of a node"
             )
-        return Plan({"strategy": "auto"} if is_ours else {})
-    if not isinstance(found, ParallelStrategy) or not is_ours:
-        return Plan(place=Place(probe.global_rank, probe.world_size))
+        return DevicePlan({"strategy": "auto"} if is_ours else {})
+    if not isinstance(lightning_strategy, ParallelStrategy) or not is_ours:
+        return DevicePlan(place=Place(probe.global_rank, probe.world_size))
     assert environment is not None
     settings = {"strategy": "ddp"}
     if environment.creates_processes_externally or probe.num_nodes > 1:
-        return Plan(settings, Place(probe.global_rank, probe.world_size), seeks_unused=True)
+        return DevicePlan(settings, Place(probe.global_rank, probe.world_size), seeks_unused=True)
     if hasattr(sys, "ps1"):
         first = 1 if isinstance(probe.accelerator, CPUAccelerator) else probe.device_ids[:1]
-        told = (
+        message = (
             f"trainer.devices: a notebook cannot start a process for each of {probe.num_devices} "
             "devices, so one is used; train on several from a script or the command line"
         )
-        return Plan({"strategy": "auto", "devices": first}, warning=told)
+        return DevicePlan({"strategy": "auto", "devices": first}, warning=message)
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(1)  # a script without a guard: whoever has started this one says so
-    return Plan(settings, to_start=probe.num_devices, seeks_unused=True)
+    return DevicePlan(settings, to_start=probe.num_devices, seeks_unused=True)
 
 
 def unused_parameters(model: LatentVariableModel, data: NeuralData) -> list[str]:
@@ -109,22 +109,24 @@ def unused_parameters(model: LatentVariableModel, data: NeuralData) -> list[str]
     return [name for name, gradient in zip(wanted, gradients, strict=True) if gradient is None]
 
 
-def strategy_for(made: Plan, model: LatentVariableModel, data: NeuralData) -> dict[str, Any]:
+def strategy_for(
+    device_plan: DevicePlan, model: LatentVariableModel, data: NeuralData
+) -> dict[str, Any]:
     """Return a plan's settings for a model: parameters without a gradient must be looked for."""
-    if made.seeks_unused and unused_parameters(model, data):
-        return {**made.settings, "strategy": made.settings["strategy"] + _UNUSED}
-    return made.settings
+    if device_plan.seeks_unused and unused_parameters(model, data):
+        return {**device_plan.settings, "strategy": device_plan.settings["strategy"] + _UNUSED}
+    return device_plan.settings
 
 
 def check_strategy(
-    made: Plan, strategy: object, model: LatentVariableModel, data: NeuralData
+    device_plan: DevicePlan, strategy: object, model: LatentVariableModel, data: NeuralData
 ) -> None:
     """Refuse a strategy of the user's own that would fail on a model, before anything is written.
 
     Raises:
         InputError: naming a parameter that has no gradient.
     """
-    if strategy in ("ddp", "ddp_find_unused_parameters_false") and made.place.started > 1:
+    if strategy in ("ddp", "ddp_find_unused_parameters_false") and device_plan.place.started > 1:
         unused = unused_parameters(model, data)
         if unused:
             raise InputError(

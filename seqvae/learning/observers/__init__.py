@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from seqvae.learning.observers.alarms import Alarms as Alarms
 from seqvae.learning.observers.alarms import tell as tell
+from seqvae.learning.observers.base import HistoryRows as HistoryRows
+from seqvae.learning.observers.base import MetricsRow as MetricsRow
 from seqvae.learning.observers.base import Observer as Observer
 from seqvae.learning.observers.base import Observers as Observers
-from seqvae.learning.observers.base import Row as Row
-from seqvae.learning.observers.base import Rows as Rows
 from seqvae.learning.observers.base import Stage as Stage
 from seqvae.learning.observers.figures import Figures as Figures
 from seqvae.learning.observers.run_folder import RunFolder as RunFolder

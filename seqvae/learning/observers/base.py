@@ -10,7 +10,7 @@ from typing import Any
 from seqvae.data import NeuralData
 from seqvae.models import Model
 
-Row = dict[str, float | int]
+MetricsRow = dict[str, float | int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Stage:
 
     model: Model
     data: NeuralData
-    rows: Sequence[Row] = ()
+    rows: Sequence[MetricsRow] = ()
     number: int = 0
     step: int = 0
     loggers: Sequence[Any] = ()
@@ -100,11 +100,11 @@ class Observers(Observer):
             observer.end(stage)
 
 
-class Rows(Observer):
+class HistoryRows(Observer):
     """Keeps the history in memory, as ``rows``."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[MetricsRow] = []
 
     def progress(self, stage: Stage) -> None:
         """Take the rows so far."""

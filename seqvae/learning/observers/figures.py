@@ -18,8 +18,8 @@ from seqvae.types import Batch
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_TRIALS = 60
-NUM_SAMPLES = 20
+FIGURE_TRIALS = 60
+FIGURE_SAMPLES = 20
 SIDE = 15  # images along each side of the latent square
 NUM_PRIOR_IMAGES = 60
 
@@ -46,7 +46,7 @@ class Figures(Observer):
         self._draw(stage)
 
     def _draw(self, stage: Stage) -> None:
-        for name, figure in draw(stage.model, stage.data, list(stage.rows)).items():
+        for name, figure in draw_figures(stage.model, stage.data, list(stage.rows)).items():
             with atomic_path(self.run.figures / f"{name}.png") as temporary:
                 figure.savefig(temporary, format="png")
             for logger in stage.loggers:
@@ -54,7 +54,7 @@ class Figures(Observer):
             figure.clear()
 
 
-def draw(
+def draw_figures(
     model: Model, data: NeuralData, history: list[dict[str, float | int]]
 ) -> dict[str, Figure]:
     """Draw what the data allow, for validation trials (training trials if there are none).
@@ -76,8 +76,8 @@ def draw(
         return figures | _draw_images(model, data, trials, recording.image_shape)
     if spec.num_time_bins == 1:
         return figures
-    trials = trials[:MAX_TRIALS]
-    results = posterior_dataset(model, data, trials, num_samples=NUM_SAMPLES)
+    trials = trials[:FIGURE_TRIALS]
+    results = posterior_dataset(model, data, trials, num_samples=FIGURE_SAMPLES)
     activity = recording.read(trials)
     truth = None if recording.rates is None else recording.rates[trials]
     figures["rasters_and_rates"] = plotting.rasters_and_rates(activity, results, true_rates=truth)
@@ -96,7 +96,7 @@ def _draw_images(
     """Draw reconstructions, images from the prior, what q(z) is, and the plane of images."""
     from seqvae import plotting
 
-    results = posterior_dataset(model, data, trials, num_samples=NUM_SAMPLES)
+    results = posterior_dataset(model, data, trials, num_samples=FIGURE_SAMPLES)
     mean = results["mean"].values[:, 0]
     pixels = data.recording.read(trials)[:, 0]
     figures = {"reconstructions": plotting.reconstructions(pixels, mean, image_shape=shape)}
@@ -106,7 +106,8 @@ def _draw_images(
         if not isinstance(model, VAE):
             return figures
         drawn = [
-            model(batch, NUM_SAMPLES).latents["latent"] for batch in _on_device(model, data, trials)
+            model(batch, FIGURE_SAMPLES).latents["latent"]
+            for batch in _on_device(model, data, trials)
         ]
     prior = drawn[0].prior
     figures["aggregate_posterior"] = plotting.aggregate_posterior(

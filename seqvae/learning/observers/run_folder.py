@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from seqvae.learning.observers.base import Observer, Row, Stage
+from seqvae.learning.observers.base import MetricsRow, Observer, Stage
 from seqvae.storage.files import RunFiles, write_text
 from seqvae.storage.weights import save_weights, steps_taken
 
@@ -55,7 +55,7 @@ class RunFolder(Observer):
             self._lay_out(stage.rows)
             write_text(self.run.history, self._lines)
 
-    def _write(self, rows: Sequence[Row]) -> None:
+    def _write(self, rows: Sequence[MetricsRow]) -> None:
         """Add lines; lay out anew what has a new column, or may have changed."""
         new = rows[self._num_rows :]
         if self.begins_anew or any(set(row) - set(self._columns) for row in new):
@@ -65,12 +65,12 @@ class RunFolder(Observer):
             self._num_rows = len(rows)
         write_text(self.run.history, self._lines)
 
-    def _lay_out(self, rows: Sequence[Row]) -> None:
+    def _lay_out(self, rows: Sequence[MetricsRow]) -> None:
         self._columns = list(dict.fromkeys(name for row in rows for name in row))
         self._lines = ",".join(self._columns) + "\r\n" + self._text(rows)
         self._num_rows = len(rows)
 
-    def _text(self, rows: Sequence[Row]) -> str:
+    def _text(self, rows: Sequence[MetricsRow]) -> str:
         text = io.StringIO()
         csv.DictWriter(text, self._columns).writerows(rows)
         return text.getvalue()
