@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from seqvae.compute import noise
-from seqvae.compute.ranks import Place
 from seqvae.compute.termination import terminable
 from seqvae.config import to_config
 from seqvae.data import as_data
@@ -90,7 +89,7 @@ def fit(
     learner = default_learner(model_class)() if learner is None else learner
     if init_from is not None:
         _check_begins(learner, resume=resume)
-    place = learner.place() if isinstance(learner, Learner) else Place()
+    place = learner.place()
     folder: FitFolder | FitInMemory
     observers: Sequence[Observer]
     rows = HistoryRows()
@@ -119,8 +118,7 @@ def fit(
                 origin = _origin(init_from, None if resume else recipe, folder, trust=trust)
             if origin is not None:
                 origin.hand_over(begun)
-            if isinstance(learner, Learner):
-                check_pair(learner, begun)
+            check_pair(learner, begun)
             learner.check(begun, data, checkpoint=checkpoint)
             folder.write(config, data, origin=origin)
             learner.learn(begun, data, observers=observers, checkpoint=checkpoint, config=config)
@@ -142,18 +140,19 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
 
 def _checked(model: object, learner: object, *, seed: int) -> type:
     """Refuse arguments of the wrong kind, and return the class of the model."""
-    if not (learner is None or hasattr(learner, "learn")):
+    if not isinstance(learner, Learner | None):
         raise InputError(
             "learner must be a Learner, e.g. GradientLearner(partial(Trainer, max_epochs=50)), "
             f"got {type(learner).__name__}"
         )
-    made = model.func if isinstance(model, partial) else model
-    if not isinstance(made, type):
-        name = getattr(made, "__qualname__", f"an instance of {type(made).__name__}")
+    model_class = model.func if isinstance(model, partial) else model
+    if not isinstance(model_class, type):
+        kind = type(model_class).__name__
+        name = getattr(model_class, "__qualname__", f"an instance of {kind}")
         raise InputError(f"model: use a class or functools.partial of a class, got {name}")
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be from 0 to 2**63 - 1, got {seed}")
-    return made
+    return model_class
 
 
 def _check_in_memory(run_dir: str | None, *, resume: bool, overwrite: bool) -> None:
@@ -163,17 +162,17 @@ def _check_in_memory(run_dir: str | None, *, resume: bool, overwrite: bool) -> N
         raise InputError(f"in_memory writes no folder; leave {name} out, or in_memory")
 
 
-def _check_begins(learner: Any, *, resume: bool) -> None:
+def _check_begins(learner: Learner, *, resume: bool) -> None:
     """Refuse weights to begin with where learning does not begin, or not with weights."""
     if resume:
         raise InputError("init_from: a run that is resumed has begun already; leave init_from out")
-    if isinstance(learner, Learner) and not learner.begins_from_model:
+    if not learner.begins_from_model:
         raise InputError(
             f"init_from: {type(learner).__name__} begins from the data alone; leave init_from out"
         )
 
 
-def _folder(run_dir: str | None, made: type, *, num_processes: int) -> Path:
+def _folder(run_dir: str | None, model_class: type, *, num_processes: int) -> Path:
     """Return the run folder, named by model and time unless it is given."""
     if run_dir is not None:
         return Path(run_dir)
@@ -182,7 +181,7 @@ def _folder(run_dir: str | None, made: type, *, num_processes: int) -> Path:
             f"run_dir is required where {num_processes} processes are started by srun, torchrun or "
             "strategy 'ddp': all need the same"
         )
-    return Path(f"runs/{made.__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}")
+    return Path(f"runs/{model_class.__name__.lower()}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def _origin(
