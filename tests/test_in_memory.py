@@ -9,7 +9,7 @@ import pytest
 
 from seqvae import EM, PCA, VAE, InputError, LinearDynamics, Run, audit, evaluate, fit, infer
 from seqvae.console.main import main
-from tiny import first_inequality, in_memory, tiny_data, tiny_learner, weights
+from tiny import LORENZ, first_inequality, in_memory, tiny_data, tiny_learner, weights
 
 SMALL = {
     "VAE": partial(VAE, latent_dim=2, factor_dim=4, validation_samples=2),
@@ -91,3 +91,25 @@ def test_command_line_says_that_nothing_was_written(capsys):
     argv += ["--data.source.num_trials", "20", "--data.source.num_val", "5", "--in_memory"]
     assert main(argv) == 0
     assert "kept in memory: nothing was written" in capsys.readouterr().out
+
+
+def test_a_run_saved_from_memory_is_not_begun_anew_by_resume():
+    saved = fit(tiny_data(), SMALL["VAE"], tiny_learner(3), in_memory=True).save("a")
+    before = saved.files.weights.read_bytes()
+    with pytest.raises(InputError, match=r"was saved from memory.*init_from to begin with"):
+        fit(tiny_data(), SMALL["VAE"], tiny_learner(1), run_dir="a", resume=True)
+    assert saved.files.weights.read_bytes() == before
+
+
+def test_overwriting_the_run_that_learning_begins_with_is_refused():
+    run = fit(tiny_data(), SMALL["VAE"], tiny_learner(1), run_dir="a")
+    with pytest.raises(InputError, match="init_from: overwrite would remove the run"):
+        fit(tiny_data(), SMALL["VAE"], tiny_learner(1), run_dir="a", overwrite=True, init_from="a")
+    assert run.files.weights.exists()
+
+
+def test_evaluate_cuts_a_long_trial_as_infer_does():
+    run = fit(tiny_data(), SMALL["PCA"], in_memory=True)
+    long = LORENZ.load().activity[:4].reshape(1, 40, 6)
+    scores = evaluate(run, long, bin_width=LORENZ.bin_width, num_samples=2)
+    assert scores["num_trials"] == infer(run, long, bin_width=LORENZ.bin_width).sizes["trial"] == 4

@@ -224,3 +224,15 @@ def test_activity_is_read_outside_data_by_read_alone():
         if isinstance(node, ast.Attribute) and node.attr == "activity"
     ]
     assert not readers
+
+
+@pytest.mark.parametrize("trials", [[1.7], [[0, 1]], [True, False], ["a"], [-1], [100]])
+def test_only_indices_of_trials_are_read(toy_recording, trials):
+    """Whoever reads or selects; a mask or a fraction would be taken for other trials."""
+    with pytest.raises(InputError, match=r"trials: got .*; give indices from 0 to 23"):
+        toy_recording._index(np.array(trials))
+
+
+def test_trials_are_read_in_the_given_order(toy_recording):
+    read = toy_recording.read([5, 0, 5])
+    np.testing.assert_array_equal(read, toy_recording.activity[[5, 0, 5]])

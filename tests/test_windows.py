@@ -228,3 +228,12 @@ def test_a_continuous_file_is_fitted_and_scored_by_commands(tmp_path, capsys):
     assert "bits_per_spike" in capsys.readouterr().out
     written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert "window_bins" not in written["data"]["init_args"]
+
+
+def test_block_in_which_nothing_was_observed_is_refused():
+    """Else a fit would have no validation, without a word."""
+    activity = np.random.default_rng(0).poisson(1.0, (200, 4)).astype(float)
+    activity[100:] = np.nan
+    data = NeuralData([activity], bin_width=0.02, test_fraction=0.2, val_fraction=0.0)
+    with pytest.raises(InputError, match="test_fraction: nothing was observed in the bins 160 to"):
+        data.setup()

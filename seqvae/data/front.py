@@ -32,7 +32,7 @@ def as_data(
         thing: ``NeuralData``, which are returned as they are, or whatever ``as_source`` takes.
         bin_width: seconds per bin, beside an array or a file.
         like: the facts of the data of a model that is asked about others: one long trial is cut
-            into windows as long as the trials that it knows, none of which validates.
+            into windows as long as the trials that it knows; of one trial nothing validates.
 
     Raises:
         InputError: in one sentence, for anything else.
@@ -43,7 +43,8 @@ def as_data(
             return NeuralData(source)
         recording = source.load()
         if not is_continuous(recording):
-            return NeuralData(recording)
+            is_one = recording.num_trials == 1 and recording.split is None
+            return NeuralData(recording, val_fraction=0.0 if is_one else 0.2)
         return NeuralData(recording, val_fraction=0.0, window_bins=like.num_time_bins)
     if bin_width is not None:
         raise InputError("bin_width stands beside arrays and files; NeuralData have their own")

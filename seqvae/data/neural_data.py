@@ -85,11 +85,18 @@ class NeuralData(pl.LightningDataModule):
         if window_bins is not None:
             sizes["window_bins"] = window_bins
         for name, size in sizes.items():
+            if not isinstance(size, int | np.integer) or isinstance(size, bool):
+                raise InputError(f"{name} must be a whole number, got {size!r}")
             if size < 1:
                 raise InputError(f"{name} must be at least 1, got {size}")
         for name, number in (("split_seed", split_seed), ("heldout_seed", heldout_seed)):
             if number < 0:
                 raise InputError(f"{name} must be at least 0, got {number}")
+        if not isinstance(coordinated_dropout, CoordinatedDropout | None):
+            raise InputError(
+                "coordinated_dropout must be CoordinatedDropout(rate=...), got "
+                f"{coordinated_dropout!r}"
+            )
         if not 0 <= speckled_fraction < 1:
             raise InputError(
                 f"speckled_fraction must be from 0 to below 1, got {speckled_fraction:g}"

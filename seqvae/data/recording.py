@@ -180,7 +180,7 @@ class Recording:
 
         The package reads ``activity`` outside ``seqvae.data`` by this way alone.
         """
-        return self.activity if trials is None else self.activity[np.asarray(trials, np.int64)]
+        return self.activity if trials is None else self.activity[self._index(trials)]
 
     def chunks(self) -> Iterator[Int[np.ndarray, " chosen"]]:
         """Yield the indices of all trials in order, so many at a time that memory is bounded."""
@@ -190,17 +190,33 @@ class Recording:
 
     def select(self, trials: Int[np.ndarray, " chosen"] | list[int]) -> Recording:
         """Return the recording of some trials, in the given order."""
-        index = np.asarray(trials, dtype=np.int64)
-        outside = (index < 0) | (index >= self.num_trials)
-        if index.size == 0 or outside.any():
-            what = f"{index[outside][0]}" if index.size else "an empty list"
-            raise InputError(f"trials: got {what}; give indices from 0 to {self.num_trials - 1}")
+        index = self._index(trials)
+        if index.size == 0:
+            raise InputError(
+                f"trials: got an empty list; give indices from 0 to {self.num_trials - 1}"
+            )
         chosen = copy.copy(self)
         for name in _PER_TRIAL:
             value = getattr(self, name)
             if value is not None:
                 chosen._keep(name, value[index])
         return chosen
+
+    def _index(self, trials: Any) -> Int[np.ndarray, " chosen"]:
+        """Return indices of trials as an array.
+
+        Raises:
+            InputError: for anything but a list of whole numbers of trials that there are.
+        """
+        index = np.asarray(trials)
+        index = index.astype(np.int64) if index.size == 0 else index
+        valid = f"give indices from 0 to {self.num_trials - 1}"
+        if index.ndim != 1 or index.dtype.kind not in "iu":
+            raise InputError(f"trials: got {trials!r}; {valid}")
+        outside = (index < 0) | (index >= self.num_trials)
+        if outside.any():
+            raise InputError(f"trials: got {index[outside][0]}; {valid}")
+        return index.astype(np.int64)
 
     def cut(self, pieces: Sequence[tuple[int, int]]) -> Recording:
         """Return pieces of one long trial as trials, each named by its first bin.

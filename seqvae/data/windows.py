@@ -93,6 +93,13 @@ def into_windows(
         if np.isfinite(recording.activity[0, slice(*window)]).any()
     ]
     split = np.array([split for _, split in pieces])
+    for word in blocks.held:
+        if word not in split:
+            raise InputError(
+                f"{word}_fraction: nothing was observed in the bins {blocks.held[word].start} to "
+                f"{blocks.held[word].stop - 1}, the block that is scored; cut off what is missing, "
+                "or choose another split_seed"
+            )
     return Windows(
         recording.cut([window for window, _ in pieces]),
         split,

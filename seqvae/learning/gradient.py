@@ -116,6 +116,9 @@ class GradientLearner(Learner):
             raise InputError(
                 f"trainer must be a Trainer class or functools.partial of one, got {factory.func!r}"
             )
+        if isinstance(self.freeze, str):
+            raise InputError(f"freeze must be a list of names: freeze=[{self.freeze!r}]")
+        object.__setattr__(self, "freeze", tuple(self.freeze))
         complete = partial(factory.func, **{**DEFAULT_TRAINER.keywords, **factory.keywords})
         object.__setattr__(self, "trainer", complete)
 

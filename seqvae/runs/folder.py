@@ -73,7 +73,13 @@ class FitFolder:
         """
         if not self.resume:
             return None
-        _check_resumable(Run(self.files.folder), config, data)
+        run = Run(self.files.folder)
+        if run.provenance.get("saved_from_memory"):
+            raise InputError(
+                f"run_dir {str(self.files.folder)!r} was saved from memory, without what resuming "
+                "needs; give a new folder, and init_from to begin with its weights"
+            )
+        _check_resumable(run, config, data)
         return self.files.last_checkpoint if self.files.last_checkpoint.exists() else None
 
     def origin(self, *, trust: bool = False) -> Origin | None:

@@ -18,7 +18,7 @@ from seqvae.models import Model
 from seqvae.runs.origin import Origin
 from seqvae.runs.provenance import provenance
 from seqvae.runs.run import Run
-from seqvae.storage.files import RunFiles, is_empty, write_text
+from seqvae.storage.files import RunFiles, check_writable, is_empty, write_text
 from seqvae.storage.history import write_history
 from seqvae.storage.locking import locked
 from seqvae.storage.weights import save_weights
@@ -86,10 +86,12 @@ class RunInMemory(Run):
         with locked(files.folder, key="folder"):
             if not is_empty(files.folder):
                 raise InputError(f"folder {str(folder)!r} is not empty; give a new one")
+            check_writable(files.folder)
             step = int(self._history[-1]["step"]) if self._history else 0
             save_weights(files.weights, model, step=step, score=float("nan"))
             write_history(files.history, self._history)
-            write_text(files.provenance, json.dumps(self.provenance, indent=2) + "\n")
+            note = {**self.provenance, "saved_from_memory": True}  # so that it is not resumed
+            write_text(files.provenance, json.dumps(note, indent=2) + "\n")
             write_text(files.config, yaml.safe_dump(self.config, sort_keys=False))
         return Run(folder).remember(model, data)
 

@@ -98,6 +98,11 @@ def fit(
         folder, observers = FitInMemory(place.rank == 0), (rows, Alarms())
     else:
         files = RunFiles(_folder(run_dir, model_class, num_processes=place.started))
+        if overwrite and init_from is not None and _lies_in(init_from, files.folder):
+            raise InputError(
+                "init_from: overwrite would remove the run that learning begins with; give "
+                "another run_dir"
+            )
         folder = FitFolder(files, resume=resume, overwrite=overwrite, is_first=place.rank == 0)
         observers = learner.observers_of(files)
     with terminable(), folder.held():
@@ -170,6 +175,12 @@ def _check_begins(learner: Learner, *, resume: bool) -> None:
         raise InputError(
             f"init_from: {type(learner).__name__} begins from the data alone; leave init_from out"
         )
+
+
+def _lies_in(run: Run | str, folder: Path) -> bool:
+    """Whether a run is that of a folder."""
+    place = run.folder if isinstance(run, Run) else Path(run)
+    return place is not None and place.resolve() == folder.resolve()
 
 
 def _folder(run_dir: str | None, model_class: type, *, num_processes: int) -> Path:

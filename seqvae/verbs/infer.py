@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from seqvae.analysis.devices import chosen_devices
 from seqvae.analysis.posterior import posterior_dataset
-from seqvae.data import as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.runs import Run
 from seqvae.verbs.opening import check_num_samples, check_out, open_run
@@ -45,9 +44,6 @@ def infer(
         Dataset with dims trial, time (s), neuron, factor; variables ``rates`` (Hz) or ``mean``,
         ``factors``, ``<latent>_mean``, each with its ``_sd``, and ``elbo`` (nats per trial).
     """
-    run = run if isinstance(run, Run) else Run(run)
-    if data is not None:
-        data, bin_width = as_data(data, bin_width, like=run.spec), None
     run, data, model = open_run(run, data, trust, bin_width=bin_width)
     check_num_samples(num_samples)
     trials, chosen = data.trials(split), chosen_devices(model, devices)

@@ -22,7 +22,7 @@ def open_run(
     model = run.model(trust=trust)
     if data is None:
         return run, as_data(run.data(trust=trust), bin_width), model
-    data = as_data(data, bin_width)
+    data = as_data(data, bin_width, like=run.spec)
     data.setup()
     model.observation.check(data.recording)
     is_same = data.recording.checksum == run.provenance["data"]["checksum"]
