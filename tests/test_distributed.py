@@ -182,10 +182,10 @@ def test_batches_are_those_of_one_process_whatever_their_number(num_replicas):
     ]
     for index, batches in enumerate(zip(*parts, strict=True)):
         shares = [part.share(index) for part in parts]
-        real = [b for b, share in zip(batches, shares, strict=True) if share.local]
+        real = [b for b, share in zip(batches, shares, strict=True) if share.own]
         assert sorted(np.concatenate(real)) == sorted(whole[index])
-        assert sum(share.local for share in shares) == shares[0].whole == len(whole[index])
-        assert all(len(batch) == max(s.local, 1) for batch, s in zip(batches, shares, strict=True))
+        assert sum(share.own for share in shares) == shares[0].whole == len(whole[index])
+        assert all(len(batch) == max(s.own, 1) for batch, s in zip(batches, shares, strict=True))
         assert sum(share.scale for share in shares) == pytest.approx(num_replicas)
     scored = [
         list(OrderedBatches(trials, 32, num_replicas=num_replicas, rank=rank))

@@ -232,7 +232,8 @@ def test_single_precision_differs_by_rounding_only():
         # the bound at the posterior mean: no noise
         output = model(given)
         mean = output.latents["latents"].posterior.mean.to(model.offset.dtype)
-        decoded = model._decoded(output.latents["latents"]._replace(sample=mean[None]))
+        latent = output.latents["latents"]._replace(sample=mean[None])
+        decoded = model._decoded(latent, model.session())
         loss = -bound(decoded, given).elbo().mean()
         loss.backward()
         values.append(loss.detach().double())

@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_provenance_tells_versions_seed_data_command_and_device(fitted):
     told = json.loads((fitted / "provenance.json").read_text())
     data = tiny_data()
     assert told["seed"] == 0
-    assert told["versions"]["torch"] == torch.__version__
+    assert told["versions"]["torch"] == version("torch")  # which a build may tell otherwise
     assert told["command"] == sys.argv
     assert told["device"]
     assert told["data"]["checksum"] == data.recording.checksum
