@@ -218,18 +218,7 @@ class EM(ExpectationMaximization):
     may, a little). Learning begins from lagged covariances and from smoothed principal components
     (and from the parameters of a model that has begun), three iterations each, and goes on from the
     best. The parameters are left in a canonical form. Validation trials are scored, and choose
-    nothing. A resumed run begins anew.
-
-    Attributes:
-        e_step: ``exact`` (Gaussian observation), ``laplace`` or ``variational``; ``auto``: the
-            model's own ``inference``.
-        max_iterations: most iterations.
-        tolerance: rise of the bound, in nats for each scored entry of the data, below which
-            learning ends.
-        ridge: penalty of the loadings, ridge |c|^2 / 2, in nats; latents begin with unit variance,
-            so 1 is a standard normal prior, which keeps neurons of few spikes from large loadings.
-        validate_every: iterations between validations; 0 validates once, at the end.
-        progress: whether a progress bar is shown.
+    nothing. A resumed run begins anew. Its settings are those of ``ExpectationMaximization``.
     """
 
     learns: ClassVar[type] = LinearDynamics

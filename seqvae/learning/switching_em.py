@@ -59,12 +59,6 @@ class SwitchingEM(ExpectationMaximization):
         e_step: of q(z): ``exact`` (Gaussian observation), ``laplace`` or ``variational``; ``auto``:
             the model's own ``inference``.
         max_iterations: most iterations, those of the linear model not counted.
-        tolerance: rise of the bound, in nats for each scored entry of the data, below which
-            learning ends.
-        ridge: penalty of the loadings, ridge |c|^2 / 2, in nats; latents begin with unit variance,
-            so 1 is a standard normal prior, which keeps neurons of few spikes from large loadings.
-        validate_every: iterations between validations; 0 validates once, at the end.
-        progress: whether a progress bar is shown.
         concentration: of the Dirichlet prior of the first state and of the transitions out of each
             state; above 1, so that no transition becomes impossible.
         stickiness: added to it for staying, as if each state had been seen to stay so often.

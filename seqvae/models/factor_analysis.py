@@ -14,12 +14,6 @@ class FactorAnalysis(LinearFactors):
     """Factor analysis: each neuron has a noise psi_n of its own, by maximum likelihood.
 
     Everything else is that of ``LinearFactors``.
-
-    Args:
-        spec: facts of the data.
-        latent_dim: size of z; latents beyond the number of neurons stay at the prior.
-        observation: factory (latent_dim, num_neurons): ``Poisson`` or ``Gaussian``.
-        smoothing: standard deviation of the kernel in seconds; 0 for none; ``auto`` chooses it.
     """
 
     @staticmethod
@@ -41,12 +35,6 @@ class PCA(LinearFactors):
     w_i = sqrt(l_i - psi) times the component [Tipping & Bishop 1999, J. R. Stat. Soc. B 61:611].
     Scores that are inferred so, and shrink, predict unseen neurons better than least squares does.
     Everything else is that of ``LinearFactors``.
-
-    Args:
-        spec: facts of the data.
-        latent_dim: size of z; latents beyond the number of neurons stay at the prior.
-        observation: factory (latent_dim, num_neurons): ``Poisson`` or ``Gaussian``.
-        smoothing: standard deviation of the kernel in seconds; 0 for none; ``auto`` chooses it.
     """
 
     @staticmethod
