@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,15 @@ import pytest
 import torch
 
 from seqvae.data import Recording
+from seqvae.data.sources import Lorenz
 
 # Small tensors: threads that wait for each other cost more than they bring.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Hundreds of tests take the same simulation, whose arrays are read-only; shapes that are checked at
+# each of its thousands of steps would take seconds each time.
+Lorenz.load = lru_cache(maxsize=32)(Lorenz.load)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
@@ -149,6 +150,12 @@ def assert_refused_in_a_sentence(load: Callable[[], object], *words: str) -> Non
     sentence = str(refusal.value)
     assert all(word in sentence for word in words), sentence
     assert "\n" not in sentence
+
+
+@pytest.fixture(autouse=True)
+def loaded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere in the tests a simulation is kept."""
+    monkeypatch.setattr(Lorenz, "load", inspect.unwrap(Lorenz.load))
 
 
 def test_the_walk_finds_the_members() -> None:
