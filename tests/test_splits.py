@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqvae.data import Recording
+from seqvae.config import to_config
+from seqvae.data import NeuralData, Recording
 from seqvae.data.splits import choose_heldin, split_trials
 from seqvae.errors import InputError
 
@@ -99,3 +100,11 @@ def test_heldout_neurons_by_list_fraction_and_file(toy_recording):
 def test_heldout_neurons_out_of_range_are_refused(toy_recording, heldout, sentence):
     with pytest.raises(InputError, match=sentence):
         choose_heldin(toy_recording, heldout, seed=0)
+
+
+@pytest.mark.parametrize("neurons", [[0], [4, 1]])
+def test_heldout_neurons_are_given_by_an_array_too(toy_recording, neurons):
+    """The truth value of an array [0] would hold out nothing."""
+    data = NeuralData(toy_recording, heldout=np.array(neurons))
+    assert data.spec.heldout == tuple(sorted(neurons))
+    assert to_config(data)["init_args"]["heldout"] == neurons

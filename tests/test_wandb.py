@@ -153,7 +153,7 @@ def test_failed_fit_closes_its_wandb_run(tmp_path, monkeypatch):
     def fail(self, *args):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("seqvae.learning.callbacks.SaveLast.on_train_epoch_end", fail)
+    monkeypatch.setattr("seqvae.learning.checkpoints.SaveLast.on_train_epoch_end", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         fit(tiny_data(), SVAE, learner_with_wandb(1), run_dir=str(tmp_path / "r"))
     assert wandb.run is None

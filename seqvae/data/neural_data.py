@@ -28,6 +28,8 @@ from seqvae.data.validation import SPLITS
 from seqvae.errors import InputError, nearest
 from seqvae.types import Batch, DataSpec, Moments
 
+_HeldOut = float | list[int] | np.ndarray | None
+
 
 class NeuralData(pl.LightningDataModule):
     """A recording, split and masked, as batches for learning, selection and tests.
@@ -70,7 +72,7 @@ class NeuralData(pl.LightningDataModule):
         val_fraction: float = 0.2,
         test_fraction: float = 0.0,
         split_seed: int = 0,
-        heldout: float | list[int] | None = None,
+        heldout: Annotated[_HeldOut, InConfig(float | list[int] | None)] = None,
         heldout_seed: int = 0,
         forecast_bins: int | None = None,
         batch_size: int = 64,
@@ -105,7 +107,8 @@ class NeuralData(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
-        self.heldout = heldout
+        # no config holds an array
+        self.heldout = heldout.tolist() if isinstance(heldout, np.ndarray) else heldout
         self.heldout_seed = heldout_seed
         self.forecast_bins = forecast_bins
         self.batch_size = batch_size

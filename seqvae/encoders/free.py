@@ -23,7 +23,7 @@ class FreeGaussian(Encoder):
 
     The model makes room for the trials of a recording when it is shown the data, and asks by their
     index. A trial that was not learned from is answered as at the start: it knows nothing until it
-    is refined (``seqvae.models.refine``). Of a trial that was, it knows all that the objective
+    is refined (``seqvae.analysis.refine``). Of a trial that was, it knows all that the objective
     scored, held-out neurons and forecast bins, too: score new trials.
 
     Args:

@@ -1,26 +1,23 @@
-"""What happens around training: history, best weights, checkpoints, early stopping."""
+"""What happens around training: history, best weights, observers, early stopping."""
 
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
-from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from seqvae.compute.ranks import gathered
-from seqvae.compute.termination import end_requested, take_over
 from seqvae.data import NeuralData
-from seqvae.errors import InputError, Terminated
+from seqvae.errors import InputError
 from seqvae.learning.observers import MetricsRow, Observer, Stage
 from seqvae.models import Model
 from seqvae.storage.files import RunFiles
-from seqvae.storage.weights import load_weights, save_tensors
+from seqvae.storage.weights import load_weights
 
 
 class StopOnNonFinite(Callback):
@@ -234,59 +231,6 @@ class Telling(Callback):
         number += trainer.current_epoch
         rows, step = self.history.rows, trainer.global_step
         return Stage(pl_module, data, rows, number, step, trainer.loggers)
-
-
-class SaveLast(Checkpoint):
-    """Writes all that resuming needs to ``last.ckpt``, by rename, at the ends of epochs.
-
-    A fit that stops within an epoch (``max_steps``, ``max_time``) goes on from the end of the one
-    before, because Lightning would begin the epoch anew with its first trials. A termination
-    (SIGTERM, to whichever process) waits for the end of the epoch, but not for longer than
-    ``every_seconds``: an epoch that lasts longer has the one before it saved.
-
-    Args:
-        path: the file.
-        every_seconds: least time between two writings; the last whole epoch that ends a fit
-            is always written.
-    """
-
-    def __init__(self, path: Path, *, every_seconds: float = 20.0) -> None:
-        self.path = path
-        self.every_seconds = every_seconds
-        self._written = -math.inf
-
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Answer a termination here: Lightning would end within an epoch, without a checkpoint."""
-        take_over(patience=self.every_seconds)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Answer a termination here."""
-        take_over(patience=self.every_seconds)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write if it is time."""
-        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return
-        ends = trainer.strategy.reduce_boolean_decision(end_requested(), all=False)
-        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        last = last or trainer.global_step == trainer.max_steps
-        due = time.monotonic() - self._written >= self.every_seconds
-        due = trainer.strategy.broadcast(due)
-        if last or due or ends:
-            trainer.save_checkpoint(self.path, weights_only=False)
-            self._written = time.monotonic()
-        if ends:
-            raise Terminated
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints by rename within their folder; Lightning's own way is through /tmp."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Write a checkpoint."""
-        save_tensors(Path(path), checkpoint)
 
 
 class EarlyStoppingAfterRamps(EarlyStopping):

@@ -28,12 +28,15 @@ from seqvae.learning.callbacks import (
     EarlyStoppingAfterRamps,
     History,
     KeepBest,
-    SaveLast,
     StopOnNonFinite,
     Telling,
-    WholeFiles,
 )
-from seqvae.learning.checkpoints import best_weights_beside, check_checkpoint
+from seqvae.learning.checkpoints import (
+    SaveLast,
+    WholeFiles,
+    best_weights_beside,
+    check_checkpoint,
+)
 from seqvae.learning.devices.results import learn_in_processes
 from seqvae.learning.devices.strategy import (
     DevicePlan,

@@ -176,13 +176,9 @@ class RunFiles:
 
     Attributes:
         folder: the run folder.
-        with_figures: whether learning leaves pictures in it.
-        resumable: whether learning leaves what is needed to go on.
     """
 
     folder: Path
-    with_figures: bool = True
-    resumable: bool = True
 
     @property
     def config(self) -> Path:

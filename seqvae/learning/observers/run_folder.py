@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-
-from seqvae.learning.observers.base import MetricsRow, Observer, Stage
-from seqvae.storage.files import RunFiles, write_text
+from seqvae.learning.observers.base import Observer, Stage
+from seqvae.storage.files import RunFiles
+from seqvae.storage.history import HistoryTable
 from seqvae.storage.weights import save_weights, steps_taken
 
 
@@ -26,17 +23,15 @@ class RunFolder(Observer):
         self.checkpoint = None if begins_anew else run.last_checkpoint
         self.begins_anew = begins_anew
         self._reached = 0
-        self._columns: list[str] = []
-        self._lines = ""
-        self._num_rows = 0
+        self._history = HistoryTable()
 
     def begin(self, stage: Stage) -> None:
         """Make the history hold the rows up to the checkpoint that learning goes on from."""
         if self.begins_anew:
             self._reached = steps_taken(self.run.weights)
         else:
-            self._lay_out(stage.rows)
-            write_text(self.run.history, self._lines)
+            self._history.lay_out(stage.rows)
+            self._history.write(self.run.history)
 
     def best(self, stage: Stage, score: float, *, is_final: bool = False) -> None:
         """Save the weights, if that is no step back."""
@@ -46,31 +41,16 @@ class RunFolder(Observer):
 
     def progress(self, stage: Stage) -> None:
         """Write the rows, if some are new."""
-        if stage.step >= self._reached and len(stage.rows) > self._num_rows:
-            self._write(stage.rows)
+        if stage.step < self._reached or len(stage.rows) == self._history.num_rows:
+            return
+        if self.begins_anew:  # of such a learner the last row may have got more
+            self._history.lay_out(stage.rows)
+        else:
+            self._history.follow(stage.rows)
+        self._history.write(self.run.history)
 
     def end(self, stage: Stage) -> None:
         """Write the rows; the last one may have got more columns."""
         if self.begins_anew:
-            self._lay_out(stage.rows)
-            write_text(self.run.history, self._lines)
-
-    def _write(self, rows: Sequence[MetricsRow]) -> None:
-        """Add lines; lay out anew what has a new column, or may have changed."""
-        new = rows[self._num_rows :]
-        if self.begins_anew or any(set(row) - set(self._columns) for row in new):
-            self._lay_out(rows)
-        else:
-            self._lines += self._text(new)
-            self._num_rows = len(rows)
-        write_text(self.run.history, self._lines)
-
-    def _lay_out(self, rows: Sequence[MetricsRow]) -> None:
-        self._columns = list(dict.fromkeys(name for row in rows for name in row))
-        self._lines = ",".join(self._columns) + "\r\n" + self._text(rows)
-        self._num_rows = len(rows)
-
-    def _text(self, rows: Sequence[MetricsRow]) -> str:
-        text = io.StringIO()
-        csv.DictWriter(text, self._columns).writerows(rows)
-        return text.getvalue()
+            self._history.lay_out(stage.rows)
+            self._history.write(self.run.history)
