@@ -263,6 +263,27 @@ def test_learning_curves_without_warm_up_or_scores_have_fewer_panels():
     assert len(plotting.learning_curves([]).axes) == 0
 
 
+def test_a_learning_rate_that_does_not_change_has_no_panel():
+    constant = [{**row, "train/learning_rate": 0.004} for row in history()]
+    labels = [axes.get_ylabel() for axes in plotting.learning_curves(constant).axes]
+    assert labels == ["ELBO (nats per trial)", "KL (nats per trial)", "bits per spike"]
+
+
+def test_a_curve_of_one_point_is_a_dot():
+    rows = [{"step": step, "train/elbo": -9.0 + step} for step in range(3)]
+    rows[-1]["val/elbo"] = -8.0
+    train, val = plotting.learning_curves(rows).axes[0].lines
+    assert train.get_marker() in ("", "None")
+    assert val.get_marker() == "o"
+
+
+def test_learning_curves_of_em_count_iterations():
+    rows = [{"step": step, "bound": -9.0, "train/elbo": -9.0 + step} for step in range(3)]
+    assert plotting.learning_curves(rows).axes[0].get_xlabel() == "iteration"
+    rows = [{"step": step, "train/elbo": -9.0 + step} for step in range(3)]
+    assert plotting.learning_curves(rows).axes[0].get_xlabel() == "step"
+
+
 def test_manifold_puts_each_image_at_its_latent_values():
     images = np.arange(2 * 3 * 4 * 5, dtype=float).reshape(2, 3, 4, 5)
     figure = plotting.image_manifold(

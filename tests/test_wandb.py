@@ -8,7 +8,7 @@ import pytest
 
 from seqvae import GradientLearner, crossvalidate, fit
 from seqvae.config import from_config
-from seqvae.learning.weights_and_biases import has_account
+from seqvae.learning.weights_and_biases import has_account, kept_ids
 from tiny import SVAE, tiny_data, tiny_learner
 
 wandb = pytest.importorskip("wandb")
@@ -127,6 +127,21 @@ def test_crossvalidation_logs_table_curve_and_cells(tmp_path):
     assert summaries["pca/chosen_dim"] == found.chosen_dim("pca")
 
 
+@pytest.mark.filterwarnings("ignore:.*largest of the grid")
+def test_crossvalidation_that_is_called_again_goes_on_with_its_wandb_runs(tmp_path):
+    def call():
+        return crossvalidate(
+            tiny_data(), dims=[1], scheme="gabriel", trial_folds=2, neuron_folds=2, progress=False,
+            out_dir=str(tmp_path / "cv"), wandb_project="lorenz", wandb_cells=True,
+        )  # fmt: skip
+
+    call()
+    found = sorted(ids(tmp_path / "cv"))
+    assert len(set(found)) == len(found)
+    call()
+    assert sorted(set(ids(tmp_path / "cv"))) == found
+
+
 def test_second_fit_of_a_process_has_its_own_wandb_run(tmp_path, monkeypatch):
     monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
     learner = learner_with_wandb(1)
@@ -134,6 +149,52 @@ def test_second_fit_of_a_process_has_its_own_wandb_run(tmp_path, monkeypatch):
         fit(tiny_data(), SVAE, learner, run_dir=str(tmp_path / name))
         assert wandb.run is None
     assert offline_run(tmp_path / "a").name != offline_run(tmp_path / "b").name
+
+
+def ids(folder: Path) -> list[str]:
+    """The ids of the W&B runs that lie in a folder, in the order of their begin."""
+    paths = (folder / "wandb").glob("offline-run-*")
+    return [path.name.rpartition("-")[2] for path in sorted(paths)]
+
+
+def test_resumed_fit_goes_on_with_its_wandb_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
+    folder = tmp_path / "r"
+    learner = learner_with_wandb(1)
+    fit(tiny_data(), SVAE, learner, run_dir=str(folder))
+    fit(tiny_data(), SVAE, learner_with_wandb(2), run_dir=str(folder), resume=True)
+    first, second = ids(folder)
+    assert first == second
+    fit(tiny_data(), SVAE, learner, run_dir=str(folder), overwrite=True)
+    (other,) = ids(folder)
+    assert other != first
+
+
+def test_id_that_the_user_gave_is_the_one_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
+    fit(tiny_data(), SVAE, learner_with_wandb(1, id="mine"), run_dir=str(tmp_path / "r"))
+    assert ids(tmp_path / "r") == ["mine"]
+    assert not (tmp_path / "r" / "wandb_ids.json").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "3", '["../../x", null]'])
+def test_damaged_ids_cost_no_fit(tmp_path, text):
+    path = tmp_path / "wandb_ids.json"
+    path.write_text(text)
+    (first,) = kept_ids(tmp_path, 1)
+    assert first.isalnum()
+    assert kept_ids(tmp_path, 2)[0] == first
+
+
+def test_wandb_that_cannot_be_started_costs_no_fit(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise wandb.Error("no such project")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
+    with pytest.warns(UserWarning, match="W&B cannot be started, and logs nothing.*no such proj"):
+        run = fit(tiny_data(), SVAE, learner_with_wandb(1), run_dir=str(tmp_path / "r"))
+    assert len(run.history) == 1
 
 
 def test_given_folder_of_wandb_is_respected(tmp_path, monkeypatch):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqvae.errors import InputError
-from seqvae.learning.weights_and_biases import unprompted
+from seqvae.learning.weights_and_biases import kept_ids, unprompted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,8 @@ def log_to_wandb(
 ) -> None:
     """Log to W&B, offline without an account; its files go to the folder.
 
+    A second call for the folder goes on with the runs of the first.
+
     Args:
         folder: of the cross-validation, with ``curve.png`` in it.
         table: of the scores.
@@ -37,7 +40,13 @@ def log_to_wandb(
     import wandb
 
     name = folder.resolve().name
-    common: dict[str, Any] = {"project": project, "dir": str(folder), "group": name}
+    (whole,) = kept_ids(folder, 1)
+    common: dict[str, Any] = {
+        "project": project,
+        "dir": str(folder),
+        "group": name,
+        "resume": "allow",
+    }
     with unprompted():
         if cells:
             for row in table.to_dict("records"):
@@ -45,10 +54,15 @@ def log_to_wandb(
                                                            "neuron_fold", "seed"))  # fmt: skip
                 place = {key: row[key] for key in ("model", "dim", "seed", "trial_fold")}
                 place["neuron_fold"] = str(row["neuron_fold"])
-                with wandb.init(name=title, job_type="cell", config=place, **common) as run:
+                cell = hashlib.sha256(f"{whole} {title}".encode()).hexdigest()[:16]
+                with wandb.init(
+                    name=title, job_type="cell", config=place, id=cell, **common
+                ) as run:
                     run.log({key: row[key] for key in ("score", "gain_sum", "seconds")})
         facts = {key: value for key, value in summary.items() if not isinstance(value, dict)}
-        with wandb.init(name=name, job_type="crossvalidation", config=facts, **common) as run:
+        with wandb.init(
+            name=name, job_type="crossvalidation", config=facts, id=whole, **common
+        ) as run:
             shown = table.astype({"neuron_fold": "string"})
             run.log({"scores": wandb.Table(dataframe=shown)})
             run.log({"curve": wandb.Image(str(folder / "curve.png"))})

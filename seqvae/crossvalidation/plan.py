@@ -20,6 +20,7 @@ from seqvae.distributions.kinds import DataKind, kind_of
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
+from seqvae.learning.unread import unread_by_model, unread_inputs, unread_settings
 from seqvae.models import PCA, Model
 from seqvae.runs import ModelFactory, begin
 
@@ -39,10 +40,12 @@ class Plan(NamedTuple):
     Attributes:
         chains: jobs of ascending size that depend on each other; else each on its own.
         unit: of the scores.
+        unread: a sentence for each thing that was given and is not read.
     """
 
     chains: list[list[Job]]
     unit: str
+    unread: list[str]
 
 
 def make_plan(
@@ -94,8 +97,11 @@ def make_plan(
     fits: dict[str, tuple[ModelFactory | None, Learner | None, bool]] = {}
     is_matrix = division.scheme == "gabriel"
     kinds = {}
+    unread: list[str] = []
+    unread_by_all = {"coordinated_dropout", "speckled_fraction"}
     for name, factory in models.items():
         if is_matrix:
+            unread += unread_inputs(_class_of(factory), division.recording.num_inputs)
             check_size(division, dims[-1])
             fold_errors(division, 0, 0, dims=[0])  # refuses what no matrix may hold
             fits[name] = (None, None, True)
@@ -109,10 +115,14 @@ def make_plan(
                 f"warm_starts: models.{name} is learned by {type(learner).__name__}, which begins "
                 "from the data alone; leave warm_starts out"
             )
-        kind = _checked(name, factory, learner, division=division, dims=dims, settings=settings)
-        kinds[name] = kind
+        model = _checked(name, factory, learner, division=division, dims=dims, settings=settings)
+        kinds[name] = model.observation.kind
+        unread += unread_by_model(model, division.recording.num_inputs)
+        unread_by_all &= set(unread_settings(learner, data))
         whole = division.scheme == "speckled" or _class_of(factory).serves_any_heldin
         fits[name] = (factory, learner, whole)
+    if fits and not is_matrix:
+        unread += [f"no learner reads data.{setting}" for setting in sorted(unread_by_all)]
     recording = division.recording
     parts = (recording.read(trials) for trials in recording.chunks())
     kind = _one_kind(kinds) if kinds else kind_of(parts)
@@ -165,7 +175,8 @@ def make_plan(
             chains += columns
         else:  # small sizes first, whatever the fold
             chains += [[one] for row in zip(*columns, strict=True) for one in row]
-    return Plan(chains, "variance_explained" if is_matrix else kind.score_unit)
+    unit = "variance_explained" if is_matrix else kind.score_unit
+    return Plan(chains, unit, list(dict.fromkeys(unread)))
 
 
 def checked_dims(dims: list[int]) -> list[int]:
@@ -240,8 +251,8 @@ def _checked(
     division: Division,
     dims: list[int],
     settings: Mapping[str, Any],
-) -> DataKind:
-    """Build the smallest and the largest model and let the learner look; return the data's kind."""
+) -> Model:
+    """Build the smallest and the largest model, let the learner look, and return the latter."""
     model_class = _class_of(factory)
     whole = division.scheme == "speckled" or model_class.serves_any_heldin
     heldin = division.heldin(None if whole else 0)
@@ -258,7 +269,7 @@ def _checked(
                 learner.check(model, data)
     except InputError as error:
         raise InputError(f"models.{name}: {error}") from error
-    return model.observation.kind
+    return model
 
 
 def _one_kind(kinds: Mapping[str, DataKind]) -> DataKind:

@@ -103,6 +103,9 @@ class GradientLearner(Learner):
     begins_from_model: ClassVar[bool] = True
     selects: ClassVar[bool] = True
     resumes: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset(
+        ("batch_size", "eval_batch_size", "coordinated_dropout", "speckled_fraction")
+    )
 
     trainer: Callable[[], Trainer] = DEFAULT_TRAINER
     select: str = "val/heldin_elbo"

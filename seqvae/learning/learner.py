@@ -24,12 +24,14 @@ class Learner(ABC):
         begins_from_model: whether the parameters of a model that has begun are where it begins.
         selects: whether validation trials choose what is kept; else they are scored only.
         resumes: whether it goes on from a checkpoint; else a resumed run begins anew.
+        reads: the arguments of ``NeuralData`` that say how it is given the training trials.
     """
 
     learns: ClassVar[type]
     begins_from_model: ClassVar[bool] = False
     selects: ClassVar[bool] = False
     resumes: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def check(self, model: Any, data: NeuralData, *, checkpoint: Path | None = None) -> None:

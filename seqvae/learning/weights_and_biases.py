@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import netrc
 import os
+import re
+import secrets
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import WandbLogger
+
+from seqvae.errors import InputError, UnwritableError
+from seqvae.storage.files import RunFiles, write_text
+from seqvae.storage.yaml_json import read_json
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @contextmanager
 def wandb_run(trainer: Trainer, folder: Path | None) -> Iterator[None]:
     """Start W&B runs in the run folder and close them after the fit; W&B never prompts.
 
-    Without a W&B logger this does nothing. A W&B run that was open before stays open.
+    Without a W&B logger this does nothing. A W&B run that was open before stays open. The ids that
+    W&B knows them by are kept in the run folder: a fit that is resumed goes on with its own. A W&B
+    that fails is warned of, and costs no fit.
 
     Args:
         trainer: its loggers are looked at.
-        folder: where W&B writes, unless the logger names a ``save_dir``; None: as W&B likes.
+        folder: where W&B writes, unless the logger names a ``save_dir``, and where the ids are
+            kept; None: W&B writes as it likes, and no id is kept.
     """
     loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     if not (loggers and trainer.is_global_zero):
@@ -29,6 +43,8 @@ def wandb_run(trainer: Trainer, folder: Path | None) -> Iterator[None]:
     import wandb
 
     before = wandb.run
+    nameless = [logger for logger in loggers if logger._id is None]
+    ids = [] if folder is None else kept_ids(folder, len(nameless))
     for logger in loggers:
         if logger.save_dir in (None, ".") and folder is not None:
             logger._wandb_init["dir"] = str(folder)  # W&B's own default is where you stand
@@ -36,10 +52,51 @@ def wandb_run(trainer: Trainer, folder: Path | None) -> Iterator[None]:
             logger._experiment = None  # an earlier fit with this logger has closed it
     with unprompted():
         try:
+            for logger, wandb_id in zip(nameless, ids, strict=False):
+                logger._id = logger._wandb_init["id"] = wandb_id
+            for logger in loggers:
+                _start(logger, trainer)
             yield
         finally:
+            for logger in nameless:  # which may serve another fit
+                logger._id = logger._wandb_init["id"] = None
             if wandb.run is not None and wandb.run is not before:
-                wandb.run.finish()
+                _finish(wandb.run)
+
+
+def _start(logger: WandbLogger, trainer: Trainer) -> None:
+    """Start the run of a logger; one that cannot be started is left out of the fit."""
+    try:
+        _ = logger.experiment
+    except Exception as error:
+        warnings.warn(f"W&B cannot be started, and logs nothing: {error!r}", stacklevel=4)
+        trainer.loggers = [other for other in trainer.loggers if other is not logger]
+
+
+def _finish(run: Any) -> None:
+    try:
+        run.finish()
+    except Exception as error:
+        warnings.warn(f"W&B could not close its run: {error!r}", stacklevel=4)
+
+
+def kept_ids(folder: Path, count: int) -> list[str]:
+    """Return the ids by which W&B knows the runs of a folder; new ones are written there.
+
+    Args:
+        folder: of a fit or of a cross-validation.
+        count: how many runs there are.
+    """
+    path = RunFiles(folder).wandb_ids
+    ids: list[str] = []
+    with suppress(OSError, InputError, TypeError):
+        there = read_json(path, str(path))
+        ids = [one for one in there if isinstance(one, str) and _ID.fullmatch(one)]
+    if len(ids) < count:
+        ids += [secrets.token_hex(4) for _ in range(count - len(ids))]
+        with suppress(UnwritableError):  # what matters more will tell of that disk
+            write_text(path, json.dumps(ids) + "\n")
+    return ids[:count]
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class Model(nn.Module, ABC):
         dimension_argument: the constructor's argument that is its size.
         serves_any_heldin: whether what is learned does not depend on which neurons are held in: all
             are learned from, and latents can be inferred from any of them.
+        reads_inputs: whether what the model answers depends on external inputs.
         observation: the distribution of the data, given the factors.
         null_counts: training mean of each neuron, NaN until ``initialize``.
         start: run folder of a fitted model to begin from, which whoever fits reads and gives to
@@ -43,6 +44,7 @@ class Model(nn.Module, ABC):
 
     dimension_argument: ClassVar[str]
     serves_any_heldin: ClassVar[bool] = False
+    reads_inputs: ClassVar[bool] = False
     starts_from: ClassVar[type[Model]]
     start: str | None = None
     observation: Observation

@@ -63,6 +63,7 @@ class FLDS(LatentVariableModel):
     """
 
     dimension_argument: ClassVar[str] = "latent_dim"
+    reads_inputs: ClassVar[bool] = True
     starts_from: ClassVar[type[Model]] = LinearDynamics
 
     def __init__(

@@ -61,6 +61,7 @@ class LinearDynamics(Model):
 
     dimension_argument: ClassVar[str] = "latent_dim"
     serves_any_heldin: ClassVar[bool] = True
+    reads_inputs: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class SequentialVAE(AmortisedModel):
     """
 
     dimension_argument: ClassVar[str] = "factor_dim"
+    reads_inputs: ClassVar[bool] = True
 
     def __init__(
         self,

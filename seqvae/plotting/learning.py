@@ -13,13 +13,14 @@ from seqvae.plotting.style import GREY, SERIES, SMALL_SIZE, new_figure, tidy
 
 
 def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figure:
-    """Bound, divergences, scores and learning rate over the optimiser's steps.
+    """Bound, divergences, scores and learning rate over the optimiser's steps, or EM's iterations.
 
-    The steps at which a warm-up holds beta below its final value are shaded.
+    The steps at which a warm-up holds beta below its final value are shaded. A curve of one point
+    is a dot.
 
     Args:
         history: rows as in ``history.csv``; a value that is missing or empty is left out. A panel
-            without a curve is left out too.
+            without a curve, or of a learning rate that does not change, is left out too.
     """
     panels = {
         "ELBO (nats per trial)": _named(history, ["train/elbo", "val/elbo"]),
@@ -28,11 +29,12 @@ def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figur
             history,
             ["val/bits_per_spike", "val/co_bps", "val/fp_bps", "val/speckled_bps"],
         ),
-        "learning rate": _named(history, ["train/learning_rate"]),
+        "learning rate": _changing(_named(history, ["train/learning_rate"])),
     }
     panels = {label: curves for label, curves in panels.items() if curves}
     step = _values(history, "step")
     warming = _warming(_values(history, "train/beta"))
+    count = "iteration" if any("bound" in row for row in history) else "step"
 
     columns = 2 if len(panels) > 1 else 1
     rows = max(1, -(-len(panels) // columns))
@@ -43,10 +45,19 @@ def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figur
     for place, (axes, (label, curves)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         for (name, values), look in zip(curves.items(), _looks(list(curves)), strict=True):
             present = np.isfinite(values)
-            axes.plot(step[present], values[present], label=name, linewidth=1.2, **look)
+            dot = "o" if present.sum() == 1 else ""
+            axes.plot(
+                step[present],
+                values[present],
+                label=name,
+                linewidth=1.2,
+                marker=dot,
+                markersize=4.0,
+                **look,
+            )
         _shade(axes, step[warming], named=place < columns)
         last_in_column = place + columns >= len(panels)
-        tidy(axes, x="step" if last_in_column else "", y=label)
+        tidy(axes, x=count if last_in_column else "", y=label)
         axes.tick_params(labelbottom=last_in_column)
         if label == "learning rate":
             axes.set_yscale("log")
@@ -78,6 +89,15 @@ def _named(
     """The columns of these names that hold a finite value."""
     columns = {name: _values(history, name) for name in names}
     return {name: values for name, values in columns.items() if np.isfinite(values).any()}
+
+
+def _changing(curves: dict[str, Float[np.ndarray, " row"]]) -> dict[str, np.ndarray]:
+    """The curves whose values differ."""
+    return {
+        name: values
+        for name, values in curves.items()
+        if len(np.unique(values[np.isfinite(values)])) > 1
+    }
 
 
 def _warming(beta: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:

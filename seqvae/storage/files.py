@@ -210,6 +210,11 @@ class RunFiles:
         """Versions, seed, data checksum, data facts, command and device."""
         return self.folder / "provenance.json"
 
+    @property
+    def wandb_ids(self) -> Path:
+        """The ids by which Weights & Biases knows the run."""
+        return self.folder / "wandb_ids.json"
+
     def sweep(self) -> None:
         """Remove the passing files that a killed fit has left; for whoever holds the lock."""
         files = (self.config, self.weights, self.last_checkpoint, self.history, self.provenance)

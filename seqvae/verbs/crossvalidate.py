@@ -150,7 +150,7 @@ def crossvalidate(
             gap=gap,
             seed=seed,
         )
-        chains, unit = make_plan(
+        chains, unit, unread = make_plan(
             data,
             division,
             factories,
@@ -162,6 +162,8 @@ def crossvalidate(
             warm_starts=warm_starts,
             folder=folder,
         )
+    for sentence in unread:
+        warnings.warn(sentence, stacklevel=2)
     todo = [job for chain in chains for job in chain]
     mine = shard_chains(chains, part)
     with _held(folder, recording.checksum, part):

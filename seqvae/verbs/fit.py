@@ -19,6 +19,7 @@ from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
 from seqvae.learning.learner import check_pair
 from seqvae.learning.observers import Alarms, HistoryRows, Observer, tell
+from seqvae.learning.unread import unread
 from seqvae.runs import FitFolder, FitInMemory, ModelFactory, Origin, Recipe, Run, begin
 from seqvae.storage.files import RunFiles
 from seqvae.verbs.advice import advice
@@ -125,6 +126,8 @@ def fit(
                 origin.hand_over(begun)
             check_pair(learner, begun)
             learner.check(begun, data, checkpoint=checkpoint)
+            for sentence in unread(begun, learner, data) if folder.is_first else []:
+                warnings.warn(sentence, stacklevel=2)
             folder.write(config, data, origin=origin)
             learner.learn(begun, data, observers=observers, checkpoint=checkpoint, config=config)
         run = folder.run(begun, data, config=config, origin=origin, history=rows.rows)
