@@ -130,6 +130,29 @@ def open_parameters(
     return cls, _settable(cls, part.num_facts)
 
 
+def setting_of(
+    function: Callable[..., Any],
+    tree: Mapping[str, Any],
+    dotted: str,
+    *,
+    key: str = "",
+    trust: bool = False,
+) -> Any:
+    """Return the value of a dotted key as ``override`` knows it, the default where none is given.
+
+    Raises:
+        InputError: for a key that is not there.
+    """
+    name, _, rest = dotted.partition(".")
+    parameter, key = _parameter(function, name, key), _join(key, name)
+    default = None if parameter.default is REQUIRED else parameter.default
+    value = tree[name] if name in tree else to_config(default, key=key)
+    if not rest:
+        return value
+    _, cls, arguments = _open({} if value is None else value, parameter.annotation, key, trust)
+    return setting_of(cls, arguments, rest, key=key, trust=trust)
+
+
 def override(
     function: Callable[..., Any],
     tree: Mapping[str, Any],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,12 +188,21 @@ class Telling(Callback):
         observers: who hears of it.
         history: the rows so far.
         best: the best weights so far.
+        config: the complete config tree of the fit, if it is known.
     """
 
-    def __init__(self, observers: Observer, history: History, best: KeepBest) -> None:
+    def __init__(
+        self,
+        observers: Observer,
+        history: History,
+        best: KeepBest,
+        *,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         self.observers = observers
         self.history = history
         self.best = best
+        self.config = config
         self._weights = best.weights
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -230,7 +240,7 @@ class Telling(Callback):
         assert isinstance(pl_module, Model)
         number += trainer.current_epoch
         rows, step = self.history.rows, trainer.global_step
-        return Stage(pl_module, data, rows, number, step, trainer.loggers)
+        return Stage(pl_module, data, rows, number, step, trainer.loggers, self.config)
 
 
 class EarlyStoppingAfterRamps(EarlyStopping):

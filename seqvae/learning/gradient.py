@@ -263,7 +263,8 @@ class GradientLearner(Learner):
     ) -> None:
         """Train in this process, with the others that there are."""
         best = KeepBest(monitor=self.select, former=best_weights_beside(checkpoint))
-        trainer = self._trainer(model, data, observers, best, strategy_for(devices, model, data))
+        strategy = strategy_for(devices, model, data)
+        trainer = self._trainer(model, data, observers, best, strategy, config)
         # else a checkpoint is read into single precision first
         trainer.strategy.precision_plugin.convert_module(model)
         if config is not None:
@@ -283,6 +284,7 @@ class GradientLearner(Learner):
         observers: Observers,
         best: KeepBest,
         strategy: Mapping[str, Any],
+        config: Mapping[str, object] | None,
     ) -> Trainer:
         """Build the Trainer from the user's settings and ours, our callbacks after the user's."""
         assert isinstance(self.trainer, partial)  # see __post_init__
@@ -298,7 +300,7 @@ class GradientLearner(Learner):
             GradientNorms(),
             history,
             best,
-            Telling(observers, history, best),
+            Telling(observers, history, best, config=config),
         ]
         if last is not None:
             callbacks.append(SaveLast(last, every_seconds=self.save_seconds))

@@ -114,14 +114,19 @@ class Objective:
         return self.kl_target * ramp(step, start=0, steps=self.kl_target_steps)
 
     @property
+    def ramp_ends(self) -> dict[str, int]:
+        """Step at which each weight has its final value, by the setting of its warm-up."""
+        ends = {"beta_steps": self.beta_start + self.beta_steps}
+        if self.recurrent_l2 > 0:
+            ends["recurrent_l2_steps"] = self.recurrent_l2_start + self.recurrent_l2_steps
+        if self.kl_target is not None:
+            ends["kl_target_steps"] = self.kl_target_steps
+        return ends
+
+    @property
     def ramp_end(self) -> int:
         """First step at which every weight has its final value."""
-        ends = [self.beta_start + self.beta_steps]
-        if self.recurrent_l2 > 0:
-            ends.append(self.recurrent_l2_start + self.recurrent_l2_steps)
-        if self.kl_target is not None:
-            ends.append(self.kl_target_steps)
-        return max(ends)
+        return max(self.ramp_ends.values())
 
 
 def ramp(step: int, *, start: int, steps: int) -> float:

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from seqvae.analysis.diagnosis import Finding
+from seqvae.analysis.diagnosis import Finding, FitConfig
 from seqvae.analysis.diagnosis.checkup import findings
+from seqvae.config.reading import open_parameters
 from seqvae.data import NeuralData
+from seqvae.learning import Learner
 from seqvae.models import Model
-from seqvae.runs import Run
+from seqvae.runs import ModelFactory, Run
+
+MASKS = frozenset(("coordinated_dropout", "speckled_fraction"))
+
+
+def sections(data: NeuralData, model: ModelFactory, learner: Learner) -> None:
+    """Do nothing: the arguments are the sections of a config of ``fit``."""
 
 
 def advice(
-    run: Run, model: Model, data: NeuralData, scores: dict[str, Any] | None = None
+    run: Run,
+    model: Model,
+    data: NeuralData,
+    scores: dict[str, Any] | None = None,
+    *,
+    trust: bool = False,
 ) -> list[Finding]:
-    """Return what is wrong with a run, told by the data that it was fitted to."""
-    tree = run.config["learner"]
-    arguments = tree.get("init_args") if isinstance(tree, dict) else None
-    arguments = arguments if isinstance(arguments, dict) else {}
-    learner = {name: value for name, value in arguments.items() if isinstance(value, int)}
-    return findings(model, data, run.history, learner=learner, scores=scores)
+    """Return what is wrong with a run, told by the data that it was fitted to.
+
+    Args:
+        run: the run.
+        model: its model.
+        data: the data that it was fitted to.
+        scores: what ``evaluate`` answers, if known.
+        trust: whether the config may import classes from anywhere, to learn of their settings.
+    """
+    opened = open_parameters(run.config["learner"], Learner, key="learner", trust=trust)
+    reads = opened[0].reads if opened is not None and issubclass(opened[0], Learner) else MASKS
+    unread = frozenset(f"data.{name}" for name in MASKS - reads)
+    config = FitConfig(run.config, data.spec, sections, unread, trust)
+    return findings(model, data, run.history, config=config, scores=scores)

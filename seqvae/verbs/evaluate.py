@@ -66,7 +66,7 @@ def evaluate(
     if data.recording.checksum == run.provenance["data"]["checksum"] and "train" in data.split:
         metrics["advice"] = {
             finding.name: {"sentence": finding.sentence, "setting": finding.setting}
-            for finding in advice(run, model, data, metrics)
+            for finding in advice(run, model, data, metrics, trust=trust)
         }
     if out is not None:
         write_text(out, json.dumps(without_nan(metrics), indent=2) + "\n")

@@ -132,7 +132,7 @@ def fit(
             learner.learn(begun, data, observers=observers, checkpoint=checkpoint, config=config)
         run = folder.run(begun, data, config=config, origin=origin, history=rows.rows)
         try:
-            tell(advice(run, begun, data) if folder.is_first else [])
+            tell(advice(run, begun, data, trust=True) if folder.is_first else [])
         except Exception as error:  # what took hours is not lost for a diagnosis
             warnings.warn(f"the fit could not be diagnosed: {error!r}", stacklevel=2)
     return run

@@ -14,9 +14,9 @@ from pytorch_lightning import Trainer
 from torch.optim import AdamW
 
 from seqvae import EM, FLDS, VAE, GradientLearner, LinearDynamics, NeuralData, SequentialVAE, fit
-from seqvae.analysis.diagnosis.checkup import findings
 from seqvae.data.sources import Arrays, Lorenz
 from seqvae.objectives import Objective
+from seqvae.verbs.advice import advice
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +67,7 @@ def learner(epochs):
 def names(data, model, how, folder, seed=0):
     """The findings of a fit."""
     run = fit(data, model, how, run_dir=str(folder), seed=seed)
-    arguments = run.config["learner"]["init_args"]
-    found = findings(run.model(), run.data(), run.history, learner=arguments)
-    return [finding.name for finding in found]
+    return [finding.name for finding in advice(run, run.model(), run.data())]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -101,7 +99,7 @@ def overdispersed(seed, shape=1.0):
         ),
         (
             "VAE",
-            partial(lorenz, num_train=4),
+            partial(lorenz, num_train=5),
             {"latent_dim": 8, "dropout": 0.0, "optimizer": adamw(4e-3, 0.0)},
             400,
             "overfitting",

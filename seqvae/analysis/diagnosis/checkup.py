@@ -12,11 +12,22 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from seqvae.analysis.diagnosis import Checkup, Finding, Gain, Settings, Spread, Use, diagnose
+from seqvae.analysis.diagnosis import (
+    FEWEST_TRIALS,
+    Checkup,
+    Finding,
+    FitConfig,
+    Gain,
+    Settings,
+    Spread,
+    Use,
+    diagnose,
+)
+from seqvae.analysis.diagnosis.activity import odd_channels
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
 from seqvae.baselines.mean_rate import MeanRate
 from seqvae.data import NeuralData
-from seqvae.distributions import kl_by_dimension
+from seqvae.distributions import DiscreteMarkovChain, kl_by_dimension
 from seqvae.distributions.kinds import Counts, kind_of
 from seqvae.models import LatentVariableModel, Model
 from seqvae.objectives import bound, has_elbo
@@ -36,7 +47,7 @@ def findings(
     data: NeuralData,
     history: Sequence[Mapping[str, float | int]],
     *,
-    learner: Mapping[str, Any],
+    config: FitConfig,
     scores: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """Return what is wrong with a fit.
@@ -45,23 +56,25 @@ def findings(
         model: the fitted model.
         data: the data that it was fitted to.
         history: the rows of the fit's history.
-        learner: the arguments of its learner, from the config.
+        config: the settings of the fit.
         scores: what ``evaluate`` answers, if known.
     """
     settings = Settings(
         by_gradient=isinstance(model, LatentVariableModel),
-        max_iterations=learner.get("max_iterations"),
+        max_iterations=config.number("learner.max_iterations"),
+        max_epochs=config.number("learner.trainer.max_epochs"),
+        max_steps=config.number("learner.trainer.max_steps"),
         num_trials=len(data.trials("train")),
     )
     if isinstance(model, LatentVariableModel):
-        rate = getattr(model.make_schedule, "keywords", {}).get("min_lr")
         settings = settings._replace(
-            ramp_end=model.objective.ramp_end,
+            ramp_ends=model.objective.ramp_ends,
             beta=model.objective.beta,
-            min_rate=float(rate) if isinstance(rate, int | float) else None,
+            min_rate=config.number("model.schedule.min_lr"),
         )
     checkup = check_up(model, data, seed=model.seed)
-    return diagnose(history, checkup, settings, scores)
+    found = diagnose(history, checkup, settings, scores)
+    return [finding.fitting(config) for finding in found]
 
 
 def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
@@ -83,8 +96,6 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
     values = recording.read()
     values = values[np.isfinite(values)]
     dispersion, error = seen.dispersion() if counts else ([], [])
-    mute = np.flatnonzero(counts & (data.train_mean.numpy() <= 0))
-    assert recording.neuron_ids is not None
     parts = (recording.read(trials) for trials in recording.chunks())
     return Checkup(
         null=null_score(model, data),
@@ -100,9 +111,13 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
         are_counts=kind_of(parts) == Counts(),
         mean=float(values.mean()),
         zeros=float((values == 0).mean()),
-        silent=[str(recording.neuron_ids[neuron]) for neuron in mute],
+        least=float(values.min()),
         radius=_radius(model),
         num_time_bins=data.spec.num_time_bins,
+        num_trials=seen.num_trials,
+        dimension=model.dimension_argument,
+        channels=odd_channels(data, model.observation.kind),
+        occupancy=seen.occupancy(),
     )
 
 
@@ -113,7 +128,9 @@ def null_score(model: Model, data: NeuralData) -> Spread:
         log_prob = _null(model, data).log_prob(batch.target)
         scores.append((batch.weight * log_prob).sum((1, 2)).double())
     score = torch.cat(scores)
-    return Spread(float(score.mean()), float(score.std()) if len(score) > 1 else 0.0)
+    return Spread(
+        float(score.mean()), float(score.std()) if len(score) >= FEWEST_TRIALS else math.inf
+    )
 
 
 def _null(model: Model, data: NeuralData) -> Distribution:
@@ -149,6 +166,7 @@ class _SplitCheckup:
         self.heldout_bits = BitsPerSpike(data.train_mean[list(spec.heldout)])
         self.kl: dict[str, Tensor] = {}
         self.num_steps: dict[str, int] = {}
+        self.state_bins: dict[str, Tensor] = {}
         self.trials: list[_TrialSums] = []
         trials, null = data.trials(split), _null(model, data)
         if len(trials) > CHECKUP_TRIALS:
@@ -184,6 +202,9 @@ class _SplitCheckup:
             self.kl[name] = self.kl.get(name, 0.0) + total
             # a time course has a value in each bin
             self.num_steps[name] = latent.sample.shape[2] if latent.sample.ndim > 3 else 1
+            if isinstance(latent.posterior, DiscreteMarkovChain) and latent.mask is not None:
+                bins = (latent.sample.mean(dim=0) * latent.mask[..., None]).sum((0, 1)).cpu()
+                self.state_bins[name] = self.state_bins.get(name, 0.0) + bins
 
     def _seen(self, values: Tensor) -> Tensor:
         return values[..., : self.spec.num_encoded_bins, :][..., self.heldin]
@@ -196,6 +217,10 @@ class _SplitCheckup:
             return None
         mean, error = _ratio(gain[:, None], size[:, None])
         return Gain(float(mean), float(error), float(gain.mean()))
+
+    def occupancy(self) -> dict[str, list[float]]:
+        """Return the share of the bins that each discrete state holds in."""
+        return {name: (bins / bins.sum()).tolist() for name, bins in self.state_bins.items()}
 
     def dispersion(self) -> tuple[list[float], list[float]]:
         """Return the dispersion of each neuron, and its standard error."""
@@ -254,9 +279,14 @@ def _excess(
 def _ratio(
     value: Float[Tensor, "trial neuron"], size: Float[Tensor, "trial neuron"]
 ) -> tuple[Float[Tensor, " neuron"], Float[Tensor, " neuron"]]:
-    """Return ratios of sums, and their standard errors over trials [Cochran 1977, ch. 6]."""
+    """Return ratios of sums, and their standard errors over trials [Cochran 1977, ch. 6].
+
+    Few trials do not tell how they differ: then the error is infinite.
+    """
     total = size.sum(dim=0).clamp_min(1e-12)
     ratio = value.sum(dim=0) / total
+    if len(value) < FEWEST_TRIALS:
+        return ratio, torch.full_like(ratio, math.inf)
     spread = (value - ratio * size).square().sum(dim=0) * len(value) / max(1, len(value) - 1)
     return ratio, spread.sqrt() / total
 

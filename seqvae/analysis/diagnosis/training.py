@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from seqvae.analysis.diagnosis.facts import Checkup, Finding, Settings, Spread
+from seqvae.analysis.diagnosis.cures import Cure, higher, lower
+from seqvae.analysis.diagnosis.facts import FEWEST_TRIALS, Checkup, Finding, Settings, Spread
 
 HistoryRow = Mapping[str, float | int]
 MOST_DEVIATIONS = 5.0
@@ -27,19 +28,18 @@ LEAST_REST = 0.01
 def learning_rate(history: Sequence[HistoryRow], null: Spread, settings: Settings) -> list[Finding]:
     """Find training that exploded: likelihood far below a constant's, ground lost, or no number.
 
-    The bound that is trained on, with its own beta, counts after the warm-ups only; the likelihood
+    The bound, with its own beta if that is below 1, counts after the warm-ups only; the likelihood
     counts from the first epoch on. Ground is lost by more than half of what had been gained over
     the mean rate, and by more than the deviation between single trials.
     """
     if not settings.by_gradient or not history:
         return []
-    rates = [row["train/learning_rate"] for row in history if "train/learning_rate" in row]
-    setting = "lower model.optimizer.lr" + (f", which was {max(rates):g}" if rates else "")
+    cures, otherwise = (lower("model.optimizer.lr"),), "take smaller steps"
     clipped = max(row.get("train/clipped", 0.0) for row in history)
     beside = f", {clipped:.0%} of an epoch's steps clipped" if clipped > 0.5 else ""
 
     def finding(words: str) -> list[Finding]:
-        return [Finding("learning_rate_too_high", words + beside, setting)]
+        return [Finding("learning_rate_too_high", words + beside, cures, otherwise)]
 
     least = null.mean - MOST_DEVIATIONS * null.std
     for row in history:
@@ -57,7 +57,7 @@ def learning_rate(history: Sequence[HistoryRow], null: Spread, settings: Setting
     best = -math.inf
     for row in history:
         likelihood, elbo = (row.get(f"train/{x}", math.nan) for x in ("log_likelihood", "elbo"))
-        value = likelihood - row.get("train/beta", settings.beta) * (likelihood - elbo)
+        value = likelihood - min(1.0, row.get("train/beta", settings.beta)) * (likelihood - elbo)
         if row["step"] < settings.ramp_end or math.isnan(value):
             continue
         best = max(best, value)
@@ -80,9 +80,11 @@ def idle(history: Sequence[HistoryRow], settings: Settings) -> list[Finding]:
     most = max((sum(row.get(name, math.inf) for name in names) for row in rows), default=math.inf)
     if len(rows) < FEWEST_VALIDATIONS or not names or most >= FEWEST_NATS:
         return []
+    if settings.num_trials < FEWEST_TRIALS:
+        return []
     sentence = f"in the last {len(rows)} validations the KL was at most {most:.2g} nats per trial"
-    setting = "lower model.objective.beta, or raise model.objective.beta_steps"
-    return [Finding("posterior_collapse", sentence, setting)]
+    otherwise = "neurons may have nothing in common"
+    return [Finding("posterior_collapse", sentence, softer_kl(), otherwise)]
 
 
 def ramps(history: Sequence[HistoryRow], settings: Settings) -> list[Finding]:
@@ -91,8 +93,11 @@ def ramps(history: Sequence[HistoryRow], settings: Settings) -> list[Finding]:
         return []
     step, end = history[-1]["step"], settings.ramp_end
     sentence = f"training ended at step {step:.0f}, the warm-ups end at step {end}"
-    setting = "raise learner.trainer.max_epochs, or lower model.objective.beta_steps"
-    return [Finding("ramps_unfinished", sentence, setting)]
+    late = [name for name, end in settings.ramp_ends.items() if end > step]
+    starts = [name.replace("steps", "start") for name in late]  # kl_target has none
+    cures = tuple(lower(f"model.objective.{name}") for name in late + starts)
+    cures = longer(history, settings) + cures
+    return [Finding("ramps_unfinished", sentence, cures, "train longer")]
 
 
 def improvement(
@@ -125,9 +130,11 @@ def improvement(
     )
     rate, floor = history[-1].get("train/learning_rate", math.inf), settings.min_rate
     if floor is not None and rate <= floor * 1.001:
-        setting = f"raise model.schedule.min_lr, which was {floor:g}, or model.schedule.patience"
-        return [Finding("learning_rate_at_floor", sentence, setting)]
-    return [Finding("still_improving", sentence, "raise learner.trainer.max_epochs")]
+        cures = (higher("model.schedule.min_lr"), higher("model.schedule.patience"))
+        return [
+            Finding("learning_rate_at_floor", sentence, cures, "let the learning rate fall less")
+        ]
+    return [Finding("still_improving", sentence, longer(history, settings), "train longer")]
 
 
 def bound_rising(
@@ -140,21 +147,48 @@ def bound_rising(
     """
     bounds = [row["bound"] for row in history if "bound" in row]
     most = settings.max_iterations
-    if most is None or not history or history[-1]["step"] < most or len(bounds) < 12:
+    if most is None or not history or history[-1]["step"] < most or len(bounds) < 3:
         return []
-    rises = [b - a for a, b in pairwise(bounds[-11:])]
-    early, late = sum(rises[:5]), sum(rises[5:])
+    half = min(5, (len(bounds) - 1) // 2)
+    rises = [b - a for a, b in pairwise(bounds[-2 * half - 1 :])]
+    early, late = sum(rises[:half]), sum(rises[half:])
     gain = bounds[-1] - checkup.null.mean * settings.num_trials
     if not early > late > 0:
         rest = math.inf if late > 0 and late >= early else 0.0
     else:
-        ratio = late / early  # of five iterations
+        ratio = late / early  # of so many iterations
         rest = late * ratio / (1 - ratio)
     if rest <= LEAST_REST * gain:
         return []
-    amount = "about as much for each five" if math.isinf(rest) else f"about {rest:.3g}"
+    amount = "about as much again and again" if math.isinf(rest) else f"about {rest:.3g}"
     sentence = (
-        f"the last five of {most} iterations raised the bound by {late:.3g} nats, and {amount} is "
-        f"still to come, of {gain:.4g} gained over the mean rate"
+        f"the last {half} of {most} iterations raised the bound by {late:.3g} nats, and {amount} "
+        f"is still to come, of {gain:.4g} gained over the mean rate"
     )
-    return [Finding("bound_still_rising", sentence, "raise learner.max_iterations")]
+    return [Finding("bound_still_rising", sentence, longer(history, settings), "learn longer")]
+
+
+def longer(history: Sequence[HistoryRow], settings: Settings) -> tuple[Cure, ...]:
+    """Return the setting that ended the learning, to be raised."""
+    step = history[-1]["step"] if history else 0
+    if not settings.by_gradient:
+        most = settings.max_iterations
+        return (higher("learner.max_iterations"),) if most is not None and step >= most else ()
+    if settings.max_steps is not None and 0 < settings.max_steps <= step:
+        return (higher("learner.trainer.max_steps"),)
+    epochs = [row["epoch"] for row in history if "epoch" in row][-2:]
+    if settings.max_epochs is not None and len(epochs) == 2:
+        between = epochs[1] - epochs[0]
+        if epochs[1] + 1 + between <= settings.max_epochs:  # another validation was to come
+            return (higher("learner.patience"),)
+    return (higher("learner.trainer.max_epochs"),)
+
+
+def softer_kl() -> tuple[Cure, ...]:
+    """Return the settings by which the KL costs less."""
+    return (
+        lower("model.objective.beta"),
+        higher("model.objective.beta_steps", start=300),
+        higher("model.objective.free_bits", start=0.1),
+        higher("model.objective.kl_target"),
+    )

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from seqvae.analysis.diagnosis import Finding, Settings, Spread, idle, learning_rate
+from seqvae.analysis.diagnosis import Finding, FitConfig, Settings, Spread, idle, learning_rate
+from seqvae.analysis.diagnosis.activity import odd_channels
 from seqvae.analysis.diagnosis.checkup import null_score
 from seqvae.learning.observers.base import Observer, Stage
 from seqvae.models import LatentVariableModel
@@ -31,8 +32,12 @@ class Alarms(Observer):
         self._names: set[str] = set()
 
     def begin(self, stage: Stage) -> None:
-        """Score the mean rate."""
-        if isinstance(stage.model, LatentVariableModel):
+        """Score the mean rate; with a constant channel nothing compares with it."""
+        kind = stage.model.observation.kind
+        if (
+            isinstance(stage.model, LatentVariableModel)
+            and not odd_channels(stage.data, kind).constant
+        ):
             self._null = null_score(stage.model, stage.data)
 
     def progress(self, stage: Stage) -> None:
@@ -40,7 +45,14 @@ class Alarms(Observer):
         if self._null is None or not isinstance(stage.model, LatentVariableModel):
             return
         objective = stage.model.objective
-        settings = Settings(True, ramp_end=objective.ramp_end, beta=objective.beta)
+        settings = Settings(
+            by_gradient=True,
+            ramp_ends=objective.ramp_ends,
+            beta=objective.beta,
+            num_trials=len(stage.data.trials("train")),
+        )
         findings = [*learning_rate(stage.rows, self._null, settings), *idle(stage.rows, settings)]
-        tell(finding for finding in findings if finding.name not in self._names)
+        findings = [finding for finding in findings if finding.name not in self._names]
         self._names |= {finding.name for finding in findings}
+        config = FitConfig(stage.config or {}, stage.data.spec, trust=True)
+        tell(finding.fitting(config) for finding in findings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class Stage:
         number: epochs or iterations that are done.
         step: steps that are done; those of EM are its iterations.
         loggers: Lightning's loggers, where there are some.
+        config: the complete config tree of the fit, where a learner was given it.
     """
 
     model: Model
@@ -32,6 +33,7 @@ class Stage:
     number: int = 0
     step: int = 0
     loggers: Sequence[Any] = ()
+    config: Mapping[str, Any] | None = None
 
 
 class Observer:

@@ -1,0 +1,108 @@
+"""What the data alone tell: channels of which nothing can be learned, and odd values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from seqvae.analysis.diagnosis.cures import choose
+from seqvae.analysis.diagnosis.facts import Checkup, Finding, OddChannels
+from seqvae.data import NeuralData
+from seqvae.distributions.kinds import DataKind, Real
+
+LARGE_COUNT = 10.0
+"""Mean count from which on a Gaussian is near enough to a Poisson (its skewness is below 1/3)."""
+MOST_ZEROS = 0.25
+"""Share of exact zeros among real values, of which a Gaussian has none."""
+FARTHEST = 1e5
+"""Deviations from 0 at which single precision leaves two digits of a deviation."""
+FEWEST_EVENTS = 3
+"""Values other than 0 by which two channels that are equal are not so by chance."""
+
+
+def odd_channels(data: NeuralData, kind: DataKind) -> OddChannels:
+    """Find the odd channels in the training trials of some data.
+
+    Args:
+        data: the data.
+        kind: what the observation model takes them for.
+    """
+    recording, trials = data.recording, data.trials("train")
+    assert recording.neuron_ids is not None
+    names = [str(name) for name in recording.neuron_ids]
+    values = recording.read(trials).reshape(-1, recording.num_neurons)
+    seen = np.isfinite(values)
+    low = np.where(seen, values, np.inf).min(axis=0)
+    high = np.where(seen, values, -np.inf).max(axis=0)
+    mean, std = (moment.numpy() for moment in data.train_moments[:2])
+    real, flat = kind == Real(), low == high
+    mute = flat & (high == 0) & (not real)
+    far = real & ~flat & (low < high) & (np.abs(mean) > FARTHEST * std)
+
+    def named(chosen: np.ndarray) -> list[str]:
+        return [names[neuron] for neuron in np.flatnonzero(chosen)]
+
+    firsts: dict[bytes, int] = {}
+    twins = []
+    for neuron in np.flatnonzero(low < high):
+        if int((seen[:, neuron] & (values[:, neuron] != 0)).sum()) >= FEWEST_EVENTS:
+            first = firsts.setdefault(values[:, neuron].tobytes(), int(neuron))
+            twins += [(names[first], names[neuron])] if first != neuron else []
+    return OddChannels(named(mute), named(flat & ~mute), named(far), twins)
+
+
+def odd_channel_findings(checkup: Checkup) -> list[Finding]:
+    """Tell of channels of which nothing can be learned, or nothing that is new."""
+    odd, findings = checkup.channels, []
+    if odd.constant:
+        sentence = f"{_channels(odd.constant)} one value in all training trials: "
+        otherwise = "leave them out of the data, or mend the recording"
+        findings.append(
+            Finding("constant_channels", sentence + _listed(odd.constant), (), otherwise)
+        )
+    if odd.silent:
+        event = "spike" if checkup.kind.counts_events else "event"
+        number = len(odd.silent)
+        sentence = f"{number} {'neuron has' if number == 1 else 'neurons have'} no {event} in the "
+        sentence += f"training trials: {_listed(odd.silent)}"
+        findings.append(Finding("silent_neurons", sentence, (), "leave them out of the data"))
+    if odd.twins:
+        pairs = [f"{one} and {other}" for one, other in odd.twins]
+        sentence = f"channels are equal in all training trials: {_listed(pairs)}"
+        otherwise = "leave one of each pair out of the data"
+        findings.append(Finding("equal_channels", sentence, (), otherwise))
+    if odd.far:
+        sentence = (
+            f"{_channels(odd.far)} a mean above {FARTHEST:g} deviations, of which single precision "
+            f"keeps two digits: {_listed(odd.far)}"
+        )
+        otherwise = "subtract the offset from the data, in double precision"
+        findings.append(Finding("far_offset", sentence, (), otherwise))
+    return findings
+
+
+def _channels(names: Sequence[str]) -> str:
+    return "1 channel has" if len(names) == 1 else f"{len(names)} channels have"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+
+
+def gaussian_of_other_data(checkup: Checkup) -> list[Finding]:
+    """Find data that no Gaussian can have made."""
+    if checkup.kind != Real():
+        return []
+    observation = f"its observation is {checkup.observation}"
+    others = "a model that is learned by gradients reads them"
+    if checkup.are_counts and checkup.mean < LARGE_COUNT:
+        sentence = f"the data are counts of {checkup.mean:.3g} on average; {observation}"
+        cures = tuple(choose("model.observation", name) for name in ("Poisson", "NegativeBinomial"))
+        return [Finding("gaussian_counts", sentence, cures, others)]
+    if not checkup.are_counts and checkup.zeros > MOST_ZEROS:
+        sentence = f"{checkup.zeros:.0%} of the values are exactly zero; {observation}"
+        cures = (choose("model.observation", "ZeroInflatedGamma"),) if checkup.least >= 0 else ()
+        otherwise = "give traces without a threshold, or events as counts"
+        return [Finding("many_zeros", sentence, cures, otherwise)]
+    return []
