@@ -147,7 +147,7 @@ def bound_rising(
     """
     bounds = [row["bound"] for row in history if "bound" in row]
     most = settings.max_iterations
-    if most is None or not history or history[-1]["step"] < most or len(bounds) < 3:
+    if most is None or not history or history[-1]["step"] < most or len(bounds) < 5:
         return []
     half = min(5, (len(bounds) - 1) // 2)
     rises = [b - a for a, b in pairwise(bounds[-2 * half - 1 :])]
