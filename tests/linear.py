@@ -46,7 +46,7 @@ def random_emission(
     loadings = 0.5 * torch.randn(num_neurons, size, generator=generator, dtype=torch.float64)
     noise = torch.randn(num_neurons, generator=generator, dtype=torch.float64)
     if kind == "gaussian":
-        return GaussianEmission(loadings, noise, 0.5 + 0.1 * noise.abs(), 1e-3)
+        return GaussianEmission(loadings, noise, 0.5 + 0.1 * noise.abs(), 0 * noise + 1.001e-3)
     return PoissonEmission(loadings, math.log(mean_count) + 0.3 * noise)
 
 

@@ -40,8 +40,6 @@ from seqvae.scores.metrics import R2, AggregatePosterior
 from seqvae.types import Batch, Latent
 
 DECODING_SAMPLES = 20
-LEAST_SPREAD = math.sqrt(torch.finfo(torch.float32).tiny)
-"""Standard deviation about a baseline that is exact in training, in data units."""
 
 
 def evaluate_model(
@@ -89,7 +87,7 @@ def evaluate_model(
     )
     with deterministic(model, seed):
         for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
-            batch = batch.to(model.null_counts.device)
+            batch = model.scored(batch.to(model.null_counts.device))
             output = model(batch, num_samples)
             row.scores.update(output, batch)
             for name, value in model.evidence(batch).items():
@@ -252,7 +250,7 @@ def _baselines(
     if "train" in data.split:
         train = recording.read(data.trials("train"))
         val = recording.read(data.trials("val" if "val" in data.split else "train"))
-        mean_rate = MeanRate.of(train, kind, least_spread=LEAST_SPREAD)
+        mean_rate = MeanRate.of(train, kind)
         rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict)
         smoothing = SmoothingGLM.fit(
             train, val, heldin=heldin, num_encoded_bins=spec.num_encoded_bins, kind=kind
@@ -297,6 +295,7 @@ def _baseline_row(
     )
     row = _PairedScores(model, data)
     for batch in data.batches(split):
+        batch = model.scored(batch.to(model.null_counts.device)).to("cpu")
         mean = torch.from_numpy(predict(recording.read(batch.trial.numpy()))).float()
         emission = mean_rate.around(mean, torch.from_numpy(spread).float())
         row.scores.update_mean(mean, emission.log_prob(batch.target), batch)

@@ -77,6 +77,7 @@ def refine(
     """
     check_refinable(model)
     assert isinstance(model, AmortisedModel)
+    batch = model.scored(batch)
     seen = as_inference_sees(batch, model.session(batch.session).spec)
     with _frozen(model), noise.apart(seed), torch.enable_grad():
         start = _leaves(model.encode(batch), type(model).__name__)

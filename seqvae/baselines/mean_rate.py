@@ -21,23 +21,15 @@ class MeanRate:
     Attributes:
         kind: of the data.
         moments: of each neuron in training.
-        least_spread: floor of standard deviations, in data units, for channels that are constant.
     """
 
     kind: DataKind
     moments: Moments
-    least_spread: float = 0.0
 
     @classmethod
-    def of(
-        cls,
-        train: Float[np.ndarray, "trial time neuron"],
-        kind: DataKind,
-        *,
-        least_spread: float = 0.0,
-    ) -> MeanRate:
+    def of(cls, train: Float[np.ndarray, "trial time neuron"], kind: DataKind) -> MeanRate:
         """Learn it from training trials, NaN = missing."""
-        return cls(kind, training_moments(train), least_spread)
+        return cls(kind, training_moments(train))
 
     @property
     def mean(self) -> Float[np.ndarray, " neuron"]:
@@ -67,7 +59,7 @@ class MeanRate:
             spread: standard deviation of the training entries about such means; None: about
                 each neuron's own mean.
         """
-        spread = (self.moments.std if spread is None else spread).clamp_min(self.least_spread)
+        spread = self.moments.std if spread is None else spread
         return self.kind.around(mean, self.moments, spread=spread)
 
     def distribution(self) -> Distribution:

@@ -21,8 +21,8 @@ _PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 class Readout:
     """A GLM with canonical link on principal components of smoothed activity.
 
-    ``mean_n = unit_n link^-1(w_n . P^T (x - center) + b_n)``, kept within the range that the
-    neuron had in training.
+    ``mean_n = origin_n + unit_n link^-1(w_n . P^T (x - center) + b_n)``, kept within the range
+    that the neuron had in training.
 
     Attributes:
         kind: of the data.
@@ -31,6 +31,7 @@ class Readout:
         center: mean feature of each held-in neuron.
         projection: P, from features to components.
         coefficients: w, and b in the last row.
+        origin: of each held-out neuron; 0 unless any number may occur.
         unit: of each held-out neuron; 1 where the data have none.
         low: smallest training value of each held-out neuron.
         high: largest.
@@ -42,6 +43,7 @@ class Readout:
     center: Float[np.ndarray, " heldin"]
     projection: Float[np.ndarray, "heldin component"]
     coefficients: Float[np.ndarray, "component_and_one heldout"]
+    origin: Float[np.ndarray, " heldout"]
     unit: Float[np.ndarray, " heldout"]
     low: Float[np.ndarray, " heldout"]
     high: Float[np.ndarray, " heldout"]
@@ -55,7 +57,7 @@ class Readout:
         features = _features(seen, self.width, mean=mean, unit=self.feature_unit, kind=self.kind)
         components = (features - self.center) @ self.projection
         predictor = components @ self.coefficients[:-1] + self.coefficients[-1]
-        expected = self.unit * self.kind.log_partition(predictor)[1]
+        expected = self.origin + self.unit * self.kind.log_partition(predictor)[1]
         return self.kind.inside_support(np.clip(expected, self.low, self.high))
 
 
@@ -83,6 +85,7 @@ def choose_readout(
     *,
     mean: Float[np.ndarray, " heldin"],
     units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
+    origin: Float[np.ndarray, " heldout"],
     kind: DataKind,
 ) -> Readout:
     """The readout that predicts the held-out neurons of the validation trials best.
@@ -101,6 +104,7 @@ def choose_readout(
             *train,
             mean=mean,
             units=units,
+            origin=origin,
             kind=kind,
             width=width,
             sizes=sizes,
@@ -118,6 +122,7 @@ def _readouts(
     *,
     mean: Float[np.ndarray, " heldin"],
     units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
+    origin: Float[np.ndarray, " heldout"],
     kind: DataKind,
     width: float,
     sizes: tuple[int, ...],
@@ -137,11 +142,20 @@ def _readouts(
         for penalty in penalties:
             coefficients = regress(
                 (features - center) @ projection,
-                targets / units[1],
+                (targets - origin) / units[1],
                 penalty=penalty,
                 kind=kind,
                 start=coefficients,
             )
             yield Readout(
-                kind, width, units[0], center, projection, coefficients, units[1], low, high
+                kind=kind,
+                width=width,
+                feature_unit=units[0],
+                center=center,
+                projection=projection,
+                coefficients=coefficients,
+                origin=origin,
+                unit=units[1],
+                low=low,
+                high=high,
             )

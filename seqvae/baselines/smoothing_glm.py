@@ -71,7 +71,8 @@ class SmoothingGLM:
         mean = MeanRate.of(train, kind).mean
         train = train[:, :num_encoded_bins].astype(np.float64)
         val = val[:, :num_encoded_bins].astype(np.float64)
-        unit = kind.unit(training_moments(train)).numpy()
+        moments = training_moments(train)
+        origin, unit = kind.origin(moments).numpy(), kind.unit(moments).numpy()
         heldout = np.setdiff1d(np.arange(len(mean)), heldin)
         width, prior_bins = choose_smoothing(
             val[..., heldin], mean[heldin], unit=unit[heldin], kind=kind
@@ -83,6 +84,7 @@ class SmoothingGLM:
                 (val[..., heldin], val[..., heldout]),
                 mean=mean[heldin],
                 units=(unit[heldin], unit[heldout]),
+                origin=origin[heldout],
                 kind=kind,
             )
         return cls(heldin, num_encoded_bins, mean, width, prior_bins, readout)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from seqvae.crossvalidation.division import Division
+from seqvae.distributions.kinds.real import LEAST_VARIATION
 from seqvae.errors import InputError
 
 
@@ -93,7 +94,10 @@ def fold_errors(
     train = _rows(division.train(trial_fold).read(), counts)
     test = _rows(division.test(trial_fold).read(), counts)
     std = train.std(axis=0)
-    unit = np.where(std > 0, std, 1.0)
+    varies = std > LEAST_VARIATION * np.abs(train.mean(axis=0))
+    if not counts:  # a column that does not vary tells nothing, and is not asked for
+        heldout = [n for n in heldout if varies[n]]
+    unit = np.where(varies, std, 1.0 if counts else np.inf)
     errors = gabriel_errors(train / unit, test / unit, heldout=heldout, dims=dims)
     return FoldErrors(errors, len(test) * len(heldout))
 

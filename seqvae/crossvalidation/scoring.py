@@ -46,13 +46,9 @@ class Sums:
     left_out: int
 
 
-LEAST_SPREAD = 1e-12
-"""Standard deviation of a channel that is constant in training, in data units."""
-
-
 def mean_rate_of(train: Recording, kind: DataKind) -> MeanRate:
     """Return the mean-rate model of the training rows."""
-    return MeanRate.of(train.read(), kind, least_spread=LEAST_SPREAD)
+    return MeanRate.of(train.read(), kind)
 
 
 def sums(

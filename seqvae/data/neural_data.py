@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -300,5 +301,5 @@ class NeuralData(pl.LightningDataModule):
     def train_moments(self) -> Moments:
         """Mean, standard deviation and share of nonzero of each neuron in training."""
         if self._moments is None:
-            self._moments = batch_moments(self.batches("train"), self.spec.num_neurons)
+            self._moments = batch_moments(partial(self.batches, "train"), self.spec.num_neurons)
         return self._moments

@@ -89,7 +89,8 @@ class Recording:
         self._keep("num_encoded_bins", as_encoded_bins(self.num_encoded_bins, num_time_bins))
         self._keep("image_shape", as_image_shape(self.image_shape, num_neurons))
         if self.bin_width is not None or num_time_bins > 1:  # in images dark pixels are usual
-            warn_of_odd_neurons(self.activity)
+            assert self.neuron_ids is not None
+            warn_of_odd_neurons(self.activity, self.neuron_ids)
 
     @classmethod
     def from_trials(

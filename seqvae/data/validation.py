@@ -196,18 +196,47 @@ def as_encoded_bins(value: Any, num_time_bins: int) -> int | None:
     return int(value)
 
 
-def warn_of_odd_neurons(activity: Float32[np.ndarray, "trial time neuron"]) -> None:
-    """Warn of silent neurons and of the first pair of identical ones."""
-    active = np.nan_to_num(activity).any(axis=(0, 1))
-    silent = np.flatnonzero(~active & ~np.isnan(activity).all(axis=(0, 1)))
-    if silent.size:
+def constant_neurons(
+    activity: Float32[np.ndarray, "trial time neuron"],
+) -> Int[np.ndarray, " constant"]:
+    """Return which neurons have one value throughout, in two entries or more."""
+    least, largest = (pick.reduce(activity, axis=(0, 1)) for pick in (np.fmin, np.fmax))
+    neurons = np.flatnonzero(least == largest)
+    return neurons[np.isfinite(activity[..., neurons]).sum((0, 1)) > 1]
+
+
+def _are_counts(trial: Float32[np.ndarray, "time neuron"]) -> bool:
+    return bool((((trial >= 0) & (trial == np.floor(trial))) | np.isnan(trial)).all())
+
+
+def names_of(neurons: Sequence[int] | np.ndarray, neuron_ids: np.ndarray) -> str:
+    """Return the ids of some neurons in words, the first ten of them."""
+    more = f" and {len(neurons) - 10} more" if len(neurons) > 10 else ""
+    return ", ".join(str(neuron_ids[neuron]) for neuron in neurons[:10]) + more
+
+
+def warn_of_odd_neurons(
+    activity: Float32[np.ndarray, "trial time neuron"], neuron_ids: np.ndarray
+) -> None:
+    """Warn of neurons that are silent, or constant, and of the first pair of identical ones."""
+    constant = constant_neurons(activity)
+    silent = constant[~np.nan_to_num(activity[..., constant]).any((0, 1))]
+    if len(constant) and not all(map(_are_counts, activity)):
         warnings.warn(
-            f"{silent.size} of {activity.shape[2]} neurons are silent, the first is neuron "
+            f"{len(constant)} of {activity.shape[2]} channels never change: "
+            f"{names_of(constant, neuron_ids)}; a Gaussian observation neither learns nor scores "
+            "them",
+            stacklevel=4,
+        )
+    elif len(silent):
+        warnings.warn(
+            f"{len(silent)} of {activity.shape[2]} neurons are silent, the first is neuron "
             f"{silent[0]}",
             stacklevel=4,
         )
     seen: dict[bytes, int] = {}
-    for neuron in np.flatnonzero(active):
+    active = np.setdiff1d(np.flatnonzero(~np.isnan(activity).all(axis=(0, 1))), constant)
+    for neuron in active:
         key = hashlib.sha256(activity[:, :, neuron].tobytes()).digest()
         twin = seen.setdefault(key, int(neuron))
         if twin != neuron:

@@ -209,7 +209,7 @@ def autocorrelation_time(activity: Float[np.ndarray, "trial time neuron"]) -> fl
     mean = np.where(present, activity, 0.0).sum((0, 1)) / np.maximum(count, 1)
     deviation = np.where(present, activity - mean, 0.0)
     variance = (deviation**2).sum((0, 1)) / np.maximum(count, 1)
-    varies = variance > 0
+    varies = variance > (1e-9 * mean) ** 2  # less is rounding
     if not varies.any() or activity.shape[1] < 2:
         return 1.0
     time, silence = np.ones(activity.shape[2]), np.where(varies, 0, PATIENCE)

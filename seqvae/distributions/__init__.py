@@ -18,6 +18,7 @@ from seqvae.distributions.gaussian_markov_chain import GaussianMarkovChain as Ga
 from seqvae.distributions.negative_binomial import (
     NegativeBinomialLogMean as NegativeBinomialLogMean,
 )
+from seqvae.distributions.normal_in_units import NormalInUnits as NormalInUnits
 from seqvae.distributions.path_gaussian import PathGaussian as PathGaussian
 from seqvae.distributions.poisson import PoissonLogRate as PoissonLogRate
 from seqvae.distributions.switching_markov_chain import ContinuedChain as ContinuedChain

@@ -159,7 +159,7 @@ class ExpectationMaximization(Learner):
             Terminated: likewise, if terminated.
         """
         audience = Observers(observers)
-        batch = data.batch(data.trials("train")).to(model.offset)
+        batch = model.scored(data.batch(data.trials("train"))).to(model.offset)
         rows: list[MetricsRow] = []
         bar = tqdm(
             total=self.max_iterations,
@@ -308,7 +308,8 @@ def validation_scores(model: Model, data: NeuralData) -> dict[str, float]:
     scores = Scores(data.spec, session.null_counts, counts=counts)
     with deterministic(model, model.seed):
         for batch in data.batches("val", trials_per_chunk(data.spec, VALIDATION_SAMPLES)):
-            scores.update(model(batch.to(model.null_counts.device), VALIDATION_SAMPLES), batch)
+            batch = model.scored(batch.to(model.null_counts.device))
+            scores.update(model(batch, VALIDATION_SAMPLES), batch)
     return {f"val/{name}": value for name, value in scores.compute().items()}
 
 

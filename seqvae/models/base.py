@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,12 +15,18 @@ from torch.distributions import Distribution
 
 from seqvae.compute import noise
 from seqvae.data import NeuralData
+from seqvae.data.validation import constant_neurons, names_of
 from seqvae.errors import InputError
 from seqvae.models.session import Session
 from seqvae.observations import Observation
 from seqvae.types import Batch, DataSpec, Moments, Output
 
-_TRAINING_MEANS = ("null_counts", "observed_mean", "observed_scale")
+_TRAINING_MEANS = (
+    "null_counts",
+    "observed_mean",
+    "observed_scale",
+    *(f"observation.{name}" for name in ("origin", "unit", "varies")),
+)
 
 
 class Model(nn.Module, ABC):
@@ -63,7 +72,7 @@ class Model(nn.Module, ABC):
         Data-parallel training comes this way, too, with the arguments of a training step.
         """
         with noise.of_trials(batch.trial):
-            return super().__call__(batch, num_samples, *more)
+            return super().__call__(self.scored(batch), num_samples, *more)
 
     def session(self, index: int = 0) -> Session:
         """Return the facts, training moments and readout of a session, as ``batch.session`` counts.
@@ -76,6 +85,19 @@ class Model(nn.Module, ABC):
                 f"session {index}: the model knows session 0 alone; give it trials of that session"
             )
         return Session(self.spec, self.null_counts, self.observation)
+
+    def scored(self, batch: Batch) -> Batch:
+        """Return a batch in which what the observation model does not score is missing.
+
+        A real-valued channel that did not vary in training is hidden from inference, too.
+        """
+        session = self.session(batch.session)
+        scored = session.observation.scored
+        if scored is None:
+            return batch
+        mask = batch.observed_mask & scored[list(session.spec.heldin)]
+        observed = torch.where(mask, batch.observed, 0.0)
+        return replace(batch, observed=observed, observed_mask=mask, weight=batch.weight * scored)
 
     @abstractmethod
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
@@ -92,8 +114,9 @@ class Model(nn.Module, ABC):
         """Take over what another model has learned, to learn on from there.
 
         All that has the same name and the same shape is taken. The training means (null rates,
-        offset and scale of what inference sees) stay those of the data that this model was
-        initialised with. To be called after ``initialize``.
+        offset and scale of what inference sees, origin and unit of real-valued channels) stay those
+        of the data that this model was initialised with, so loadings keep what they mean in units
+        of each channel's deviation. To be called after ``initialize``.
 
         Args:
             other: the fitted model.
@@ -116,6 +139,8 @@ class Model(nn.Module, ABC):
                 weight[block] = others[name][block].to(weight)
             self.has_begun = True
             return []
+        readout = self.observation.as_here(other.observation.state_dict())
+        others |= {f"observation.{name}": weight for name, weight in readout.items()}
         apart, num_taken = [], 0
         for name in [name for name in {**own, **others} if name not in _TRAINING_MEANS]:
             if name not in others:
@@ -181,3 +206,20 @@ class Model(nn.Module, ABC):
         moments = Moments(*(part.to(session.null_counts) for part in seen.train_moments))
         session.null_counts.copy_(moments.mean)
         session.observation.initialize(moments)
+        self._warn_of_unscored(data)
+
+    def _warn_of_unscored(self, data: NeuralData) -> None:
+        """Name the channels that vary, but not in training; of others loading has warned."""
+        scored, recording = self.session().observation.scored, data.recording
+        if scored is None or bool(scored.all()):
+            return
+        unscored = (~scored).nonzero()[:, 0].cpu().numpy()
+        unscored = np.setdiff1d(unscored, constant_neurons(recording.read()))
+        if len(unscored):
+            assert recording.neuron_ids is not None
+            warnings.warn(
+                f"{len(unscored)} of {recording.num_neurons} channels do not vary in the training "
+                f"trials: {names_of(unscored, recording.neuron_ids)}; they are neither learned nor "
+                "scored",
+                stacklevel=2,
+            )

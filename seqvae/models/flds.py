@@ -244,12 +244,12 @@ class FLDS(LatentVariableModel):
         self.log_noise_root.copy_(_log_root(dynamics.noise_covariance))
         self.initial_mean.copy_(dynamics.initial_mean)
         self.log_initial_root.copy_(_log_root(dynamics.initial_covariance))
+        if isinstance(self.observation, Gaussian) and isinstance(emission, GaussianEmission):
+            emission = emission.in_units(self.observation.origin, self.observation.unit)
+            self.observation.take_std(emission.std)
         readout.weight.zero_()
         readout.weight[:, : self.latent_dim] = emission.loadings
         readout.bias.copy_(emission.bias)
-        if isinstance(self.observation, Gaussian) and isinstance(emission, GaussianEmission):
-            std = emission.std - self.observation.min_std
-            self.observation.log_std.copy_(std.clamp_min(1e-6).log())
 
         heldin = emission.select(list(self.spec.heldin))
         mean = self.observed_mean.double()

@@ -73,10 +73,13 @@ class LatentVariableModel(LightningModel):
     def standardized(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
         """Return what inference sees, centred at the training means, in units of typical deviation.
 
-        An entry that is missing or hidden counts as the mean.
+        Real values are in units of each channel's own deviation. An entry that is missing or
+        hidden counts as the mean.
         """
         session = self.session(batch.session)
-        centred = batch.observed - session.observed_mean
+        heldin = list(session.spec.heldin)
+        observed = session.observation.standardized(batch.observed, heldin)
+        centred = observed - session.observed_mean
         return centred.div_(session.observed_scale).mul_(batch.observed_mask)
 
     def draw(
@@ -107,9 +110,14 @@ class LatentVariableModel(LightningModel):
         """Take the training means: null rates of the scores, start of the readout, input scale."""
         super().initialize(data)
         heldin = list(self.spec.heldin)
+        if self.observation.has_units:
+            self.observed_mean.zero_()
+            self.observed_scale.fill_(1.0)
+            return
         std = data.session().train_moments.std.to(self.null_counts)
+        scale = std[heldin].square().mean().sqrt()
         self.observed_mean.copy_(self.null_counts[heldin])
-        self.observed_scale.copy_(std[heldin].square().mean().sqrt().clamp_min(1e-6))
+        self.observed_scale.copy_(torch.where(scale > 0, scale, 1.0))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return matrices, which weight decay may shrink, and all the rest, which it must not.

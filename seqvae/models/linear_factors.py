@@ -16,13 +16,14 @@ from torch.distributions import MultivariateNormal
 
 from seqvae.baselines.smoothing import widths
 from seqvae.distributions import draw
+from seqvae.distributions.kinds.real import LEAST_VARIATION
 from seqvae.errors import InputError
 from seqvae.models.base import Model
-from seqvae.models.linear_readout import emission_of, require_linear_readout
-from seqvae.observations import Gaussian, Observation, Poisson
+from seqvae.models.linear_readout import emission_of, require_linear_readout, take_emission
+from seqvae.observations import Observation, Poisson
 from seqvae.state_space.dynamics import PathMoments, positive
 from seqvae.state_space.e_steps import expected_log_likelihood
-from seqvae.state_space.emissions import LEAST_BIAS, GaussianEmission, LinearEmission
+from seqvae.state_space.emissions import LEAST_BIAS, LinearEmission
 from seqvae.state_space.initialization import READOUT_STEPS
 from seqvae.types import Batch, DataSpec, Latent, Output
 
@@ -174,13 +175,10 @@ class LinearFactors(Model):
         if self.smoothing == "auto":
             self.width.fill_(self._best_width(batch, ridge))
         self._learn_loadings(batch)
-        readout = self.observation.readout
-        assert isinstance(readout, nn.Linear)
-        for fold, emission in self._learned_readouts(batch, ridge):
-            readout.weight[fold], readout.bias[fold] = emission.loadings, emission.bias
-            if isinstance(emission, GaussianEmission):
-                assert isinstance(self.observation, Gaussian)
-                self.observation.log_std[fold] = (emission.std - self.observation.min_std).log()
+        emission = emission_of(self.observation)
+        for fold, learned in self._learned_readouts(batch, ridge):
+            emission = emission.replaced(fold, learned)
+        take_emission(self.observation, emission)
 
     def _best_width(self, batch: Batch, ridge: float) -> float:
         """Kernel width that predicts neurons of unseen trials best from the others, in bins.
@@ -221,20 +219,25 @@ class LinearFactors(Model):
         deviation = share * (features - self.center)
         covariance = deviation.mT @ deviation / (share.mT @ share).clamp_min(1e-9)
         variance = covariance.diagonal()
-        varies = variance > 1e-12 * self.center.square()
+        varies = variance > LEAST_VARIATION**2 * self.center.square()
         if not self._counts:
             self.unit.copy_(torch.where(varies, variance.sqrt(), 1.0))
-        covariance = positive(covariance / self.unit / self.unit[:, None])
+        self.loadings.zero_()
+        self.log_noise.zero_()
+        neurons = self._scored
+        if not neurons:
+            return
+        unit, varies = self.unit[neurons], varies[neurons]
+        covariance = positive(covariance[neurons][:, neurons] / unit / unit[:, None])
         variance = covariance.diagonal()
         size = min(self.latent_dim, len(variance))
         factors = self.factorize(covariance.cpu().numpy(), size)
         weight, noise = (torch.from_numpy(part).to(covariance) for part in factors)
         largest = weight.gather(0, weight.abs().argmax(0, keepdim=True))[0]
         weight = weight * torch.where(largest < 0, -1.0, 1.0) * varies[:, None]
-        self.loadings.zero_()
-        self.loadings[:, :size] = weight
+        self.loadings[neurons, :size] = weight
         noise = torch.where(varies, torch.maximum(noise, LEAST_NOISE * variance), 1.0)
-        self.log_noise.copy_(noise.log())
+        self.log_noise[neurons] = noise.log()
 
     def _learned_readouts(
         self, batch: Batch, ridge: float
@@ -258,12 +261,18 @@ class LinearFactors(Model):
                 )
             yield fold, emission
 
+    @property
+    def _scored(self) -> list[int]:
+        scored = self.observation.scored
+        return list(range(len(self.center))) if scored is None else scored.nonzero()[:, 0].tolist()
+
     def _folds(self) -> list[list[int]]:
-        number = min(READOUT_NEURON_FOLDS, len(self.center))
-        return [list(range(first, len(self.center), number)) for first in range(number)]
+        neurons = self._scored
+        number = min(READOUT_NEURON_FOLDS, len(neurons))
+        return [neurons[first::number] for first in range(number)]
 
     def _moments_without(self, fold: list[int], batch: Batch) -> PathMoments:
-        others = [n for n in range(len(self.center)) if n not in fold]
+        others = [n for n in self._scored if n not in fold]
         seen = batch.weight[..., others] > 0
         posterior = self.infer(batch.target[..., others], seen, others, seen.shape[1])
         covariance = posterior.covariance_matrix

@@ -9,6 +9,7 @@ from torch import nn
 
 from seqvae.errors import InputError
 from seqvae.observations import Gaussian, Observation, Poisson
+from seqvae.observations.gaussian import LEAST_ABOVE
 from seqvae.state_space import (
     EStep,
     GaussianEmission,
@@ -57,23 +58,29 @@ def named_e_step(observation: Observation, name: str) -> EStep:
 
 
 def emission_of(observation: Observation) -> LinearEmission:
-    """Return the parameters of an observation model."""
+    """Return the parameters of an observation model, in the units of the data."""
     readout = _readout(observation)
     if isinstance(observation, Gaussian):
-        least = observation.min_std + 1e-6
-        return GaussianEmission(readout.weight, readout.bias, observation.std, least)
+        unit, least = observation.unit, observation.min_std + LEAST_ABOVE
+        return GaussianEmission(
+            unit[:, None] * observation.loadings,
+            observation.origin + unit * observation.bias,
+            unit * observation.std,
+            unit * least,
+        )
     return PoissonEmission(readout.weight, readout.bias)
 
 
 @torch.no_grad()
 def take_emission(observation: Observation, emission: LinearEmission) -> None:
-    """Give an observation model parameters that were learned."""
+    """Give an observation model parameters that were learned, in the units of the data."""
+    if isinstance(observation, Gaussian):
+        assert isinstance(emission, GaussianEmission)
+        emission = emission.in_units(observation.origin, observation.unit)
+        observation.take_std(emission.std)
     readout = _readout(observation)
     readout.weight.copy_(emission.loadings)
     readout.bias.copy_(emission.bias)
-    if isinstance(observation, Gaussian):
-        assert isinstance(emission, GaussianEmission)
-        observation.log_std.copy_((emission.std - observation.min_std).log())
 
 
 def _readout(observation: Observation) -> nn.Linear:

@@ -116,6 +116,7 @@ class LightningModel(Model, pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss and its terms by name, in nats per trial."""
         recurrent_l2 = self.objective.recurrent_l2_at(self.global_step)
+        batch = self.scored(batch)
         with noise.keyed(self._noise_seed):
             output = self(batch, self.objective.num_samples)
         share, step = self._share(batch, batch_idx), self.global_step
@@ -217,6 +218,7 @@ class LightningModel(Model, pl.LightningModule):
             self._scores.append(Scores(session.spec, session.null_counts, counts=counts))
         if not len(batch):  # the other processes have its trials
             return
+        batch = self.scored(batch)
         with noise.keyed(self._noise_seed):
             output = self(batch, self.validation_samples)
         self._scores[dataloader_idx].update(output, batch)

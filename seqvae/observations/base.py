@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -25,12 +25,14 @@ class Observation(nn.Module, ABC):
 
     Attributes:
         kind: of the data that it reads; it decides on null model, baselines and scores.
+        has_units: whether ``standardized`` gives every channel mean 0 and deviation 1 in training.
 
     Raises:
         InputError: for a member that does not state its kind of data.
     """
 
     kind: ClassVar[DataKind]
+    has_units: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,6 +57,21 @@ class Observation(nn.Module, ABC):
     def check_activity(self, activity: np.ndarray, *, first: int = 0) -> None:
         """Refuse activity (trial, time, neuron) of some trials, from number ``first`` on."""
         self.kind.check(activity, first=first)
+
+    @property
+    def scored(self) -> Bool[Tensor, " neuron"] | None:
+        """Which neurons are learned from and scored; None: all."""
+        return None
+
+    def standardized(
+        self, values: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> Float[Tensor, "*leading chosen"]:
+        """Return the data of some neurons in the units in which they are learned from."""
+        return values
+
+    def as_here(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of another observation model as they say the same in these units."""
+        return weights
 
     @abstractmethod
     def forward(self, factors: Float[Tensor, "*leading factor"]) -> Distribution:

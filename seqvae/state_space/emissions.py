@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -108,6 +108,14 @@ class LinearEmission(ABC):
         """Return the readout of some neurons only."""
         return replace(self, loadings=self.loadings[neurons], bias=self.bias[neurons])
 
+    def replaced(self, neurons: list[int], other: LinearEmission) -> LinearEmission:
+        """Return the readout with that of some neurons taken from another, which is of these."""
+        parts = {}
+        for field in fields(self):
+            part = parts[field.name] = getattr(self, field.name).clone()
+            part[neurons] = getattr(other, field.name)
+        return replace(self, **parts)
+
     @property
     def _squares(self) -> Float[Tensor, "neuron square"]:
         return (self.loadings[:, :, None] * self.loadings[:, None, :]).flatten(1)
@@ -197,11 +205,11 @@ class GaussianEmission(LinearEmission):
 
     Attributes:
         std: the sigma_n.
-        least_std: lower bound of sigma.
+        least_std: lower bounds of the sigma_n.
     """
 
     std: Float[Tensor, " neuron"]
-    least_std: float
+    least_std: Float[Tensor, " neuron"]
 
     def terms(self, target: Tensor, mean: Tensor, variance: Tensor) -> Terms:
         """Return the expectations."""
@@ -216,8 +224,19 @@ class GaussianEmission(LinearEmission):
 
     def select(self, neurons: list[int]) -> GaussianEmission:
         """Return the readout of some neurons only."""
-        chosen = self.loadings[neurons], self.bias[neurons], self.std[neurons]
-        return GaussianEmission(*chosen, self.least_std)
+        parts = (self.loadings, self.bias, self.std, self.least_std)
+        return GaussianEmission(*(part[neurons] for part in parts))
+
+    def in_units(
+        self, origin: Float[Tensor, " neuron"], unit: Float[Tensor, " neuron"]
+    ) -> GaussianEmission:
+        """Return the readout of (x - origin) / unit."""
+        return GaussianEmission(
+            self.loadings / unit[:, None],
+            (self.bias - origin) / unit,
+            self.std / unit,
+            self.least_std / unit,
+        )
 
     def penalty(self, ridge: float) -> Tensor:
         """Return ridge |c|^2 / (2 sigma^2), summed over neurons: the same in any unit of x."""
@@ -229,6 +248,7 @@ class GaussianEmission(LinearEmission):
         """Regress each neuron on (z_t, 1), and take the mean square of what is left.
 
         (c, d) = (sum w E[r r'] + ridge)^-1 sum w x E[r],  sigma^2 = (rest + ridge |c|^2) / sum w.
+        The mean of x is taken off before, and added to d. A neuron without weight reads nothing.
         """
         mean, covariance = moments.mean, moments.covariance
         size = mean.shape[-1]
@@ -239,10 +259,20 @@ class GaussianEmission(LinearEmission):
         pooled = weight if len(covariance) > 1 else weight.sum(0, keepdim=True)
         pooled = pooled.flatten(0, 1).mT @ covariance.flatten(2).flatten(0, 1)
         square[:, :size, :size] += pooled.unflatten(-1, (size, size))
-        cross = (weight * target).flatten(0, 1).mT @ regressors
+        total = weight.sum((0, 1))
+        is_seen, total = total > 0, total.clamp_min(torch.finfo(total.dtype).tiny)
+        square[:, size, size] = torch.where(is_seen, square[:, size, size], 1.0)
+        center = (weight * target).sum((0, 1)) / total
+        deviation = weight * (target - center)
+        cross = deviation.flatten(0, 1).mT @ regressors
         diagonal = torch.full((size + 1,), ridge, dtype=mean.dtype, device=mean.device)
         diagonal[-1] = 0
         solved = torch.linalg.solve(square + diagonal.diag(), cross)
-        rest = (weight * target.square()).sum((0, 1)) - (solved * cross).sum(1)
-        std = (rest / weight.sum((0, 1))).clamp_min(0).sqrt().clamp_min(self.least_std)
-        return replace(self, loadings=solved[:, :size], bias=solved[:, size], std=std)
+        rest = (deviation * (target - center)).sum((0, 1)) - (solved * cross).sum(1)
+        std = (rest / total).clamp_min(0).sqrt().maximum(self.least_std)
+        return replace(
+            self,
+            loadings=solved[:, :size],
+            bias=center + solved[:, size],
+            std=torch.where(is_seen, std, self.std),
+        )

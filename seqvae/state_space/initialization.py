@@ -172,7 +172,7 @@ def _readout(
         return PoissonEmission(loadings * (mean > 0)[:, None], bias)
     assert isinstance(emission, GaussianEmission)
     std = torch.maximum(variance - explained, 0.1 * variance).sqrt()
-    return GaussianEmission(loadings, mean, std.clamp_min(emission.least_std), emission.least_std)
+    return GaussianEmission(loadings, mean, std.maximum(emission.least_std), emission.least_std)
 
 
 def _moments(
@@ -180,6 +180,7 @@ def _moments(
 ) -> tuple[Float[Tensor, " neuron"], Float[Tensor, " neuron"]]:
     """Mean and variance of the scored entries of each neuron."""
     total = weight.sum((0, 1))
+    total = total.clamp_min(torch.finfo(total.dtype).tiny)
     mean = (weight * target).sum((0, 1)) / total
     return mean, (weight * (target - mean).square()).sum((0, 1)) / total
 

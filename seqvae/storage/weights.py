@@ -151,7 +151,10 @@ def check_weights(path: str | os.PathLike[str], weights: Any, model: nn.Module) 
         InputError: naming the first weight that does not fit.
     """
     weights, wanted = as_weights(path, weights), model.state_dict()
+    later = _later_weights(weights, model)
     for name in wanted:
+        if name in later:
+            continue
         if name not in weights:
             raise InputError(f"{path} has no weight {name!r}{nearest(name, weights)}")
         if weights[name].shape != wanted[name].shape:
@@ -162,3 +165,16 @@ def check_weights(path: str | os.PathLike[str], weights: Any, model: nn.Module) 
     for name in weights:
         if name not in wanted:
             raise InputError(f"{path} has a weight {name!r} that the model does not know")
+
+
+def _later_weights(weights: dict[str, Tensor], model: nn.Module) -> set[str]:
+    """Return the names of weights that a version which wrote a file did not have yet.
+
+    A module that came to have some names all of them in ``added_weights``; loading a file that has
+    none of these, it fills them in itself.
+    """
+    later = set()
+    for prefix, module in model.named_modules():
+        names = {f"{prefix}.{name}" for name in getattr(module, "added_weights", ())}
+        later |= set() if names & weights.keys() else names
+    return later

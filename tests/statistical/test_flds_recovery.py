@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
@@ -15,9 +16,10 @@ from seqvae.data.sources import Arrays, Lorenz
 from seqvae.encoders import InformationMLP
 from seqvae.learning import EM, GradientLearner
 from seqvae.models import FLDS, LinearDynamics
+from seqvae.models.linear_readout import emission_of
 from seqvae.objectives import bound, importance_weighted_bound
 from seqvae.observations import Gaussian
-from seqvae.state_space import GaussianEmission, LinearStateSpace
+from seqvae.state_space import LinearStateSpace
 from seqvae.types import Batch
 
 pytestmark = pytest.mark.slow
@@ -31,10 +33,7 @@ def learner(max_epochs: int) -> GradientLearner:
 def as_linear(model: FLDS) -> LinearDynamics:
     """The linear model with the parameters of a linear FLDS."""
     twin = LinearDynamics(model.spec, latent_dim=model.latent_dim, observation=Gaussian)
-    readout = model.observation.readout
-    emission = GaussianEmission(
-        readout.weight.double(), readout.bias.double(), model.observation.std.double(), 1e-3
-    )
+    emission = emission_of(copy.deepcopy(model.observation).double())
     twin.take(LinearStateSpace(model.dynamics, emission))
     return twin.eval()
 

@@ -53,7 +53,7 @@ class JointDensity:
 
     def __init__(self, model: Model, batch: Batch) -> None:
         self.model = model
-        self.batch = batch
+        self.batch = batch = model.scored(batch)
         with torch.no_grad():
             latents = model(batch, 1).latents
         self._priors = {name: (latent.prior, latent.mask) for name, latent in latents.items()}

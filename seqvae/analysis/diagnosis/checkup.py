@@ -36,8 +36,6 @@ from seqvae.types import Batch, Output
 
 CHECKUP_SAMPLES = 10
 CHECKUP_TRIALS = 200
-LEAST_SPREAD = 1e-6
-"""Standard deviation of a channel that is constant in training, in data units."""
 LEAST_NATS = 0.005
 """Information that a dimension in use carries at least; see ``diagnosis.fit.latents``."""
 
@@ -126,7 +124,8 @@ def null_score(model: Model, data: NeuralData) -> Spread:
     scores = []
     for batch in data.batches("train"):
         log_prob = _null(model, data).log_prob(batch.target)
-        scores.append((batch.weight * log_prob).sum((1, 2)).double())
+        weight = model.scored(batch.to(model.null_counts.device)).weight.cpu()
+        scores.append((weight * log_prob).sum((1, 2)).double())
     score = torch.cat(scores)
     return Spread(
         float(score.mean()), float(score.std()) if len(score) >= FEWEST_TRIALS else math.inf
@@ -135,8 +134,7 @@ def null_score(model: Model, data: NeuralData) -> Spread:
 
 def _null(model: Model, data: NeuralData) -> Distribution:
     """Return what the training moments alone say of the data."""
-    null = MeanRate(model.observation.kind, data.train_moments, least_spread=LEAST_SPREAD)
-    return null.distribution()
+    return MeanRate(model.observation.kind, data.train_moments).distribution()
 
 
 class _TrialSums(NamedTuple):
@@ -173,7 +171,7 @@ class _SplitCheckup:
             trials = trials[np.linspace(0, len(trials) - 1, CHECKUP_TRIALS).astype(int)]
         with deterministic(model, seed):
             for batch in data.batches(trials, trials_per_chunk(spec, CHECKUP_SAMPLES)):
-                there = batch.to(model.null_counts.device)
+                there = model.scored(batch.to(model.null_counts.device))
                 self._add(model(there, CHECKUP_SAMPLES), there, null.log_prob(batch.target))
         self.num_trials = len(trials)
 

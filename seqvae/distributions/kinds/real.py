@@ -6,10 +6,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.distributions import Normal
 
 from seqvae.distributions.kinds.base import DataKind
+from seqvae.distributions.normal_in_units import NormalInUnits
 from seqvae.types import Moments
+
+LEAST_SPREAD = 1e-3
+"""Least standard deviation about a prediction, of models and baselines, in units of a channel."""
+LEAST_VARIATION = 1e-9
+"""Least standard deviation of a channel that varies, in units of its mean: less is rounding."""
 
 
 class Real(DataKind):
@@ -25,8 +30,8 @@ class Real(DataKind):
         return np.broadcast_to(False, activity.shape)
 
     def is_known(self, moments: Moments) -> Bool[Tensor, " neuron"]:
-        """Return which neurons vary."""
-        return moments.std > 0
+        """Return which channels vary."""
+        return moments.std > LEAST_VARIATION * moments.mean.abs()
 
     def around(
         self,
@@ -34,9 +39,15 @@ class Real(DataKind):
         moments: Moments,
         *,
         spread: Float[Tensor, " neuron"],
-    ) -> Normal:
-        """Return Gaussian values with the spread of the training entries about such means."""
-        return Normal(mean, spread, validate_args=False)
+    ) -> NormalInUnits:
+        """Return Gaussian values with the spread of the training entries about such means.
+
+        It is at least ``LEAST_SPREAD`` units; of a channel that does not vary, a unit.
+        """
+        origin, unit = self.origin(moments).to(mean), self.unit(moments).to(mean)
+        std = (spread.to(mean) / unit).clamp_min(LEAST_SPREAD)
+        std = torch.where(self.is_known(moments).to(std.device), std, 1.0)
+        return NormalInUnits((mean - origin) / unit, std, origin=origin, unit=unit)
 
     def link(self, mean: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
         """Return the mean itself."""
@@ -67,5 +78,11 @@ class Real(DataKind):
         return moments.mean
 
     def unit(self, moments: Moments) -> Float[Tensor, " neuron"]:
-        """Return the standard deviation; 1 for a channel that does not vary."""
-        return torch.where(moments.std > 0, moments.std, 1.0)
+        """Return the standard deviation; of a channel that does not vary, that of the others.
+
+        The latter is the root mean square over the channels that do vary, so that all units follow
+        those of the data; 1 if there are none.
+        """
+        varies = self.is_known(moments)
+        others = moments.std[varies].double().square().mean().sqrt().to(moments.std)
+        return torch.where(varies, moments.std, others if bool(varies.any()) else 1.0)
