@@ -99,7 +99,7 @@ def overdispersed(seed, shape=1.0):
         ),
         (
             "VAE",
-            partial(lorenz, num_train=5),
+            partial(lorenz, num_train=8),
             {"latent_dim": 8, "dropout": 0.0, "optimizer": adamw(4e-3, 0.0)},
             400,
             "overfitting",
