@@ -147,3 +147,23 @@ class Output:
     latents: dict[str, Latent]
     factors: Float[Tensor, "sample batch time factor"]
     emission: Distribution
+
+
+class Expectations(NamedTuple):
+    """What a posterior q expects of each bin, known in closed form where others take samples.
+
+    Attributes:
+        factors: E_q[f].
+        factors_sd: its standard deviation under q.
+        mean: E_q[E[x | f]], in data units.
+        mean_sd: standard deviation of E[x | f] under q.
+        log_prob: E_q[log p(x | f)] of each entry of the batch's target, in nats.
+        log_predictive: log E_q[p(x | f)] of each entry; None: known by samples only.
+    """
+
+    factors: Float[Tensor, "batch time factor"]
+    factors_sd: Float[Tensor, "batch time factor"]
+    mean: Float[Tensor, "batch time neuron"]
+    mean_sd: Float[Tensor, "batch time neuron"]
+    log_prob: Float[Tensor, "batch time neuron"]
+    log_predictive: Float[Tensor, "batch time neuron"] | None = None

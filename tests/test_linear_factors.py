@@ -354,7 +354,9 @@ def test_data_without_validation_trials_and_with_gaps_and_inputs_are_learned(tmp
     source = Arrays(activity, 0.02, inputs=batch.inputs.numpy())
     data = NeuralData(source, heldout=[1], forecast_bins=2, val_fraction=0.0, test_fraction=0.2)
     model = partial(FactorAnalysis, latent_dim=2, observation=Gaussian)
-    metrics = evaluate(fit(data, model, run_dir=str(tmp_path / "run")), data, num_samples=5)
+    with pytest.warns(UserWarning, match="does not read the 1 external inputs"):
+        run = fit(data, model, run_dir=str(tmp_path / "run"))
+    metrics = evaluate(run, data, num_samples=5)
     assert np.isfinite(metrics["elbo"])
     mean_rate = metrics["baselines"]["mean_rate"]
     assert metrics["heldout_log_likelihood"] > mean_rate["heldout_log_likelihood"]

@@ -51,12 +51,16 @@ def case():
     return model, part, shown, mean_rate_of(train, Counts()), heldout
 
 
-def test_score_of_counts_is_scipys_likelihood_at_the_mean_rate_of_the_samples(case):
+def test_score_of_counts_is_scipys_likelihood_at_the_mean_of_the_lognormal_rate(case):
     model, part, shown, null, heldout = case
     found = score(model, part, null, num_samples=7, settings=SETTINGS)
     (batch,) = seen(part, SETTINGS).batches("all", 100)
     with deterministic(model, model.seed):
-        rates = model(batch, 7).emission.mean.mean(dim=0).numpy()
+        posterior = model(batch, 7).latents["latents"].posterior
+    loadings, bias = model.observation.readout.weight.double(), model.observation.readout.bias
+    spread = torch.einsum("ni,btij,nj->btn", loadings, posterior.covariance.double(), loadings)
+    predictor = posterior.mean.double() @ loadings.mT + bias
+    rates = (predictor + spread / 2).exp().detach().numpy()
     truth = part.truth[..., heldout]
     expected = poisson.logpmf(truth, rates[..., heldout]).sum()
     mean = shown.truth[..., heldout].mean((0, 1), dtype=np.float64)

@@ -33,7 +33,7 @@ from seqvae.distributions import (
 )
 from seqvae.distributions.divergence import Joint, bare
 from seqvae.models import AmortisedModel, Model
-from seqvae.models.scores import Scores
+from seqvae.models.scores import Scores, predictive_mean
 from seqvae.scores.decoding import behavior_r2
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.scores.metrics import R2, AggregatePosterior
@@ -89,10 +89,11 @@ def evaluate_model(
         for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
             batch = model.scored(batch.to(model.null_counts.device))
             output = model(batch, num_samples)
-            row.scores.update(output, batch)
+            expectations = model.expectations(output, batch)
+            row.scores.update(output, batch, expectations)
             for name, value in model.evidence(batch).items():
                 row.scores.add(name, value)
-            row.add_mean(output.emission.mean.mean(dim=0), batch)
+            row.add_mean(predictive_mean(output, expectations), batch)
             for name, latent in output.latents.items():
                 _add_use(uses, name, latent, num_encoded=batch.observed.shape[1])
             if refine_steps > 0:

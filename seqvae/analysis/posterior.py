@@ -18,7 +18,7 @@ from seqvae.data import NeuralData
 from seqvae.distributions import DiscreteMarkovChain
 from seqvae.models import Model
 from seqvae.objectives import bound, has_elbo
-from seqvae.types import Batch, DataSpec, Latent, Output
+from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,8 +42,11 @@ def posterior_dataset(
     seed: int = 0,
     devices: Sequence[torch.device] | None = None,
 ) -> xr.Dataset:
-    """Infer the latents of some trials and average over posterior samples.
+    """Infer the latents of some trials, and take posterior means and standard deviations.
 
+    They are in closed form where the model knows them (``Model.expectations``: a Gaussian posterior
+    and a linear readout), else over posterior samples; those of the latents are exact where their
+    posterior has moments.
     Each trial is encoded once and all its samples are decoded as one batch. Where a chunk of trials
     does not fit into memory, smaller ones are taken. The noise of a trial depends on its index and
     ``seed`` alone, so chunks and devices change results by no more than rounding.
@@ -92,7 +95,9 @@ def posterior_dataset(
     def answer(replica: Model, chosen: np.ndarray) -> _ChunkValues:
         batch = data.batch(chosen).to(replica.null_counts.device)
         with torch.no_grad(), noise.keyed(seed):  # in whatever thread
-            values = posterior_summary(replica(batch, num_samples), batch, bin_width=bin_width)
+            output = replica(batch, num_samples)
+            expectations = replica.expectations(output, batch)
+            values = posterior_summary(output, batch, expectations, bin_width=bin_width)
         return _ChunkValues(values, batch.lengths.cpu().numpy())
 
     size = trials_per_chunk(spec, num_samples)
@@ -138,17 +143,26 @@ def trials_per_chunk(spec: DataSpec, num_samples: int) -> int:
 
 
 def posterior_summary(
-    output: Output, batch: Batch, *, bin_width: float | None
+    output: Output,
+    batch: Batch,
+    expectations: Expectations | None = None,
+    *,
+    bin_width: float | None,
 ) -> dict[str, np.ndarray]:
-    """Reduce the sample axis to means and standard deviations.
+    """Return posterior means and standard deviations.
 
     Args:
         output: what the model answered.
         batch: what it was asked.
+        expectations: what it knows in closed form; None: over the samples.
         bin_width: seconds, to give ``rates`` in Hz; None gives ``mean`` in data units.
     """
     name, scale = ("mean", 1.0) if bin_width is None else ("rates", 1.0 / bin_width)
-    rates, factors = sample_moments(output.emission.mean), sample_moments(output.factors)
+    if expectations is None:
+        rates, factors = sample_moments(output.emission.mean), sample_moments(output.factors)
+    else:
+        rates = PosteriorMoments(expectations.mean, expectations.mean_sd)
+        factors = PosteriorMoments(expectations.factors, expectations.factors_sd)
     values = {
         name: scale * rates.mean,
         f"{name}_sd": scale * rates.sd,
@@ -163,8 +177,17 @@ def posterior_summary(
             likeliest = mean.argmax(-1, keepdim=True).to(mean)
             values[latent_name] = fill(likeliest, latent, batch)[..., 0]
     if has_elbo(output):
-        values["elbo"] = bound(output, batch).elbo()
+        values["elbo"] = bound(output, batch, likelihood=_likelihood(batch, expectations)).elbo()
     return {key: value.float().cpu().numpy() for key, value in values.items()}
+
+
+def _likelihood(
+    batch: Batch, expectations: Expectations | None
+) -> Float[Tensor, "one batch"] | None:
+    """Return the log-likelihood that the posterior expects, where it is known without samples."""
+    if expectations is None:
+        return None
+    return (batch.weight * expectations.log_prob).sum((1, 2))[None]
 
 
 class PosteriorMoments(NamedTuple):

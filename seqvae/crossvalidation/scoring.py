@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Arrays
 from seqvae.distributions.kinds import DataKind
 from seqvae.models import Model
+from seqvae.models.scores import log_predictive
 from seqvae.types import Batch
 
 K_SHOT_REPEATS = 8
@@ -75,8 +74,8 @@ def score(
 ) -> Sums:
     """Score a model on what is held out of a part.
 
-    Counts are scored by the Poisson likelihood at the mean over posterior samples of the rate, as
-    bits per spike are; other data by the mean over samples of the model's own likelihood.
+    Counts are scored by the Poisson likelihood at the posterior mean of the rate, as bits per spike
+    are; other data by the posterior mean of the model's own likelihood.
 
     Args:
         model: learned, and built for the part's held-in neurons.
@@ -94,12 +93,17 @@ def score(
             output = model(batch, num_samples)
             rows = part.truth[batch.trial.cpu().numpy()]
             target = torch.from_numpy(np.nan_to_num(rows)).to(model.null_counts.device)
+            expectations = model.expectations(output, replace(batch, target=target))
             if kind.counts_events:
-                mean = kind.clamp(output.emission.mean.double().mean(dim=0))
+                mean = kind.clamp(
+                    output.emission.mean.double().mean(dim=0)
+                    if expectations is None
+                    else expectations.mean
+                )
                 chunks.append(null.around(mean).log_prob(target).cpu())
             else:
                 log_probs = output.emission.log_prob(target).double()
-                chunks.append((reduce(torch.logaddexp, log_probs) - math.log(num_samples)).cpu())
+                chunks.append(log_predictive(log_probs, expectations).cpu())
     return sums(null, part.truth, torch.cat(chunks))
 
 
@@ -174,5 +178,12 @@ def _factors(
     with deterministic(model, model.seed):
         for batch in data.batches("all", trials_per_chunk(data.spec, samples)):
             batch: Batch = batch.to(model.null_counts.device)  # type: ignore[no-redef]
-            chunks.append(model(batch, samples).factors.double().mean(dim=0).cpu())
+            output = model(batch, samples)
+            expectations = model.expectations(output, batch)
+            factors = (
+                output.factors.double().mean(dim=0)
+                if expectations is None
+                else expectations.factors
+            )
+            chunks.append(factors.cpu())
     return torch.cat(chunks).numpy()

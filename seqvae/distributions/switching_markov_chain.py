@@ -172,7 +172,7 @@ class ContinuedChain(Distribution):
     Args:
         beginning: the chain, with the lengths s.
         mean: of every step.
-        variance: of every step and latent.
+        covariance: of every step on its own.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -182,9 +182,9 @@ class ContinuedChain(Distribution):
         self,
         beginning: GaussianMarkovChain,
         mean: Float[Tensor, "batch time latent"],
-        variance: Float[Tensor, "batch time latent"],
+        covariance: Float[Tensor, "batch time latent latent"],
     ) -> None:
-        self.beginning, self._mean, self._variance = beginning, mean, variance
+        self.beginning, self._mean, self.covariance = beginning, mean, covariance
         super().__init__(beginning.batch_shape, beginning.event_shape, validate_args=False)
 
     @property
@@ -195,7 +195,7 @@ class ContinuedChain(Distribution):
     @property
     def variance(self) -> Float[Tensor, "batch time latent"]:
         """The variance of each step and latent on its own."""
-        return self._variance
+        return self.covariance.diagonal(dim1=-2, dim2=-1)
 
 
 def _mixed(

@@ -309,7 +309,8 @@ def validation_scores(model: Model, data: NeuralData) -> dict[str, float]:
     with deterministic(model, model.seed):
         for batch in data.batches("val", trials_per_chunk(data.spec, VALIDATION_SAMPLES)):
             batch = model.scored(batch.to(model.null_counts.device))
-            scores.update(model(batch, VALIDATION_SAMPLES), batch)
+            output = model(batch, VALIDATION_SAMPLES)
+            scores.update(output, batch, model.expectations(output, batch))
     return {f"val/{name}": value for name, value in scores.compute().items()}
 
 

@@ -19,7 +19,7 @@ from seqvae.data.validation import constant_neurons, names_of
 from seqvae.errors import InputError
 from seqvae.models.session import Session
 from seqvae.observations import Observation
-from seqvae.types import Batch, DataSpec, Moments, Output
+from seqvae.types import Batch, DataSpec, Expectations, Moments, Output
 
 _TRAINING_MEANS = (
     "null_counts",
@@ -181,6 +181,18 @@ class Model(nn.Module, ABC):
         with ``heldin_elbo``. Most models know nothing.
         """
         return {}
+
+    def expectations(self, output: Output, batch: Batch) -> Expectations | None:
+        """Return what the posterior expects of factors and data, if that is known without samples.
+
+        It is where the posterior is Gaussian and the readout linear. None, as of most models: means
+        over the samples of ``output`` stand for it.
+
+        Args:
+            output: what ``forward`` answered.
+            batch: what it was asked; its target may be another.
+        """
+        return None
 
     @property
     def keeps_trials(self) -> bool:

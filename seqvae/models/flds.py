@@ -20,6 +20,7 @@ from seqvae.errors import InputError
 from seqvae.models.base import Model
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE, LatentVariableModel
 from seqvae.models.linear_dynamics import LinearDynamics
+from seqvae.models.linear_readout import has_linear_readout, linear_expectations
 from seqvae.models.session import Session
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import feed_forward
@@ -27,7 +28,7 @@ from seqvae.objectives import Objective
 from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.state_space import Dynamics, GaussianEmission
-from seqvae.types import Batch, DataSpec, Latent, Output
+from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
 
 
 class FLDS(LatentVariableModel):
@@ -152,6 +153,17 @@ class FLDS(LatentVariableModel):
             sample = self.draw(posterior, num_samples).to(self.offset.dtype)
         latent = Latent(posterior, prior, sample, batch.time_mask)
         return self._decoded(latent, self.session(batch.session))
+
+    def expectations(self, output: Output, batch: Batch) -> Expectations | None:
+        """Return what the posterior expects, in closed form, if the readout is linear."""
+        posterior = output.latents["latents"].posterior
+        observation = self.session(batch.session).observation
+        if self.decoder is not None or not has_linear_readout(observation):
+            return None
+        assert isinstance(posterior, GaussianMarkovChain)
+        return linear_expectations(
+            observation, posterior.mean, posterior.covariance, target=batch.target
+        )
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None

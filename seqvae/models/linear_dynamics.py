@@ -18,6 +18,7 @@ from seqvae.models.base import Model
 from seqvae.models.linear_readout import (
     Inference,
     emission_of,
+    linear_expectations,
     named_e_step,
     require_linear_readout,
     take_emission,
@@ -33,7 +34,7 @@ from seqvae.state_space import (
     laplace_evidence,
 )
 from seqvae.state_space.e_steps import converged
-from seqvae.types import Batch, DataSpec, Latent, Output
+from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
 
 
 class LinearDynamics(Model):
@@ -133,6 +134,17 @@ class LinearDynamics(Model):
         latent = Latent(posterior, prior, sample, batch.time_mask)
         observation = self.session(batch.session).observation
         return Output({"latents": latent}, sample, observation(sample))
+
+    def expectations(self, output: Output, batch: Batch) -> Expectations:
+        """Return what the Gaussian posterior expects, in closed form."""
+        posterior = output.latents["latents"].posterior
+        assert isinstance(posterior, GaussianMarkovChain)
+        return linear_expectations(
+            self.session(batch.session).observation,
+            posterior.mean,
+            posterior.covariance,
+            target=batch.target,
+        )
 
     def emission_given(
         self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch

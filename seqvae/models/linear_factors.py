@@ -19,13 +19,18 @@ from seqvae.distributions import draw
 from seqvae.distributions.kinds.real import LEAST_VARIATION
 from seqvae.errors import InputError
 from seqvae.models.base import Model
-from seqvae.models.linear_readout import emission_of, require_linear_readout, take_emission
+from seqvae.models.linear_readout import (
+    emission_of,
+    linear_expectations,
+    require_linear_readout,
+    take_emission,
+)
 from seqvae.observations import Observation, Poisson
 from seqvae.state_space.dynamics import PathMoments, positive
 from seqvae.state_space.e_steps import expected_log_likelihood
 from seqvae.state_space.emissions import LEAST_BIAS, LinearEmission
 from seqvae.state_space.initialization import READOUT_STEPS
-from seqvae.types import Batch, DataSpec, Latent, Output
+from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
 
 READOUT_NEURON_FOLDS = 5
 READOUT_TRIAL_FOLDS = 5
@@ -124,6 +129,17 @@ class LinearFactors(Model):
         sample = draw(posterior, num_samples)
         latent = Latent(posterior, self._prior(batch.target.shape[:2]), sample, batch.time_mask)
         return Output({"latents": latent}, sample, session.observation(sample))
+
+    def expectations(self, output: Output, batch: Batch) -> Expectations:
+        """Return what the Gaussian posterior of each bin expects, in closed form."""
+        posterior = output.latents["latents"].posterior
+        assert isinstance(posterior, MultivariateNormal)
+        return linear_expectations(
+            self.session(batch.session).observation,
+            posterior.mean,
+            posterior.covariance_matrix,
+            target=batch.target,
+        )
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None

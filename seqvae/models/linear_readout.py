@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from seqvae.errors import InputError
 from seqvae.observations import Gaussian, Observation, Poisson
@@ -19,8 +20,14 @@ from seqvae.state_space import (
     laplace,
     variational,
 )
+from seqvae.types import Expectations
 
 Inference = Literal["auto", "exact", "laplace", "variational"]
+
+
+def has_linear_readout(observation: Observation) -> bool:
+    """Return whether the factors enter by a linear predictor eta, as the mean or log-rate of x."""
+    return isinstance(observation, Poisson | Gaussian)
 
 
 def require_linear_readout(observation: Observation, reader: str) -> None:
@@ -29,7 +36,7 @@ def require_linear_readout(observation: Observation, reader: str) -> None:
     Raises:
         InputError: naming ``reader`` and the observation model.
     """
-    if not isinstance(observation, Poisson | Gaussian):
+    if not has_linear_readout(observation):
         raise InputError(
             f"observation: {reader} reads Poisson and Gaussian data only, got "
             f"{type(observation).__name__}; a VAE takes any observation model"
@@ -58,17 +65,17 @@ def named_e_step(observation: Observation, name: str) -> EStep:
 
 
 def emission_of(observation: Observation) -> LinearEmission:
-    """Return the parameters of an observation model, in the units of the data."""
+    """Return the parameters of an observation model, in double precision and data units."""
     readout = _readout(observation)
     if isinstance(observation, Gaussian):
-        unit, least = observation.unit, observation.min_std + LEAST_ABOVE
+        origin, unit = observation.origin.double(), observation.unit.double()
         return GaussianEmission(
-            unit[:, None] * observation.loadings,
-            observation.origin + unit * observation.bias,
-            unit * observation.std,
-            unit * least,
+            unit[:, None] * observation.loadings.double(),
+            origin + unit * observation.bias.double(),
+            unit * observation.std.double(),
+            unit * (observation.min_std + LEAST_ABOVE),
         )
-    return PoissonEmission(readout.weight, readout.bias)
+    return PoissonEmission(readout.weight.double(), readout.bias.double())
 
 
 @torch.no_grad()
@@ -81,6 +88,40 @@ def take_emission(observation: Observation, emission: LinearEmission) -> None:
     readout = _readout(observation)
     readout.weight.copy_(emission.loadings)
     readout.bias.copy_(emission.bias)
+
+
+def linear_expectations(
+    observation: Observation,
+    mean: Float[Tensor, "batch time factor"],
+    covariance: Float[Tensor, "batch time factor factor"],
+    *,
+    target: Float[Tensor, "batch time neuron"],
+) -> Expectations:
+    """Return what Gaussian factors with these moments make the data, in closed form.
+
+    The predictor eta = c_n . f + d_n of an entry is N(c_n . m + d_n, c_n' V c_n), and what follows
+    is known of it alone: for Gaussian noise from these two moments, whatever the distribution of f
+    (but for ``log_predictive``); for counts the rate exp(eta) is log-normal.
+
+    Args:
+        observation: one that ``has_linear_readout``.
+        mean: m of each bin.
+        covariance: V of each bin on its own.
+        target: the data to expect the log-likelihood of; a missing entry is any number.
+    """
+    emission = emission_of(observation)
+    mean, covariance = mean.to(emission.bias), covariance.to(emission.bias)
+    predictor, variance = emission.predictor(mean), emission.spread(covariance)
+    target = target.to(predictor)
+    response = emission.response(predictor, variance)
+    return Expectations(
+        factors=mean,
+        factors_sd=covariance.diagonal(dim1=-2, dim2=-1).sqrt(),
+        mean=response.mean,
+        mean_sd=response.sd,
+        log_prob=emission.terms(target, predictor, variance).value + emission.constant(target),
+        log_predictive=emission.log_predictive(target, predictor, variance),
+    )
 
 
 def _readout(observation: Observation) -> nn.Linear:

@@ -17,11 +17,12 @@ from seqvae.models.base import Model
 from seqvae.models.linear_readout import (
     Inference,
     emission_of,
+    linear_expectations,
     named_e_step,
     require_linear_readout,
     take_emission,
 )
-from seqvae.observations import Observation, Poisson
+from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.state_space import (
     Dynamics,
     EStep,
@@ -32,7 +33,7 @@ from seqvae.state_space import (
     infer_switching,
     seen_bins,
 )
-from seqvae.types import Batch, DataSpec, Latent, Output
+from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
 
 
 class SwitchingLinearDynamics(Model):
@@ -161,17 +162,41 @@ class SwitchingLinearDynamics(Model):
             state_sample = states.sample(Size((num_samples,)))
             begun = beginning.rsample(Size((num_samples,)))
             sample = continued_sample(densities, state_sample, begun)
-        variance = moments.covariance.diagonal(dim1=-2, dim2=-1)
         prior = SwitchingMarkovChain(densities, state_sample, states.probabilities)
         latents = {
-            "latents": Latent(
-                ContinuedChain(beginning, moments.mean, variance), prior, sample, densities.mask
-            ),
+            "latents": Latent(ContinuedChain(beginning, *moments), prior, sample, densities.mask),
             "states": Latent(
                 states, model.switches.chain(*target.shape[:2]), state_sample, batch.time_mask
             ),
         }
         return Output(latents, sample, session.observation(sample))
+
+    def expectations(self, output: Output, batch: Batch) -> Expectations:
+        """Return what the posterior expects, in closed form as far as it goes.
+
+        Up to the last bin seen the path is Gaussian. What runs on from there is a mixture over
+        states with known moments, which are all that factors and Gaussian data need; for the rates
+        of counts in those bins stands the mean over samples, and so for log E_q[p(x | z)] of all.
+        """
+        latent = output.latents["latents"]
+        assert isinstance(latent.posterior, ContinuedChain)
+        observation = self.session(batch.session).observation
+        closed = linear_expectations(
+            observation, latent.posterior.mean, latent.posterior.covariance, target=batch.target
+        )._replace(log_predictive=None)
+        assert latent.mask is not None
+        if isinstance(observation, Gaussian) or bool((latent.mask | ~batch.time_mask).all()):
+            return closed
+        rates = output.emission.mean
+        sampled = {
+            "mean": rates.mean(0),
+            "mean_sd": rates.std(0, correction=0),
+            "log_prob": output.emission.log_prob(batch.target).mean(0),
+        }
+        seen, known = latent.mask[..., None], closed._asdict()
+        return closed._replace(
+            **{name: torch.where(seen, known[name], value) for name, value in sampled.items()}
+        )
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None

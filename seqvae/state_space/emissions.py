@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Normal
 
 from seqvae.distributions.poisson import log_factorial
 from seqvae.scores.floors import LEAST_COUNT
@@ -37,6 +38,13 @@ class Terms(NamedTuple):
     value: Float[Tensor, "batch time neuron"]
     slope: Float[Tensor, "batch time neuron"]
     curvature: Float[Tensor, "#batch #time neuron"]
+
+
+class Response(NamedTuple):
+    """The mean of the data E[x | eta] under an uncertain eta: its expectation and deviation."""
+
+    mean: Float[Tensor, "batch time neuron"]
+    sd: Float[Tensor, "batch time neuron"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +73,23 @@ class LinearEmission(ABC):
         self, target: Float[Tensor, "batch time neuron"]
     ) -> Float[Tensor, "batch time neuron"]:
         """Return what ``terms`` leaves out: value + constant is E[log p(x | eta)] in nats."""
+
+    @abstractmethod
+    def response(
+        self,
+        mean: Float[Tensor, "batch time neuron"],
+        variance: Float[Tensor, "#batch #time neuron"],
+    ) -> Response:
+        """Return the moments of E[x | eta] for eta ~ N(mean, variance)."""
+
+    def log_predictive(
+        self,
+        target: Float[Tensor, "batch time neuron"],
+        mean: Float[Tensor, "batch time neuron"],
+        variance: Float[Tensor, "#batch #time neuron"],
+    ) -> Float[Tensor, "batch time neuron"] | None:
+        """Return log E[p(x | eta)] in nats for eta ~ N(mean, variance); None: not closed."""
+        return None
 
     @abstractmethod
     def maximized(
@@ -133,6 +158,11 @@ class PoissonEmission(LinearEmission):
     def constant(self, target: Tensor) -> Tensor:
         """Return -log x!."""
         return -log_factorial(target)
+
+    def response(self, mean: Tensor, variance: Tensor) -> Response:
+        """Return those of a log-normal rate: exp(m + v/2), and that times sqrt(exp(v) - 1)."""
+        rate = (mean + 0.5 * variance).exp()
+        return Response(rate, rate * variance.clamp_min(0.0).expm1().sqrt())
 
     def penalty(self, ridge: float) -> Tensor:
         """Return ridge |c|^2 / 2, summed over neurons."""
@@ -221,6 +251,15 @@ class GaussianEmission(LinearEmission):
     def constant(self, target: Tensor) -> Tensor:
         """Return -log(sigma sqrt(2 pi))."""
         return (-self.std.log() - 0.5 * math.log(2 * math.pi)).expand_as(target)
+
+    def response(self, mean: Tensor, variance: Tensor) -> Response:
+        """Return those of eta itself."""
+        return Response(mean, variance.clamp_min(0.0).sqrt().expand_as(mean))
+
+    def log_predictive(self, target: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Return the density of N(m, v + sigma^2)."""
+        std = (variance.clamp_min(0.0) + self.std.square()).sqrt()
+        return Normal(mean, std, validate_args=False).log_prob(target)
 
     def select(self, neurons: list[int]) -> GaussianEmission:
         """Return the readout of some neurons only."""
