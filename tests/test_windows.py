@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from seqvae import EM, LinearDynamics, evaluate, fit, infer
@@ -16,6 +16,7 @@ from seqvae.crossvalidation.division import Division
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import Lorenz, write_npz
 from seqvae.data.windows import (
+    WINDOWS_PER_BLOCK,
     Stretch,
     autocorrelation_time,
     gap_bins,
@@ -38,6 +39,16 @@ def bins_of(data: NeuralData, split: str) -> np.ndarray:
     return np.concatenate([np.arange(start, start + length) for start, length in pieces])
 
 
+def test_one_trial_too_short_for_windows_is_refused_and_learned_from_whole():
+    recording = long_recording(30, seed=0)
+    with pytest.raises(InputError, match="one trial of 30 bins leaves 6 to score, too few"):
+        NeuralData(recording).setup()
+    assert NeuralData(recording, val_fraction=0.0).recording.shape == recording.shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a gap that is shorter than chance memory
+        assert NeuralData(recording, window_bins=3).recording.num_time_bins == 3
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     num_bins=st.integers(40, 500),
@@ -50,6 +61,8 @@ def test_no_bin_of_a_scored_window_is_within_the_gap_of_a_learned_one(
     num_bins, val, test, seed, window_bins
 ):
     recording = long_recording(num_bins, seed=seed)
+    shortest = min(max(round(share * num_bins), 1) for share in (val, test or val))
+    assume(window_bins is not None or shortest > 4 * WINDOWS_PER_BLOCK)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a gap that is shorter than chance memory
         data = NeuralData(

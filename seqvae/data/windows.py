@@ -16,6 +16,8 @@ from seqvae.errors import InputError
 
 PATIENCE = 10
 WINDOWS_PER_BLOCK = 4
+FEWEST_BINS = 5
+"""Of a window that is chosen by default: fewer tell nothing of a time course."""
 _SHORTEST, _LONGEST, _MEMORIES = 50, 200, 10
 
 
@@ -70,7 +72,7 @@ def into_windows(
         seed: of the place of the block that validates.
 
     Raises:
-        InputError: if nothing is left to learn from.
+        InputError: if nothing is left to learn from, or windows would be shorter than five bins.
     """
     blocks = held_blocks(
         recording, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
@@ -85,7 +87,13 @@ def into_windows(
     if window_bins is None:
         suitable = min(max(_MEMORIES * blocks.memory, _SHORTEST), _LONGEST)
         shortest = min((stop - start for start, stop in blocks.held.values()), default=num_bins)
-        window_bins = max(1, math.ceil(min(suitable, shortest / WINDOWS_PER_BLOCK)))
+        window_bins = math.ceil(min(suitable, shortest / WINDOWS_PER_BLOCK))
+        if window_bins < FEWEST_BINS:
+            raise InputError(
+                f"one trial of {num_bins} bins leaves {shortest} to score, too few for windows; "
+                "give more trials, or val_fraction=0 and test_fraction=0 to learn from it whole, "
+                "or larger ones, or window_bins"
+            )
     pieces = [
         (window, split)
         for stretch, split in sorted(stretches)
