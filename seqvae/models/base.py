@@ -153,6 +153,9 @@ class Model(nn.Module, ABC):
             else:
                 own[name].copy_(others[name])
                 num_taken += own[name].numel()
+        links = [getattr(model.observation, "link", None) for model in (other, self)]
+        if None not in links and links[0] != links[1]:
+            apart.append(f"observation.link is {links[0]!r} there, but {links[1]!r} here")
         if not num_taken:
             raise InputError(
                 f"a {type(other).__name__} of these sizes has no weight of the name and shape of "

@@ -250,6 +250,12 @@ class FLDS(LatentVariableModel):
         if not isinstance(readout, nn.Linear):
             name = type(self.observation).__name__
             raise InputError(f"observation {name} has no linear readout; leave start out")
+        link = getattr(self.observation, "link", "exp")
+        if link != "exp":
+            raise InputError(
+                f"observation.link is {link!r}, but a linear model tells log rates; leave out "
+                f"start, or link"
+            )
         self.transition.copy_(dynamics.transition)
         self.input_matrix.copy_(dynamics.input_matrix)
         self.offset.copy_(dynamics.offset)

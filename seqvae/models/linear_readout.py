@@ -27,15 +27,22 @@ Inference = Literal["auto", "exact", "laplace", "variational"]
 
 def has_linear_readout(observation: Observation) -> bool:
     """Return whether the factors enter by a linear predictor eta, as the mean or log-rate of x."""
-    return isinstance(observation, Poisson | Gaussian)
+    if isinstance(observation, Poisson):
+        return observation.link == "exp"
+    return isinstance(observation, Gaussian)
 
 
 def require_linear_readout(observation: Observation, reader: str) -> None:
     """Refuse an observation model for which there is no such inference.
 
     Raises:
-        InputError: naming ``reader`` and the observation model.
+        InputError: naming ``reader`` and the observation model, or its link.
     """
+    if isinstance(observation, Poisson) and not has_linear_readout(observation):
+        raise InputError(
+            f"observation.link: {reader} reads rates exp(predictor) only, got "
+            f"{observation.link!r}; leave link out, or take a VAE, SequentialVAE or FLDS"
+        )
     if not has_linear_readout(observation):
         raise InputError(
             f"observation: {reader} reads Poisson and Gaussian data only, got "

@@ -11,31 +11,39 @@ from torch import Tensor, nn
 from seqvae.distributions import NegativeBinomialLogMean
 from seqvae.distributions.kinds import Counts
 from seqvae.observations.base import Observation
+from seqvae.observations.links import Link, check_link, log_mean, predictor_at
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.types import Moments
 
 
 class NegativeBinomial(Observation):
-    """Overdispersed counts: mean m_tn = exp(w_n . f_t + b_n), variance m_tn + alpha_n m_tn^2.
+    """Overdispersed counts: mean m_tn = g(w_n . f_t + b_n), variance m_tn + alpha_n m_tn^2.
 
     The dispersion alpha of each neuron is learned; alpha -> 0 is the Poisson model.
 
     Args:
         factor_dim: number of factors.
         num_neurons: number of neurons.
+        link: g, ``exp`` or ``softplus``: log(1 + exp(.)), which a large predictor cannot make
+            overflow.
+
+    Raises:
+        InputError: for another ``link``.
     """
 
     kind = Counts()
 
-    def __init__(self, factor_dim: int, num_neurons: int) -> None:
+    def __init__(self, factor_dim: int, num_neurons: int, *, link: Link = "exp") -> None:
         super().__init__()
+        check_link(link)
+        self.link = link
         self.readout = nn.Linear(factor_dim, num_neurons)
         self.log_dispersion = nn.Parameter(torch.full((num_neurons,), math.log(0.1)))
 
     def forward(self, factors: Float[Tensor, "*leading factor"]) -> NegativeBinomialLogMean:
         """Return the distribution of counts, batch shape (*leading, neuron)."""
         return NegativeBinomialLogMean(
-            self.readout(factors), self.log_dispersion, validate_args=False
+            log_mean(self.readout(factors), self.link), self.log_dispersion, validate_args=False
         )
 
     @torch.no_grad()
@@ -45,6 +53,6 @@ class NegativeBinomial(Observation):
         alpha = (std^2 - mean) / mean^2, held between 0.01 and 100.
         """
         mean = moments.mean.clamp(min=LEAST_COUNT)
-        self.readout.bias.copy_(mean.log())
+        self.readout.bias.copy_(predictor_at(mean, self.link))
         dispersion = (moments.std.square() - mean) / mean.square()
         self.log_dispersion.copy_(dispersion.clamp(0.01, 100.0).log())

@@ -9,29 +9,38 @@ from torch import Tensor, nn
 from seqvae.distributions import PoissonLogRate
 from seqvae.distributions.kinds import Counts
 from seqvae.observations.base import Observation
+from seqvae.observations.links import Link, check_link, log_mean, predictor_at
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.types import Moments
 
 
 class Poisson(Observation):
-    """Poisson counts: x_tn ~ Poisson(exp(w_n . f_t + b_n)), expected counts per bin.
+    """Poisson counts: x_tn ~ Poisson(g(w_n . f_t + b_n)), expected counts per bin.
 
     Args:
         factor_dim: number of factors.
         num_neurons: number of neurons.
+        link: g, ``exp`` or ``softplus``: log(1 + exp(.)), which a large predictor cannot make
+            overflow. Models that learn by EM or a closed form read ``exp`` only.
+
+    Raises:
+        InputError: for another ``link``.
     """
 
     kind = Counts()
 
-    def __init__(self, factor_dim: int, num_neurons: int) -> None:
+    def __init__(self, factor_dim: int, num_neurons: int, *, link: Link = "exp") -> None:
         super().__init__()
+        check_link(link)
+        self.link = link
         self.readout = nn.Linear(factor_dim, num_neurons)
 
     def forward(self, factors: Float[Tensor, "*leading factor"]) -> PoissonLogRate:
         """Return the distribution of counts, batch shape (*leading, neuron)."""
-        return PoissonLogRate(self.readout(factors), validate_args=False)
+        return PoissonLogRate(log_mean(self.readout(factors), self.link), validate_args=False)
 
     @torch.no_grad()
     def initialize(self, moments: Moments) -> None:
         """Start at the mean counts, floored at 1e-9 for a silent neuron."""
-        self.readout.bias.copy_(moments.mean.clamp(min=LEAST_COUNT).log())
+        mean = moments.mean.clamp(min=LEAST_COUNT)
+        self.readout.bias.copy_(predictor_at(mean, self.link))

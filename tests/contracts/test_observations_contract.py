@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
-from walk import members
+from walk import members, variants
 
 import seqvae.observations
 from seqvae.distributions.kinds import Real
-from seqvae.observations import Observation
+from seqvae.observations import Observation, Poisson
 from seqvae.types import Moments
 
 FACTOR_DIM, NUM_NEURONS = 3, 5
@@ -24,10 +26,19 @@ MEAN = {
 NONZERO = torch.tensor([0.05, 0.3, 0.5, 0.9, 1.0])
 
 
-@pytest.fixture(params=MEMBERS, ids=lambda member: member.__name__)
-def observation(request: pytest.FixtureRequest) -> Observation:
+@pytest.fixture(
+    params=[variant for member in MEMBERS for variant in variants(member)],
+    ids=lambda variant: "-".join([variant.func.__name__, *variant.keywords.values()]),
+)
+def variant(request: pytest.FixtureRequest) -> partial[Observation]:
+    """A member, with a word of its settings that is not the default."""
+    return request.param
+
+
+@pytest.fixture
+def observation(variant: partial[Observation]) -> Observation:
     torch.manual_seed(0)
-    return request.param(FACTOR_DIM, NUM_NEURONS)
+    return variant(FACTOR_DIM, NUM_NEURONS)
 
 
 def example(observation: Observation, *leading: int) -> tuple[Tensor, Tensor]:
@@ -40,6 +51,7 @@ def test_the_walk_finds_the_members() -> None:
     assert {"Poisson", "NegativeBinomial", "Gaussian", "Bernoulli", "ZeroInflatedGamma"} <= {
         member.__name__ for member in MEMBERS
     }
+    assert [variant.keywords for variant in variants(Poisson)] == [{}, {"link": "softplus"}]
 
 
 def test_every_member_is_a_public_name_of_the_family(observation: Observation) -> None:
@@ -132,8 +144,8 @@ def test_initialize_starts_at_the_mean_of_the_data(observation: Observation) -> 
         torch.testing.assert_close(distribution.stddev, std)
 
 
-def test_state_dict_round_trip(observation: Observation) -> None:
+def test_state_dict_round_trip(observation: Observation, variant: partial[Observation]) -> None:
     factors, sample = example(observation, 6)
-    twin = type(observation)(FACTOR_DIM, NUM_NEURONS)
+    twin = variant(FACTOR_DIM, NUM_NEURONS)
     twin.load_state_dict(observation.state_dict())
     assert torch.equal(twin(factors).log_prob(sample), observation(factors).log_prob(sample))
