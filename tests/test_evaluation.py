@@ -102,6 +102,9 @@ def test_no_score_depends_on_chunks_or_batch_sizes(make, monkeypatch):
         options = {"num_samples": 6, "seed": 0, "refine_steps": steps}
         scores = flat(evaluate_model(model, data, split="val", **options))
         assert scores.pop("split/") == "val"
+        assert {scores.pop(name) for name in list(scores) if name.endswith("unit/")} <= {
+            "bits per spike"
+        }
         found.append(scores)
     for other in found[1:]:
         assert list(other) == list(found[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from seqvae.analysis.refinement import check_refinable
 from seqvae.baselines.mean_rate import MeanRate
 from seqvae.baselines.smoothing_glm import SmoothingGLM
 from seqvae.compute import noise
+from seqvae.compute.progress import progress
 from seqvae.data import NeuralData
 from seqvae.distributions import (
     Delta,
@@ -36,10 +38,25 @@ from seqvae.models import AmortisedModel, Model
 from seqvae.models.scores import Scores, predictive_mean
 from seqvae.scores.decoding import behavior_r2
 from seqvae.scores.floors import LEAST_COUNT
+from seqvae.scores.gain import PairedGain, paired_gain
 from seqvae.scores.metrics import R2, AggregatePosterior
-from seqvae.types import Batch, Latent
+from seqvae.types import Batch, Latent, Moments
 
 DECODING_SAMPLES = 20
+
+
+class Training(NamedTuple):
+    """What baselines and decoders are learned on.
+
+    Attributes:
+        model: the model as it answers the trials that it was learned on.
+        data: those trials; None: they are not at hand.
+        moments: what each neuron was on its own in them, for where they are not.
+    """
+
+    model: Model
+    data: NeuralData | None
+    moments: Moments | None = None
 
 
 def evaluate_model(
@@ -50,6 +67,7 @@ def evaluate_model(
     num_samples: int,
     seed: int,
     refine_steps: int = 0,
+    training: Training | None = None,
 ) -> dict[str, Any]:
     """Score a model, and the mean rate and smoothing + GLM on the same trials.
 
@@ -60,16 +78,18 @@ def evaluate_model(
         num_samples: posterior samples.
         seed: of the posterior samples.
         refine_steps: steps of ``refine`` for each trial; 0: none.
+        training: what baselines and decoders are learned on; None: the training trials of ``data``.
 
     Returns:
         ``elbo``, ``iwae``, ``kl/<latent>`` (nats per trial), ``log_evidence`` or
         ``laplace_evidence`` where the model knows them, ``log_likelihood`` (nats per entry),
         ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2``, ``behavior_r2``, as far as the
         data allow. Under ``baselines`` the same for the mean rate and smoothing + GLM, and, where
-        the truth is known, for the true rates. Under ``gain``, for counts, how much better than
-        each baseline the model predicts what it did not see, paired over trials: ``mean`` and
-        ``standard_error`` in bits per spike. Under ``latents``, for each Gaussian latent, how much
-        of it is used, the fields of ``LatentUse``, and of these also ``active_units/<latent>``.
+        the truth is known, for the true rates. Under ``gain`` how much better than each baseline
+        the model predicts what it did not see, paired over trials: ``mean`` and
+        ``standard_error``, and their ``unit``, bits per spike for counts, else nats per entry.
+        Under ``latents``, for each Gaussian latent, how much of it is used, the fields of
+        ``LatentUse``, and of these also ``active_units/<latent>``.
         With ``refine_steps`` ``elbo_refined``, which is to ``heldin_elbo`` what the refined
         posterior is to the encoder's, their difference by the same noise, ``amortisation_gap``
         (nats per trial), and all scores of the refined posterior under ``refined``.
@@ -80,20 +100,21 @@ def evaluate_model(
     if refine_steps > 0:
         check_refinable(model)
     trials = data.trials(split)
+    training = Training(model, data) if training is None else training
     row, refined, uses = (
         _PairedScores(model, data),
         _PairedScores(model, data),
         dict[str, AggregatePosterior](),
     )
-    with deterministic(model, seed):
+    with deterministic(model, seed), progress(len(trials), work="evaluate") as advance:
         for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
             batch = model.scored(batch.to(model.null_counts.device))
             output = model(batch, num_samples)
             expectations = model.expectations(output, batch)
-            row.scores.update(output, batch, expectations)
+            log_prob = row.scores.update(output, batch, expectations)
             for name, value in model.evidence(batch).items():
                 row.scores.add(name, value)
-            row.add_mean(predictive_mean(output, expectations), batch)
+            row.add_mean(predictive_mean(output, expectations), log_prob, batch)
             for name, latent in output.latents.items():
                 _add_use(uses, name, latent, num_encoded=batch.observed.shape[1])
             if refine_steps > 0:
@@ -103,24 +124,31 @@ def evaluate_model(
                 row.scores.add("amortisation_gap", refinement.amortisation_gap)
                 with noise.apart(seed), noise.of_trials(batch.trial):
                     output = model.answer(refinement.encoding, batch, num_samples)
-                refined.scores.update(output, batch)
-                refined.add_mean(output.emission.mean.mean(dim=0), batch)
+                log_prob = refined.scores.update(output, batch)
+                refined.add_mean(output.emission.mean.mean(dim=0), log_prob, batch)
+            advance(len(batch))
     metrics: dict[str, Any] = {"split": split, "num_trials": len(trials)} | row.compute()
     metrics |= {"refined": refined.compute()} if refine_steps > 0 else {}
     used = {name: use.compute() for name, use in uses.items()}
     metrics |= {f"active_units/{name}": use.active_units for name, use in used.items()}
     metrics["latents"] = {name: use._asdict() for name, use in used.items()}
 
-    def factors(word: str) -> np.ndarray:
+    def factors(which: NeuralData, word: str) -> np.ndarray:
         samples = min(num_samples, DECODING_SAMPLES)
-        dataset = posterior_dataset(model, data, data.trials(word), num_samples=samples, seed=seed)
+        answering = model if which is data else training.model
+        dataset = posterior_dataset(
+            answering, which, which.trials(word), num_samples=samples, seed=seed
+        )
         return dataset["factors"].values
 
-    metrics |= _decoded(data, split, factors)
-    baselines = _baselines(model, data, split)
+    metrics |= _decoded(data, split, training, factors)
+    baselines = _baselines(model, data, split, training)
     metrics["baselines"] = {name: scores for name, (_, scores) in baselines.items()}
+    unit = "bits per spike" if row.counts else "nats per entry"
     gains = {name: row.gain_over(other) for name, (other, _) in baselines.items()}
-    metrics["gain"] = {name: gain._asdict() for name, gain in gains.items() if gain is not None}
+    metrics["gain"] = {
+        name: {**gain._asdict(), "unit": unit} for name, gain in gains.items() if gain is not None
+    }
     return metrics
 
 
@@ -150,13 +178,6 @@ def _add_use(
     uses[name].update(inferred, expected, divergence)
 
 
-class PairedGain(NamedTuple):
-    """A paired difference over trials: ratio of sums, and its standard error."""
-
-    mean: float
-    standard_error: float
-
-
 class _PairedScores:
     """The scores of one row of the table, and what it takes to pair rows over trials."""
 
@@ -170,15 +191,23 @@ class _PairedScores:
         self.r2 = R2(data.spec.num_neurons)
         self._unseen: list[tuple[Tensor, Tensor]] = []
 
-    def add_mean(self, mean: Float[Tensor, "batch time neuron"], batch: Batch) -> None:
+    def add_mean(
+        self,
+        mean: Float[Tensor, "batch time neuron"],
+        log_prob: Float[Tensor, "batch time neuron"],
+        batch: Batch,
+    ) -> None:
         """Compare rates with the truth, where it is known, and keep the score of each trial."""
+        unseen = batch.weight.clone()  # held-out neurons and forecast bins
+        unseen[:, : batch.observed.shape[1], list(self.spec.heldin)] = 0
         if self.counts:
             mean = mean.clamp_min(LEAST_COUNT)
-            gain = batch.target * mean.log() - mean
-            unseen = batch.weight.clone()  # held-out neurons and forecast bins
-            unseen[:, : batch.observed.shape[1], list(self.spec.heldin)] = 0
+            gain = unseen * (batch.target * mean.log() - mean)
             size = (unseen * batch.target).sum((1, 2)) * math.log(2)
-            self._unseen.append(((unseen * gain).sum((1, 2)).double().cpu(), size.double().cpu()))
+        else:
+            gain = torch.where(unseen > 0, unseen * log_prob, 0.0)
+            size = unseen.sum((1, 2))
+        self._unseen.append((gain.sum((1, 2)).double().cpu(), size.double().cpu()))
         if self.rates is not None:
             truth = torch.from_numpy(self.rates[batch.trial.cpu().numpy()])
             mask = batch.time_mask[..., None].cpu() & torch.isfinite(truth)
@@ -192,77 +221,70 @@ class _PairedScores:
         return scores
 
     def gain_over(self, other: _PairedScores) -> PairedGain | None:
-        """Return the bits per spike gained over another row on what inference did not see."""
-        if not self._unseen or not other._unseen:
-            return None
+        """Return what is gained over another row on what inference did not see."""
         gains, size = (torch.cat(part) for part in zip(*self._unseen, strict=True))
         other_gains, _ = (torch.cat(part) for part in zip(*other._unseen, strict=True))
         return paired_gain(gains - other_gains, size)
 
 
-def paired_gain(
-    difference: Float[Tensor, " trial"], size: Float[Tensor, " trial"]
-) -> PairedGain | None:
-    """Return the ratio of sums g = sum_i d_i / sum_i n_i and its standard error over trials.
-
-    By linearisation se(g) = sqrt(N / (N - 1) sum_i (d_i - g n_i)^2) / sum_i n_i for N independent
-    trials [Cochran 1977, ch. 6]; where all n_i are equal it is that of the mean of d_i / n_i.
-
-    Args:
-        difference: d_i, what one row gains over another in trial i, in nats.
-        size: n_i, spikes times ln 2, so that g is in bits per spike.
-
-    Returns:
-        None for fewer than two trials, or none with a spike.
-    """
-    num_trials, total = len(size), float(size.sum())
-    if num_trials < 2 or total == 0:
-        return None
-    mean = float(difference.sum()) / total
-    residual = float((difference - mean * size).square().sum())
-    return PairedGain(mean, math.sqrt(residual * num_trials / (num_trials - 1)) / total)
-
-
 def _decoded(
-    data: NeuralData, split: str, features: Callable[[str], np.ndarray]
+    data: NeuralData,
+    split: str,
+    training: Training,
+    features: Callable[[NeuralData, str], np.ndarray],
 ) -> dict[str, list[float]]:
     """Return how well ridge regression reads behaviour from features of a split's trials."""
-    behavior = data.recording.behavior
-    if behavior is None or split in ("train", "all") or "train" not in data.split:
+    behavior, seen = data.recording.behavior, training.data
+    is_own = seen is data and split in ("train", "all")
+    if behavior is None or seen is None or is_own or "train" not in seen.split:
+        return {}
+    learned = seen.recording.behavior
+    if learned is None or learned.shape[2] != behavior.shape[2]:
         return {}
     r2 = behavior_r2(
-        features("train"),
-        behavior[data.trials("train")],
-        factors_test=features(split),
+        features(seen, "train"),
+        learned[seen.trials("train")],
+        factors_test=features(data, split),
         behavior_test=behavior[data.trials(split)],
     )
     return {"behavior_r2": [float(value) for value in r2]}
 
 
 def _baselines(
-    model: Model, data: NeuralData, split: str
+    model: Model, data: NeuralData, split: str, training: Training
 ) -> dict[str, tuple[_PairedScores, dict[str, Any]]]:
-    """Score the baselines, learned on the training trials of ``data``, and the true rates."""
+    """Score the baselines, as far as there is something to learn them on, and the true rates."""
     recording, spec = data.recording, data.spec
     rates = recording.rates
     kind = model.observation.kind
     heldin = np.array(spec.heldin)
     rows: dict[str, tuple[_PairedScores, dict[str, Any]]] = {}
-    if "train" in data.split:
-        train = recording.read(data.trials("train"))
-        val = recording.read(data.trials("val" if "val" in data.split else "train"))
+    seen = training.data
+    if seen is not None and "train" in seen.split:
+        train = seen.recording.read(seen.trials("train"))
+        val = seen.recording.read(seen.trials("val" if "val" in seen.split else "train"))
         mean_rate = MeanRate.of(train, kind)
-        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict)
+        spread = _spread(train, mean_rate.predict)
+        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict, spread)
         smoothing = SmoothingGLM.fit(
-            train, val, heldin=heldin, num_encoded_bins=spec.num_encoded_bins, kind=kind
+            train, val, heldin=heldin, num_encoded_bins=seen.spec.num_encoded_bins, kind=kind
         )
-        row, scores = _baseline_row(model, data, split, mean_rate, smoothing.predict)
+        spread = _spread(train, smoothing.predict)
+        smoothing = replace(smoothing, num_encoded_bins=spec.num_encoded_bins)
+        row, scores = _baseline_row(model, data, split, mean_rate, smoothing.predict, spread)
         scores |= _decoded(
             data,
             split,
-            lambda word: smoothing.predict(recording.read(data.trials(word)))[..., heldin],
+            training,
+            lambda which, word: smoothing.predict(which.recording.read(which.trials(word)))[
+                ..., heldin
+            ],
         )
         rows["smoothing_glm"] = (row, scores)
+    elif training.moments is not None:
+        mean_rate = MeanRate(kind, training.moments)
+        spread = training.moments.std
+        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict, spread)
     trials = data.trials(split)
     has_truth = rates is not None and bool(
         (np.isfinite(rates[trials]) | np.isnan(recording.read(trials))).all()
@@ -274,9 +296,21 @@ def _baselines(
             mean = torch.from_numpy(truth).float().clamp_min(LEAST_COUNT)
             log_prob = PoissonLogRate(mean.log(), validate_args=False).log_prob(batch.target)
             row.scores.update_mean(mean, log_prob, batch)
-            row.add_mean(mean, batch)
+            row.add_mean(mean, log_prob, batch)
         rows["true_rates"] = (row, row.compute())
     return rows
+
+
+def _spread(
+    train: Float[np.ndarray, "trial time neuron"], predict: Callable[[np.ndarray], np.ndarray]
+) -> Float[Tensor, " neuron"]:
+    """Return the standard deviation of the training entries of each neuron about a prediction."""
+    residual = np.where(np.isfinite(train), train - predict(train), np.nan)
+    is_observed = np.isfinite(residual).any(axis=(0, 1))
+    spread = np.where(
+        is_observed, np.nanstd(np.where(is_observed, residual, 0.0), axis=(0, 1)), 1.0
+    )
+    return torch.from_numpy(spread).float()
 
 
 def _baseline_row(
@@ -285,20 +319,14 @@ def _baseline_row(
     split: str,
     mean_rate: MeanRate,
     predict: Callable[[np.ndarray], np.ndarray],
+    spread: Float[Tensor, " neuron"],
 ) -> tuple[_PairedScores, dict[str, Any]]:
-    """Score a function from activity to expected activity."""
-    recording = data.recording
-    train = recording.read(data.trials("train"))
-    residual = np.where(np.isfinite(train), train - predict(train), np.nan)
-    is_observed = np.isfinite(residual).any(axis=(0, 1))
-    spread = np.where(
-        is_observed, np.nanstd(np.where(is_observed, residual, 0.0), axis=(0, 1)), 1.0
-    )
+    """Score a function from activity to expected activity, with the spread about it."""
     row = _PairedScores(model, data)
     for batch in data.batches(split):
         batch = model.scored(batch.to(model.null_counts.device)).to("cpu")
-        mean = torch.from_numpy(predict(recording.read(batch.trial.numpy()))).float()
-        emission = mean_rate.around(mean, torch.from_numpy(spread).float())
-        row.scores.update_mean(mean, emission.log_prob(batch.target), batch)
-        row.add_mean(mean, batch)
+        mean = torch.from_numpy(predict(data.recording.read(batch.trial.numpy()))).float()
+        log_prob = mean_rate.around(mean, spread).log_prob(batch.target)
+        row.scores.update_mean(mean, log_prob, batch)
+        row.add_mean(mean, log_prob, batch)
     return row, row.compute()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seqvae.analysis.devices import Halving, in_order, replicas
 from seqvae.compute import noise
+from seqvae.compute.progress import progress
 from seqvae.data import NeuralData
 from seqvae.distributions import DiscreteMarkovChain
 from seqvae.models import Model
@@ -109,10 +110,12 @@ def posterior_dataset(
             Halving(partial(answer, replica), cure=cure)
             for replica in replicas(model, chosen_devices)
         ]
-        with closing(in_order(chunks, workers)) as answers:
+        count = progress(len(trials), work="infer")
+        with closing(in_order(chunks, workers)) as answers, count as advance:
             for parts in answers:
                 for part in parts:
                     writer.write(part.values, lengths=part.lengths)
+                    advance(len(part.lengths))
     return writer.dataset()
 
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float32, Int, Shaped
 
+from seqvae.data.neurons import neuron_columns
 from seqvae.data.recording import Recording
 from seqvae.data.sizes import check_memory
+from seqvae.data.validation import trial_lengths
 from seqvae.errors import InputError
 from seqvae.types import DataSpec
 
@@ -23,26 +25,42 @@ class Adapted(NamedTuple):
     lengths: Int[np.ndarray, " trial"]
 
 
-def adapt(recording: Recording, own: DataSpec, spec: DataSpec) -> Adapted:
+def adapt(
+    recording: Recording,
+    own: DataSpec,
+    spec: DataSpec,
+    names: Shaped[np.ndarray, " neuron"] | None = None,
+) -> Adapted:
     """Bring a recording, whose own spec is ``own``, to the spec of a trained model.
 
-    A file with all neurons takes the model's held-in ones; one with only the held-in neurons is
-    embedded, its held-out neurons missing. For a model that forecasts, a file with only the encoded
-    bins is embedded likewise.
+    Neurons are found by their names where recording and model have some, else by position; see
+    ``seqvae.data.neurons``. Neurons that the recording lacks, which were held out, are missing. So
+    are forecast bins, for a model that forecasts, of a recording with only the encoded ones.
+    External inputs have no names: their number must agree, and they are taken by position.
+
+    Args:
+        recording: the data.
+        own: their spec.
+        spec: of the model.
+        names: of the neurons of the model, if they have some.
 
     Raises:
         InputError: if neurons, inputs or bin width cannot be brought together.
     """
     _check(recording, spec)
+    columns = neuron_columns(recording.num_neurons, recording.neuron_names, spec, names)
     num_encoded, num_bins = own.num_encoded_bins, recording.num_time_bins
     if spec.num_forecast_bins:
         num_encoded = min(spec.num_encoded_bins, num_bins)
         num_bins = spec.num_time_bins if num_bins == spec.num_encoded_bins else num_bins
     check_memory(f"{num_bins} bins", 16.0 * recording.num_trials * num_bins * spec.num_neurons)
     joint = replace(spec, num_time_bins=num_bins, num_encoded_bins=num_encoded)
-    lengths = recording.lengths
+    is_whole = np.array_equal(columns, np.arange(recording.num_neurons))
+    if names is None and is_whole:
+        names = recording.neuron_ids
+    lengths = recording.lengths if is_whole else trial_lengths(_chosen(recording.activity, columns))
     lengths = np.where(lengths == recording.num_time_bins, num_bins, lengths)
-    return Adapted(embedded(recording, joint), joint, lengths)
+    return Adapted(_placed(recording, joint, columns, names), joint, lengths)
 
 
 def _check(recording: Recording, spec: DataSpec) -> None:
@@ -57,34 +75,41 @@ def _check(recording: Recording, spec: DataSpec) -> None:
             f"inputs: the data have {recording.num_inputs}, but the model was trained with "
             f"{spec.num_inputs}; give the same external inputs"
         )
-    if recording.num_neurons not in (spec.num_neurons, spec.num_heldin):
-        raise InputError(
-            f"activity has {recording.num_neurons} neurons, but the model was trained with "
-            f"{spec.num_neurons}, {spec.num_heldin} of them held in; give the same neurons"
-        )
 
 
-def embedded(recording: Recording, spec: DataSpec) -> Recording:
+def _placed(
+    recording: Recording,
+    spec: DataSpec,
+    columns: Int[np.ndarray, " neuron"],
+    names: Shaped[np.ndarray, " neuron"] | None,
+) -> Recording:
     """Return the recording with the spec's bins and neurons; those that it lacks are missing."""
-    num_trials, num_bins, num_neurons = recording.activity.shape
-    whole = num_neurons == spec.num_neurons
-    columns = np.arange(num_neurons) if whole else np.array(spec.heldin)
 
-    def place(values: np.ndarray, *, by_neuron: bool) -> np.ndarray:
-        channels = spec.num_neurons if by_neuron else values.shape[2]
-        placed = np.full((num_trials, spec.num_time_bins, channels), np.nan, dtype=np.float32)
-        placed[:, :num_bins, columns if by_neuron else slice(None)] = values
+    def place(values: np.ndarray) -> np.ndarray:
+        size = (recording.num_trials, spec.num_time_bins, values.shape[2])
+        placed = np.full(size, np.nan, dtype=np.float32)
+        placed[:, : recording.num_time_bins] = values
         return placed
 
     inputs, behavior, rates = recording.inputs, recording.behavior, recording.rates
     return replace(
         recording,
-        activity=place(recording.activity, by_neuron=True),
-        inputs=None if inputs is None else place(inputs, by_neuron=False),
-        behavior=None if behavior is None else place(behavior, by_neuron=False),
-        rates=None if rates is None else place(rates, by_neuron=True),
-        neuron_ids=recording.neuron_ids if whole else np.arange(spec.num_neurons),
+        activity=place(_chosen(recording.activity, columns)),
+        inputs=None if inputs is None else place(inputs),
+        behavior=None if behavior is None else place(behavior),
+        rates=None if rates is None else place(_chosen(rates, columns)),
+        neuron_ids=names,
         heldin=np.array(spec.heldin),
         num_encoded_bins=spec.num_encoded_bins,
         bin_width=spec.bin_width or recording.bin_width,
+        image_shape=recording.image_shape if len(columns) == recording.num_neurons else None,
     )
+
+
+def _chosen(
+    values: Float32[np.ndarray, "trial time data_neuron"], columns: Int[np.ndarray, " neuron"]
+) -> Float32[np.ndarray, "trial time neuron"]:
+    """Return the series of a model's neurons; those without a column are missing."""
+    if np.array_equal(columns, np.arange(values.shape[2])):
+        return values
+    return np.where(columns >= 0, values[..., columns], np.float32(np.nan))

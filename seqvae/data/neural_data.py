@@ -23,9 +23,11 @@ from seqvae.data.masking import CoordinatedDropout, speckle
 from seqvae.data.moments import batch_moments
 from seqvae.data.preparation import Preparation, Prepared
 from seqvae.data.recording import Recording
+from seqvae.data.sources.arrays import Arrays
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.front import SourceLike, as_source
-from seqvae.data.validation import SPLITS
+from seqvae.data.validation import NEW, SPLITS
+from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError, nearest
 from seqvae.types import Batch, DataSpec, Moments
 
@@ -127,21 +129,58 @@ class NeuralData(pl.LightningDataModule):
             return
         self._loaded = self._preparation.prepare(self.source.load())
 
+    def raw(self) -> Recording:
+        """Return the recording as the source gives it, one long trial whole."""
+        is_raw = self._loaded is not None and self._loaded.start is None
+        return self.recording if is_raw else self.source.load()
+
     def pool(self) -> Recording:
         """Return what is not kept for the test, for others to divide; one long trial stays one."""
-        is_whole = self._loaded is not None and self._loaded.start is None
-        return self._preparation.pool(self.recording if is_whole else self.source.load())
+        return self._preparation.pool(self.raw())
 
-    def adapted(self, spec: DataSpec) -> NeuralData:
+    def of(self, recording: Recording) -> NeuralData:
+        """Return another recording, to be split and masked by the same settings."""
+        data = copy.copy(self)
+        data.source, data._loaded, data._moments = Arrays(recording), None, None
+        return data
+
+    def whole(self, *, like: DataSpec) -> NeuralData:
+        """Return these data with nothing split off, as a model is asked about others than its own.
+
+        Whatever the fractions say, no trial is drawn to validate or to test; a split that the file
+        gives stays, else all trials are "new". One long trial stays one, unless it is longer than
+        those that the model knows: it is then cut into windows of their length.
+
+        Args:
+            like: the facts that the model knows.
+        """
+        recording = self.raw()
+        data = self.of(recording)
+        data.val_fraction = data.test_fraction = 0.0
+        if is_continuous(recording) and recording.num_time_bins > like.num_time_bins:
+            data.window_bins = data.window_bins or like.num_time_bins
+        data.setup()
+        if recording.split is None:
+            loaded = data._get()
+            data._loaded = loaded._replace(split=np.full(len(loaded.split), NEW))
+        return data
+
+    def adapted(
+        self, spec: DataSpec, names: Shaped[np.ndarray, " neuron"] | None = None
+    ) -> NeuralData:
         """Return these data as the spec of a trained model asks for them; they stay as they are.
+
+        Args:
+            spec: of the model.
+            names: of its neurons, where it knows them, by which they are found here.
 
         Raises:
             InputError: if neurons, inputs or bin width cannot be brought together; see
                 ``seqvae.data.adapting``.
         """
-        if spec == self.spec:
+        if spec == self.spec and names is None:
             return self
-        recording, adapted_spec, lengths = adapt(self.recording, self.spec, spec)
+        recording, adapted_spec, lengths = adapt(self.recording, self.spec, spec, names)
         adapted = copy.copy(self)
         adapted._moments = None
         resident = resident_batch(recording, adapted_spec, lengths)
@@ -175,13 +214,13 @@ class NeuralData(pl.LightningDataModule):
 
     @property
     def split(self) -> Shaped[np.ndarray, " trial"]:
-        """The split of each trial: "train", "val", "test"; beside a block of windows "gap"."""
+        """The split of each trial: "train", "val", "test"; "gap" beside a block; or all "new"."""
         return self._get().split
 
     @property
     def num_trials(self) -> dict[str, int]:
-        """How many trials there are of "train", "val" and "test", and of "gap" if there are any."""
-        words = SPLITS if self.start is None else (*SPLITS, "gap")
+        """How many trials there are of "train", "val" and "test", of "gap" or "new" if any are."""
+        words = [*SPLITS, *(word for word in ("gap", NEW) if word in self.split)]
         return {word: int((self.split == word).sum()) for word in words}
 
     def trials(self, split: str) -> Int[np.ndarray, " chosen"]:
@@ -193,6 +232,11 @@ class NeuralData(pl.LightningDataModule):
         if split not in (*SPLITS, "all"):
             raise InputError(f"split {split!r} is unknown{nearest(split, (*SPLITS, 'all'))}")
         chosen = np.flatnonzero((self.split == split) | (split == "all"))
+        if chosen.size == 0 and NEW in self.split:
+            raise InputError(
+                f"split {split!r}: the data are not those of the run and have no split of their "
+                "own, so that all trials are taken; leave split out, or give 'all'"
+            )
         if chosen.size == 0:
             there = ", ".join(word for word in SPLITS if word in self.split)
             raise InputError(f"split {split!r} has no trials; the data hold: {there}")

@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Shaped
 
+from seqvae.data.neurons import Positions
 from seqvae.data.validation import (
     as_bin_width,
     as_encoded_bins,
@@ -42,11 +43,13 @@ class Recording:
     Attributes:
         activity: (trial, time, neuron) counts or real values per bin; NaN = missing.
         bin_width: seconds per bin; None for data without time (images).
-        inputs: (trial, time, input) external inputs, known in every bin of a trial.
+        inputs: (trial, time, input) external inputs, known in every bin of a trial; they have no
+            names, so a fitted model takes them by position.
         behavior: (trial, time, dimension) on the same time axis; NaN = missing.
         condition: (trial,) numbers or texts.
         rates: (trial, time, neuron) the true rates in Hz, where the data are simulated.
-        neuron_ids: (neuron,) names of the neurons, by default 0, 1, ...
+        neuron_ids: (neuron,) names of the neurons, by which a fitted model knows them again; by
+            default 0, 1, ..., and then by position.
         trial_ids: (trial,) names of the trials, by default 0, 1, ...
         split: (trial,) "train", "val" or "test", where the file says so.
         heldin: indices of the neurons that inference may see, where the file says so.
@@ -79,8 +82,10 @@ class Recording:
         for name in _SERIES:
             check_series(name, getattr(self, name), self.activity)
         self._keep("condition", as_labels("condition", self.condition, num_trials))
-        ids = np.arange(num_neurons) if self.neuron_ids is None else self.neuron_ids
-        self._keep("neuron_ids", as_labels("neuron_ids", ids, num_neurons))
+        ids = self.neuron_ids
+        is_named = ids is not None and not isinstance(ids, Positions)
+        ids = as_labels("neuron_ids", ids, num_neurons) if is_named else Positions.of(num_neurons)
+        self._keep("neuron_ids", ids)
         ids = np.arange(num_trials) if self.trial_ids is None else self.trial_ids
         self._keep("trial_ids", as_labels("trial_ids", ids, num_trials))
         self._keep("split", as_split(self.split, num_trials))
@@ -127,6 +132,11 @@ class Recording:
             heldin=heldin,
             num_encoded_bins=num_encoded_bins,
         )
+
+    @property
+    def neuron_names(self) -> Shaped[np.ndarray, " neuron"] | None:
+        """The ids of the neurons where they were given; None where they are positions alone."""
+        return None if isinstance(self.neuron_ids, Positions) else self.neuron_ids
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -201,6 +211,18 @@ class Recording:
             value = getattr(self, name)
             if value is not None:
                 chosen._keep(name, value[index])
+        return chosen
+
+    def arrange(self, neurons: Int[np.ndarray, " neuron"]) -> Recording:
+        """Return the recording with its neurons in another order, each of them once."""
+        chosen = copy.copy(self)
+        for name in ("activity", "rates", "neuron_ids"):
+            values = getattr(self, name)
+            if values is not None:
+                chosen._keep(name, np.ascontiguousarray(values[..., neurons]))
+        if self.heldin is not None:
+            chosen._keep("heldin", np.flatnonzero(np.isin(neurons, self.heldin)))
+        chosen._keep("image_shape", None)
         return chosen
 
     def _index(self, trials: Any) -> Int[np.ndarray, " chosen"]:

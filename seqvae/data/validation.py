@@ -14,6 +14,8 @@ from jaxtyping import Float32, Int, Shaped
 from seqvae.errors import InputError, nearest
 
 SPLITS = ("train", "val", "test")
+NEW = "new"
+"""The split of trials that a model has neither learned from nor been chosen by."""
 
 
 def check_neurons(name: str, neurons: Any, num_neurons: int) -> Int[np.ndarray, " chosen"]:

@@ -77,13 +77,16 @@ class Scores:
 
     def update(
         self, output: Output, batch: Batch, expectations: Expectations | None = None
-    ) -> None:
+    ) -> Float[Tensor, "batch time neuron"]:
         """Add a batch that a model answered.
 
         Args:
             output: the answer.
             batch: what was asked.
             expectations: what the model knows of it in closed form; None: means over the samples.
+
+        Returns:
+            The log predictive density of each entry.
         """
         log_probs = output.emission.log_prob(batch.target)
         sampled, heldin = self._likelihoods(log_probs, batch)
@@ -101,7 +104,9 @@ class Scores:
         for name, value in terms.kl.items():
             self.add(f"kl/{name}", value)
         mean = predictive_mean(output, expectations)
-        self.update_mean(mean, log_predictive(log_probs, expectations), batch)
+        log_prob = log_predictive(log_probs, expectations)
+        self.update_mean(mean, log_prob, batch)
+        return log_prob
 
     def _likelihoods(
         self, log_probs: Float[Tensor, "sample batch time neuron"], batch: Batch

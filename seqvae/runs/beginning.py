@@ -8,8 +8,10 @@ from typing import Any
 
 from seqvae.config import check_trusted, from_config
 from seqvae.data import NeuralData
+from seqvae.data.neurons import check_same_neurons
 from seqvae.errors import InputError
 from seqvae.models import Model
+from seqvae.runs.provenance import read_neuron_names, read_provenance, read_spec
 from seqvae.storage.files import RunFiles
 from seqvae.storage.weights import load_weights
 from seqvae.storage.yaml_json import read_yaml
@@ -50,7 +52,7 @@ def begin(
     model.seed = seed
     model.initialize(data)
     if model.start is not None and not is_resumed:
-        fitted = _fitted(Path(model.start), model.starts_from, data.spec)
+        fitted = _fitted(Path(model.start), model.starts_from, data)
         take_over(model, fitted, key="start")
     return model
 
@@ -72,12 +74,13 @@ def take_over(model: Model, other: Model, *, key: str) -> list[str]:
         raise InputError(f"{key}: {error}") from error
 
 
-def _fitted(folder: Path, kind: type[Model], spec: DataSpec) -> Model:
+def _fitted(folder: Path, kind: type[Model], data: NeuralData) -> Model:
     """Read the fitted model of a run folder, for these data.
 
     Raises:
-        InputError: if it is no run of such a model, or one of other sizes.
+        InputError: if it is no run of such a model, or one of other sizes or neurons.
     """
+    spec = data.spec
     files = RunFiles(folder)
     try:
         config = read_yaml(files.config, str(files.config))
@@ -89,6 +92,14 @@ def _fitted(folder: Path, kind: type[Model], spec: DataSpec) -> Model:
     check_trusted(tree)
     asked: Any = Callable[[DataSpec], kind]
     factory: ModelFactory = from_config(tree, asked, key="start: model")
+    if files.provenance.exists():
+        former = read_provenance(files.provenance)
+        there, names = read_spec(former, "start: spec"), data.recording.neuron_names
+        known = read_neuron_names(former, there.num_neurons)
+        try:
+            check_same_neurons(spec, names, there, known, reads_heldin=False)
+        except InputError as error:
+            raise InputError(f"start: {error}") from error
     model = factory(spec)
     load_weights(files.weights, model)
     return model

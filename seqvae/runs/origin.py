@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from seqvae.data import NeuralData
+from seqvae.data.neurons import check_same_neurons
 from seqvae.errors import InputError
 from seqvae.models import Model
 from seqvae.runs.beginning import take_over
@@ -27,10 +30,12 @@ class Origin:
     Attributes:
         run: the run folder, as it was given, or what else there is to be said of a run in memory.
         model: its model, with its best weights.
+        names: of its neurons, where it knows them.
     """
 
     run: str
     model: Model
+    names: np.ndarray | None = None
 
     @classmethod
     def read(cls, run: Run | str, *, trust: bool = False) -> Origin:
@@ -45,7 +50,8 @@ class Origin:
         """
         try:
             fitted = run if isinstance(run, Run) else Run(run)
-            return cls(str(fitted.folder or fitted), fitted.model(trust=trust))
+            model, names = fitted.model(trust=trust), fitted.neuron_names(trust=trust)
+            return cls(str(fitted.folder or fitted), model, names)
         except InputError as error:
             raise InputError(f"init_from: {error}") from error
 
@@ -81,6 +87,27 @@ class Origin:
     def note(self) -> dict[str, str]:
         """What provenance tells: the folder, and a hash of the weights."""
         return {"run": self.run, "hash": _hash(self.model.state_dict())}
+
+    def check(self, data: NeuralData, model: Model) -> None:
+        """Refuse weights of other neurons than the data have, in so far as they have a place.
+
+        Args:
+            data: to learn from.
+            model: that begins.
+
+        Raises:
+            InputError: naming the first neuron that differs.
+        """
+        try:
+            check_same_neurons(
+                data.spec,
+                data.recording.neuron_names,
+                self.model.spec,
+                self.names,
+                reads_heldin=not (self.model.serves_any_heldin or model.serves_any_heldin),
+            )
+        except InputError as error:
+            raise InputError(f"init_from: {error}") from error
 
     def hand_over(self, model: Model) -> None:
         """Give its weights to an initialised model, and warn of what does not fit.

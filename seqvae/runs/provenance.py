@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -12,14 +13,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Shaped
 
 from seqvae.config import from_config
 from seqvae.data import NeuralData
-from seqvae.data.validation import as_bin_width, check_neurons
+from seqvae.data.validation import as_bin_width, as_labels, check_neurons
 from seqvae.errors import InputError
 from seqvae.storage.yaml_json import read_json
-from seqvae.types import DataSpec
+from seqvae.types import DataSpec, Moments
 
 PACKAGES = ("seqvae", "torch", "pytorch_lightning", "numpy", "scipy", "scikit-learn", "xarray",
             "h5py")  # fmt: skip
@@ -37,6 +40,7 @@ def provenance(
         data: the data, loaded.
         init_from: folder and hash of the run whose weights it begins with.
     """
+    names = data.recording.neuron_names
     return {
         "created": _now(),
         "command": sys.argv,
@@ -48,11 +52,19 @@ def provenance(
             "spec": asdict(data.spec),
             "num_trials": data.num_trials,
             "null_rates": [round(float(mean), 9) for mean in data.train_mean],
+            "train_moments": {
+                name: values.tolist() for name, values in data.train_moments._asdict().items()
+            },
+            "neuron_ids": None if names is None else [*map(_in_json, names.tolist())],
         },
         "config": {section: config[section] for section in SECTIONS},
         "init_from": init_from,
         "resumed": [],
     }
+
+
+def _in_json(name: str | float) -> str | float:
+    return str(name) if isinstance(name, float) and not math.isfinite(name) else name
 
 
 def resumed(former: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,3 +162,36 @@ def read_spec(content: Mapping[str, Any], name: str) -> DataSpec:
     check_neurons(f"{name}.heldin", list(spec.heldin), spec.num_neurons)
     as_bin_width(spec.bin_width, spec.num_time_bins)
     return spec
+
+
+def read_neuron_names(
+    content: Mapping[str, Any], num_neurons: int
+) -> Shaped[np.ndarray, " neuron"] | None:
+    """Read the names of the neurons; None: they have none, or an earlier version wrote none.
+
+    Raises:
+        InputError: for anything else than a name for each.
+    """
+    names = content["data"].get("neuron_ids")
+    if names is None:
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str | int | float) for name in names)
+    return as_labels("provenance.json: neuron_ids", names if is_list else [], num_neurons)
+
+
+def read_moments(content: Mapping[str, Any], num_neurons: int) -> Moments | None:
+    """Read the training moments of each neuron; None: an earlier version wrote none.
+
+    Raises:
+        InputError: for anything else than numbers for each.
+    """
+    moments = content["data"].get("train_moments")
+    if moments is None:
+        return None
+    try:
+        parts = [torch.tensor(moments[name], dtype=torch.float32) for name in Moments._fields]
+    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        raise InputError("provenance.json: train_moments are damaged") from error
+    if any(part.shape != (num_neurons,) or not part.isfinite().all() for part in parts):
+        raise InputError(f"provenance.json: train_moments are not of {num_neurons} neurons")
+    return Moments(*parts)

@@ -5,22 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Shaped
 
 from seqvae.config import check_trusted, from_config
-from seqvae.data import NeuralData
+from seqvae.data import NeuralData, Recording
+from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError
 from seqvae.models import Model
 from seqvae.runs.beginning import ModelFactory, build_model
-from seqvae.runs.provenance import SECTIONS, read_provenance, read_spec
+from seqvae.runs.provenance import (
+    SECTIONS,
+    read_moments,
+    read_neuron_names,
+    read_provenance,
+    read_spec,
+)
 from seqvae.storage.files import RunFiles
 from seqvae.storage.history import read_history
 from seqvae.storage.weights import check_weights, read_weights
 from seqvae.storage.yaml_json import read_yaml
-from seqvae.types import DataSpec
+from seqvae.types import DataSpec, Moments
+
+_UNREAD = "seqvae.data.sources.Lorenz"
+"""Takes the place of a source where the settings beside it are asked for."""
 
 
 class Run:
@@ -73,6 +86,26 @@ class Run:
     def spec(self) -> DataSpec:
         """The facts of the data that the model was built for."""
         return read_spec(self.provenance, f"{self.files.provenance}: spec")
+
+    @property
+    def train_moments(self) -> Moments | None:
+        """What each neuron was on its own in training; None of a run that did not note it."""
+        return read_moments(self.provenance, self.spec.num_neurons)
+
+    def neuron_names(self, *, trust: bool = False) -> Shaped[np.ndarray, " neuron"] | None:
+        """Return the ids of the neurons, where the recording had some.
+
+        A run of an earlier version did not note them; its data tell, if they are at hand.
+
+        Args:
+            trust: allow the config to name classes from anywhere.
+        """
+        if "neuron_ids" in self.provenance["data"]:
+            return read_neuron_names(self.provenance, self.spec.num_neurons)
+        try:
+            return self.data(trust=trust).recording.neuron_names
+        except InputError:
+            return None
 
     @property
     def hash(self) -> str:
@@ -142,8 +175,40 @@ class Run:
             self._data = data
         return self._data
 
+    def own_data(self, recording: Recording, *, trust: bool = False) -> NeuralData | None:
+        """Return the data of the fit, split as they were, of their recording given again.
+
+        Args:
+            recording: as a source gives it, before windows are cut.
+            trust: allow the config to name classes from anywhere.
+
+        Returns:
+            None for another recording.
+        """
+        checksum = self.provenance["data"]["checksum"]
+        if recording.checksum != checksum and not is_continuous(recording):
+            return None
+        settings = self._data
+        if settings is None:
+            arguments = {**self.config["data"]["init_args"], "source": _UNREAD}
+            tree = {**self.config["data"], "init_args": arguments}
+            settings = self._built(tree, "data", NeuralData, trust)
+        data = settings.of(recording)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the fit has told them
+            try:
+                data.setup()
+            except InputError:  # of a long recording that cannot be cut as that of the fit was
+                return None
+        if data.recording.checksum != checksum:
+            return None
+        self._data = data if self._data is None else self._data
+        return self._data
+
     def _build(self, section: str, annotation: Any, trust: bool) -> Any:
-        tree = self.config[section]
+        return self._built(self.config[section], section, annotation, trust)
+
+    def _built(self, tree: Any, section: str, annotation: Any, trust: bool) -> Any:
         if not trust:
             check_trusted(tree)
         return from_config(tree, annotation, key=section, trust=trust)

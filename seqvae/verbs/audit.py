@@ -39,9 +39,9 @@ def audit(
 
     Args:
         run: a run or its folder.
-        data: other data than the run was trained on; None takes those.
+        data: other data than the run was trained on, as for ``infer``; None takes those.
         bin_width: seconds per bin, where ``data`` is an array or a file.
-        split: the trials to take; None takes test if there is one, else val.
+        split: the trials to take; None takes test if there is one, else val; of other data all.
         trials: number of trials, evenly spread.
         num_samples: draws of each chain of NUTS.
         num_warmup: draws before, to adapt.
@@ -69,15 +69,15 @@ def audit(
             raise InputError(f"{name} must be at least {least}, got {value}")
     require("pyro.infer.mcmc")
     require("arviz")
-    run, data, model = open_run(run, data, trust, bin_width=bin_width)
+    opened = open_run(run, data, trust, bin_width=bin_width)
+    run, data, model, _ = opened
     folder = Path(out) if out is not None else run.files.folder / "audit"
     if out is None and folder.is_symlink():
         raise InputError(f"out: {str(folder)!r} leads out of the run; remove that link")
     if folder.is_file():
         raise InputError(f"out: {str(folder)!r} is a file; give a folder")
     check_writable(folder)
-    if split is None:
-        split = next((word for word in ("test", "val") if word in data.split), "all")
+    split = opened.scored_split if split is None else split
     chosen = data.trials(split)
     chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, trials).astype(np.int64))]
     calibrated: dict[str, Calibration] = {}

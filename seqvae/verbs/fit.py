@@ -45,8 +45,8 @@ def fit(
     With ``from_run`` a run is repeated, and what is given beside it takes the place of its own. On
     the same machine the repetition is equal, bit for bit on the CPU.
 
-    With ``init_from`` a fitted model is learned on, on other data or with other settings: all of
-    its weights that have the name and the shape of one of the new model are where learning begins,
+    With ``init_from`` a fitted model is learned on, on other data (of the same neurons in the same
+    order, where there are as many) or with other settings: all of its weights that have the name and the shape of one of the new model are where learning begins,
     and a warning tells of those that have not. The training means, which inference and null rates
     are relative to, are those of the new data.
 
@@ -123,6 +123,7 @@ def fit(
             if checkpoint is None:
                 origin = _origin(init_from, None if resume else recipe, folder, trust=trust)
             if origin is not None:
+                origin.check(data, begun)
                 origin.hand_over(begun)
             check_pair(learner, begun)
             learner.check(begun, data, checkpoint=checkpoint)

@@ -31,7 +31,9 @@ def infer(
 
     Args:
         run: a run or its folder.
-        data: other data than the run was trained on; None takes those.
+        data: other data than the run was trained on; None takes those. Neurons are found by their
+            ids where run and data have some, else by position, external inputs by position. All
+            trials are taken, one long trial in windows as long as the trials that the run knows.
         bin_width: seconds per bin, where ``data`` is an array or a file.
         split: "train", "val", "test" or "all" trials.
         num_samples: posterior samples that are averaged.
@@ -44,7 +46,7 @@ def infer(
         Dataset with dims trial, time (s), neuron, factor; variables ``rates`` (Hz) or ``mean``,
         ``factors``, ``<latent>_mean``, each with its ``_sd``, and ``elbo`` (nats per trial).
     """
-    run, data, model = open_run(run, data, trust, bin_width=bin_width)
+    run, data, model, _ = open_run(run, data, trust, bin_width=bin_width)
     check_num_samples(num_samples)
     trials, chosen = data.trials(split), chosen_devices(model, devices)
     if out is not None:

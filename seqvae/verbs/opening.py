@@ -5,32 +5,67 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqvae.data import NeuralData, as_data
 from seqvae.data.front import DataLike
+from seqvae.data.neurons import order_of
 from seqvae.errors import InputError
 from seqvae.runs import Run
 from seqvae.storage.files import check_writable
 
 
+class Opened(NamedTuple):
+    """A run that a verb asks.
+
+    Attributes:
+        run: the run.
+        data: the data to look at, as its model asks for them.
+        model: its model.
+        is_new: whether the data are others than the run was learned on.
+    """
+
+    run: Run
+    data: NeuralData
+    model: Any
+    is_new: bool
+
+    @property
+    def scored_split(self) -> str:
+        """The trials to score where none are named: of its own test or val, of new ones all."""
+        words = () if self.is_new else ("test", "val")
+        return next((word for word in words if word in self.data.split), "all")
+
+
 def open_run(
     run: Run | str, data: DataLike | None, trust: bool, *, bin_width: float | None = None
-) -> tuple[Run, NeuralData, Any]:
-    """Return a run, the data to look at (its own, or others that fit it), and its model."""
+) -> Opened:
+    """Return a run, the data to look at (its own, or others that fit it), and its model.
+
+    The recording of the run, given again in whatever order of its neurons, is split as it was. Of
+    others nothing is split off, and their neurons are found by name; see ``NeuralData.whole`` and
+    ``seqvae.data.neurons``.
+
+    Raises:
+        InputError: if run and data cannot be read, or do not go together.
+    """
     run = run if isinstance(run, Run) else Run(run)
     model = run.model(trust=trust)
     if data is None:
-        return run, as_data(run.data(trust=trust), bin_width), model
-    data = as_data(data, bin_width, like=run.spec)
-    data.setup()
-    model.observation.check(data.recording)
-    is_same = data.recording.checksum == run.provenance["data"]["checksum"]
-    data = data.adapted(run.spec)
-    if model.keeps_trials and not is_same:
+        return Opened(run, as_data(run.data(trust=trust), bin_width), model, is_new=False)
+    data = as_data(data, bin_width)
+    recording, names = data.raw(), run.neuron_names(trust=trust)
+    model.observation.check(recording)
+    order = order_of(recording.neuron_names, names)
+    recording = recording if order is None else recording.arrange(order)
+    if (again := run.own_data(recording, trust=trust)) is not None:
+        return Opened(run, again, model, is_new=False)
+    data = data.of(recording).whole(like=run.spec)
+    data = data.adapted(run.spec, names)
+    if model.keeps_trials:
         model = copy.deepcopy(model)
         model.make_room(data.recording.num_trials, data.spec.num_encoded_bins)
-    return run, data, model
+    return Opened(run, data, model, is_new=True)
 
 
 def check_num_samples(num_samples: int) -> None:

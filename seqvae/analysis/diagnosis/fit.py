@@ -150,7 +150,8 @@ def worse_than_smoothing(scores: Mapping[str, Any] | None, checkup: Checkup) -> 
         return []
     sentence = (
         f"what the model did not see it predicts {-gain['mean']:.3g} +- "
-        f"{gain['standard_error']:.2g} bits per spike worse than smoothing + GLM"
+        f"{gain['standard_error']:.2g} {gain.get('unit', 'bits per spike')} worse than smoothing + "
+        "GLM"
     )
     otherwise = "let crossvalidate choose its size, or try another kind of model"
     return [Finding("worse_than_smoothing", sentence, (), otherwise)]

@@ -82,6 +82,7 @@ def read_recording(
 def recording_fields(recording: Recording) -> dict[str, np.ndarray]:
     """Return the fields that are there as arrays by name; text as UTF-8 bytes."""
     values = {name: getattr(recording, name) for name in FLAT}
+    values["neuron_ids"] = recording.neuron_names
     arrays = {name: np.asarray(v) for name, v in values.items() if v is not None}
     return {
         name: np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
