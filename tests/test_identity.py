@@ -105,13 +105,13 @@ def test_given_numbers_name_neurons_and_default_ones_do_not():
 
 def test_a_file_tells_names_only_if_there_are_some(tmp_path):
     for name, ids in (("a", None), ("b", IDS)):
-        write_hdf5(tmp_path / name, Recording(COUNTS, 0.02, neuron_ids=ids))
+        write_hdf5(Recording(COUNTS, 0.02, neuron_ids=ids), tmp_path / name)
         names = HDF5(str(tmp_path / name)).load().neuron_names
         assert (None if names is None else names.tolist()) == (None if ids is None else [*IDS])
 
 
 def test_another_animal_is_refused(run):
-    words = r"neuron_ids: the data lack 4 neurons \(the first is 'u0'\) of the model, and hold 6 "
+    words = r"neuron_ids: the data lack 6 neurons \(the first is 'u0'\) of the model, and hold 6 "
     with pytest.raises(InputError, match=words + r"neurons \(the first is 'x0'\)"):
         inferred(run, NEW, np.array([f"x{n}" for n in range(N)]))
     with pytest.raises(InputError, match="the data lack neuron 'u2' of the model, and hold neuron"):
@@ -139,6 +139,14 @@ def test_neurons_without_names_on_a_side_go_by_position(run, unnamed, rates):
     heldin_only = inferred(run, NEW[..., HELDIN], None)
     assert heldin_only.neuron.values.tolist() == IDS.tolist()
     np.testing.assert_array_equal(heldin_only.values, rates.values)
+
+
+def test_numbers_in_another_order_name_the_neurons_of_a_run_that_numbers_them(unnamed, rates):
+    for order in ([5, 0, 4, 2, 1, 3], [5, 3, 0, 2]):
+        by_number = inferred(unnamed, NEW[..., order], np.array(order))
+        np.testing.assert_array_equal(by_number.values, rates.values)
+    by_position = inferred(unnamed, NEW[..., HELDIN], np.arange(4))
+    np.testing.assert_array_equal(by_position.values, rates.values)
 
 
 def test_a_saved_run_knows_its_neurons_and_an_earlier_one_asks_its_data(run, rates, tmp_path):
@@ -171,7 +179,7 @@ def test_weights_of_other_neurons_are_refused_to_begin_with(run):
     learn(Recording(COUNTS, 0.02))
     with pytest.raises(InputError, match=r"init_from: neuron 0 is 'u5' in the data and 'u0' in "):
         learn(Recording(COUNTS, 0.02, neuron_ids=IDS[::-1]))
-    with pytest.raises(InputError, match="init_from: neuron 2 is 'x' .*; give its neurons"):
+    with pytest.raises(InputError, match=r"init_from: neuron 2 is 'x' .*; give its neurons"):
         learn(Recording(COUNTS, 0.02, neuron_ids=np.where(IDS == "u2", "x", IDS)))
 
 

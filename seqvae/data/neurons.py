@@ -31,7 +31,8 @@ def neuron_columns(
 
     Where both sides have names, the names decide. The data must hold all neurons that are held in;
     others are left out, with a warning, if the data hold all neurons of the model. Where a side has
-    none, the data must hold all neurons, or those that are held in, in the order of the model.
+    none, the data must hold all neurons, or those that are held in, in the order of the model. The
+    numbers 0, 1, ... in this order are no names, unless other names of the data are among them.
 
     Args:
         num_neurons: neurons of the data.
@@ -43,7 +44,8 @@ def neuron_columns(
         InputError: if names are missing, unknown or not unique, or the numbers do not fit.
     """
     heldin = np.array(spec.heldin)
-    if names is None or model_names is None:
+    sides = _named(names, model_names, spec.num_neurons)
+    if sides is None:
         if num_neurons == spec.num_neurons:
             return np.arange(num_neurons)
         if num_neurons != spec.num_heldin:
@@ -54,15 +56,14 @@ def neuron_columns(
         columns = np.full(spec.num_neurons, -1)
         columns[heldin] = np.arange(num_neurons)
         return columns
-    there, known = _words(names), _words(model_names)
+    there, known = sides
     if there == known:
         return np.arange(num_neurons)
     place = _places(there, "the data")
     columns = np.array([place.get(word, -1) for word in known])
     unknown = sorted(set(place.values()) - set(columns.tolist()))
-    missing = heldin[columns[heldin] < 0]
-    if unknown and not missing.size and (columns < 0).any():
-        missing = np.flatnonzero(columns < 0)
+    needed = np.arange(spec.num_neurons) if unknown else heldin
+    missing = needed[columns[needed] < 0]
     _places(known, "the model")
     if missing.size:
         also = f", and hold {_counted(unknown, there)} that it does not know" if unknown else ""
@@ -81,12 +82,13 @@ def neuron_columns(
 
 def order_of(
     names: Shaped[np.ndarray, " neuron"] | None,
-    model_names: Shaped[np.ndarray, " neuron"] | None,
+    model_names: Shaped[np.ndarray, " model_neuron"] | None,
 ) -> Int[np.ndarray, " neuron"] | None:
     """Return where the neurons of a model lie among the same ones in another order, else None."""
-    if names is None or model_names is None:
+    sides = None if names is None else _named(names, model_names, len(names))
+    if sides is None:
         return None
-    there, known = _words(names), _words(model_names)
+    there, known = sides
     if there == known or sorted(there) != sorted(known) or len(set(there)) < len(there):
         return None
     place = {word: index for index, word in enumerate(there)}
@@ -139,6 +141,22 @@ def check_same_neurons(
             f"{what} {index} is {now[index]!r} in the data and {then[index]!r} in the model to "
             f"begin from, so its weights are of other neurons; {cure}"
         )
+
+
+def _named(
+    names: Shaped[np.ndarray, " neuron"] | None,
+    model_names: Shaped[np.ndarray, " model_neuron"] | None,
+    num_model_neurons: int,
+) -> tuple[list[str], list[str]] | None:
+    """Return the names of both sides; None: neurons are known by position."""
+    if names is None:
+        return None
+    there, numbers = _words(names), [*map(str, range(max(len(names), num_model_neurons)))]
+    known = numbers[:num_model_neurons] if model_names is None else _words(model_names)
+    if there == numbers[: len(there)] and known == numbers[: len(known)]:
+        return None
+    is_foreign = model_names is None and not set(there) <= set(known)
+    return None if is_foreign else (there, known)
 
 
 def _words(names: Shaped[np.ndarray, " neuron"]) -> list[str]:

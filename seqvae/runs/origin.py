@@ -104,7 +104,7 @@ class Origin:
                 data.recording.neuron_names,
                 self.model.spec,
                 self.names,
-                reads_heldin=not (self.model.serves_any_heldin or model.serves_any_heldin),
+                reads_heldin=not (self.model.serves_any_heldin and model.serves_any_heldin),
             )
         except InputError as error:
             raise InputError(f"init_from: {error}") from error

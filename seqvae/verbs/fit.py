@@ -46,9 +46,10 @@ def fit(
     the same machine the repetition is equal, bit for bit on the CPU.
 
     With ``init_from`` a fitted model is learned on, on other data (of the same neurons in the same
-    order, where there are as many) or with other settings: all of its weights that have the name and the shape of one of the new model are where learning begins,
-    and a warning tells of those that have not. The training means, which inference and null rates
-    are relative to, are those of the new data.
+    order, where there are as many) or with other settings: all of its weights that have the name
+    and the shape of one of the new model are where learning begins, and a warning tells of those
+    that have not. The training means, which inference and null rates are relative to, are those of
+    the new data.
 
     Args:
         data: the recording, how it is split, and what inference may see.
