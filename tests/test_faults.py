@@ -28,6 +28,7 @@ from seqvae.errors import Terminated, UnwritableError
 from seqvae.learning import em
 from seqvae.learning.callbacks import History
 from seqvae.learning.gradient import check_checkpoint
+from seqvae.learning.observers.run_folder import RunFolder
 from seqvae.models import LinearDynamics
 from seqvae.storage.files import Lenient, RunFiles, atomic_path, is_empty, write_text
 from seqvae.storage.history import read_history
@@ -183,24 +184,73 @@ def test_fit_that_was_killed_before_it_began_is_begun_anew(tmp_path):
     assert not list(folder.glob(".*"))
 
 
-def test_overwriting_removes_the_config_last(tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    go = partial(fit, tiny_data(), SVAE, tiny_learner(1), run_dir=str(folder))
-    go()
-    real, removed = Path.unlink, []
+@pytest.mark.parametrize("num_moves", [0, 1, 2, 3, 4])
+def test_run_is_whole_wherever_overwriting_is_killed(num_moves, copy, monkeypatch):
+    """The former run comes back with the next command, whichever file was the last to move."""
+    folder = Path(copy.folder)
+    before = contents(folder)
+    real, moved = os.replace, []
 
-    def unlink(path, **settings):
-        removed.append(path.name)
-        if len(removed) > 2:
+    def replace(source, target):
+        moved.append(source)
+        if len(moved) > num_moves:
             raise KeyboardInterrupt
-        real(path, **settings)
+        real(source, target)
 
+    go = partial(fit, tiny_data(), SVAE, tiny_learner(1), run_dir=str(folder))
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", unlink)
+        patch.setattr(os, "replace", replace)
         with pytest.raises(KeyboardInterrupt):
             go(overwrite=True)
-    assert (folder / "config.yaml").exists()
+    with pytest.raises(InputError, match="already holds a run"):
+        go()
+    assert contents(folder) == before
     assert go(overwrite=True).model()
+    assert not list(folder.glob(".*"))
+
+
+def fails(*_, **__):
+    raise InputError("the loss is not finite")
+
+
+def test_run_that_should_be_overwritten_stays_if_the_new_one_fails(copy, monkeypatch):
+    folder = Path(copy.folder)
+    before = contents(folder)
+    go = partial(fit, tiny_data(), SVAE, run_dir=str(folder), overwrite=True, seed=3)
+    for method in ("end", "best"):
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, method, fails)
+            with pytest.raises(InputError, match="the loss is not finite"):
+                go(tiny_learner(2))
+        assert contents(folder) == before
+    go(tiny_learner(2))
+    assert contents(folder) != before
+    assert not list(folder.glob(".*"))
+
+
+def test_unfinished_run_in_the_place_of_another_can_be_resumed_or_given_up(copy, monkeypatch):
+    folder = Path(copy.folder)
+    before = contents(folder)
+    go = partial(fit, tiny_data(), SVAE, run_dir=str(folder), seed=3)
+
+    def interrupted(*_, **__):
+        raise SystemExit
+
+    monkeypatch.setattr(RunFolder, "end", interrupted)
+    with pytest.raises(SystemExit):
+        go(tiny_learner(2), overwrite=True)
+    assert Run(folder).seed == 3
+    monkeypatch.setattr(RunFolder, "end", fails)
+    with pytest.raises(InputError, match="not finite"):
+        go(tiny_learner(2), overwrite=True)
+    assert contents(folder) == before
+    monkeypatch.setattr(RunFolder, "end", interrupted)
+    with pytest.raises(SystemExit):
+        go(tiny_learner(2), overwrite=True)
+    monkeypatch.undo()
+    go(tiny_learner(3), resume=True)
+    assert not list(folder.glob(".*"))
+    assert Run(folder).seed == 3
 
 
 def test_terminated_inference_leaves_nothing(whole, tmp_path, monkeypatch, capsys):

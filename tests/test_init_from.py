@@ -39,7 +39,7 @@ def former(tmp_path_factory):
 
 
 def other_data(**settings):
-    return tiny_data(replace(LORENZ, seed=7, **settings))
+    return tiny_data(replace(LORENZ, seed=7, **settings), heldout=[0, 5])  # as those of seed 0
 
 
 def kept(run):
@@ -65,6 +65,13 @@ def test_weights_are_the_former_ones_and_training_means_those_of_the_new_data(fo
     for name in old:
         assert torch.equal(new[name], old[name]) == (name not in MEANS), name
     assert torch.equal(new["null_counts"], data.train_mean.to(new["null_counts"]))
+
+
+def test_weights_that_read_other_neurons_are_refused(former, tmp_path):
+    data = tiny_data(replace(LORENZ, seed=7), heldout=[0, 4])
+    with pytest.raises(InputError, match=r"held-in neuron 3 is 5 in the data and 4 in the model"):
+        fit(data, SMALL, tiny_learner(1), init_from=former, run_dir=str(tmp_path / "b"))
+    assert not (tmp_path / "b").exists()
 
 
 def test_every_weight_without_a_place_is_told(former, tmp_path):

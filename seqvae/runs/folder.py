@@ -17,7 +17,8 @@ from seqvae.models import Model
 from seqvae.runs.origin import Origin
 from seqvae.runs.provenance import differences, provenance, read_provenance, resumed
 from seqvae.runs.run import Run, read_run_config
-from seqvae.storage.files import RunFiles, clear, is_empty, write_text
+from seqvae.storage.aside import Aside
+from seqvae.storage.files import RunFiles, is_empty, write_text
 from seqvae.storage.locking import locked
 from seqvae.storage.weights import load_plain
 
@@ -34,7 +35,7 @@ class FitFolder:
     Attributes:
         files: where its files lie.
         resume: whether the run that is there goes on.
-        overwrite: whether it is replaced.
+        overwrite: whether it is replaced, once the new one is whole.
         is_first: whether this process is the one that writes.
     """
 
@@ -47,19 +48,29 @@ class FitFolder:
     def held(self) -> Iterator[None]:
         """Hold the folder against other commands; refused at once if it would lose something.
 
+        A run that is overwritten comes back if the block fails.
+
         Raises:
             InputError: naming the folder and what may be done.
             Terminated: if terminated, with the command that goes on.
         """
         lock = locked(self.files.folder, key="run_dir") if self.is_first else nullcontext()
         with lock:
+            former = Aside(self.files)
             if self.is_first:
+                former.mend()
                 _check(self.files, resume=self.resume, overwrite=self.overwrite)
             try:
                 yield
             except Terminated as end:
                 cure = " with --resume" if self.files.config.exists() else ""
                 raise Terminated(f"terminated; give the same command again{cure}") from end
+            except Exception:
+                if self.is_first and self.overwrite:
+                    former.bring_back()
+                raise
+            if self.is_first:
+                former.remove()
 
     def checkpoint(self, config: Mapping[str, Any], data: NeuralData) -> Path | None:
         """Return the file that learning goes on from; None: learning begins.
@@ -105,7 +116,7 @@ class FitFolder:
         if not self.is_first:
             return
         if self.overwrite:
-            clear(self.files.folder, last=self.files.config)
+            Aside(self.files).keep()
         self.files.sweep()
         if self.resume:
             note = resumed(read_provenance(self.files.provenance), config)

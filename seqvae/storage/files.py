@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -90,22 +89,6 @@ def is_empty(folder: Path, *, apart_from: Collection[str] = ()) -> bool:
         entry.name in apart_from or entry.name.startswith(LOCK) or _is_passing(entry)
         for entry in folder.iterdir()
     )
-
-
-def clear(folder: Path, *, last: Path) -> None:
-    """Remove all that lies in a folder but the lock; a file without which it is nothing, last.
-
-    Raises:
-        UnwritableError: if something cannot be removed.
-    """
-    if folder.is_symlink():
-        raise UnwritableError(f"run_dir {str(folder)!r} cannot be written anew: it is a link")
-    with disk_errors(folder):
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry == last):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif not entry.name.startswith(LOCK):
-                entry.unlink()
 
 
 def _is_passing(path: Path) -> bool:
