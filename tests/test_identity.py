@@ -222,8 +222,10 @@ def test_a_new_trial_is_scored_alike_whatever_comes_with_it(run):
 def test_a_split_is_that_of_the_file_or_none(run):
     split = np.array(["train", "test", "test", "val", "val"])
     data = Recording(NEW, 0.02, split=split)
-    assert evaluate(run, data, num_samples=2)["num_trials"] == 5
-    assert evaluate(run, data, split="test", num_samples=2)["num_trials"] == 2
+    assert infer(run, data, num_samples=2).sizes["trial"] == 5
+    assert evaluate(run, data, num_samples=2)["num_trials"] == 2
+    assert evaluate(run, data, split="all", num_samples=2)["num_trials"] == 5
+    assert evaluate(run, data, split="train", num_samples=2)["num_trials"] == 1
     with pytest.raises(InputError, match="split 'test': the data are not those of the run"):
         evaluate(run, NEW, bin_width=0.02, split="test")
 

@@ -41,7 +41,8 @@ def audit(
         run: a run or its folder.
         data: other data than the run was trained on, as for ``infer``; None takes those.
         bin_width: seconds per bin, where ``data`` is an array or a file.
-        split: the trials to take; None takes test if there is one, else val; of other data all.
+        split: the trials to take; None takes test if there is one, else val; of other data without
+            a split of their own all.
         trials: number of trials, evenly spread.
         num_samples: draws of each chain of NUTS.
         num_warmup: draws before, to adapt.

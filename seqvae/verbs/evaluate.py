@@ -37,7 +37,8 @@ def evaluate(
             are those of the run, and baselines are learned on its training trials: where these are
             not at hand, the mean rate on what the run noted of them, and smoothing + GLM not.
         bin_width: seconds per bin, where ``data`` is an array or a file.
-        split: the trials to score; None takes test if there is one, else val; of other data all.
+        split: the trials to score; None takes test if there is one, else val; of other data
+            without a split of their own all.
         num_samples: posterior samples.
         refine_steps: steps by which the posterior of each trial is refined from the encoder's
             answer on, to tell what amortised inference loses; 0: not at all.

@@ -32,9 +32,8 @@ class Opened(NamedTuple):
 
     @property
     def scored_split(self) -> str:
-        """The trials to score where none are named: of its own test or val, of new ones all."""
-        words = () if self.is_new else ("test", "val")
-        return next((word for word in words if word in self.data.split), "all")
+        """The trials to score where none are named: test, else val; all of data without a split."""
+        return next((word for word in ("test", "val") if word in self.data.split), "all")
 
 
 def open_run(
