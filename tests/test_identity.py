@@ -6,6 +6,7 @@ import json
 import warnings
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -160,6 +161,8 @@ def test_a_saved_run_knows_its_neurons_and_an_earlier_one_asks_its_data(run, rat
     path.write_text(json.dumps(content))
     assert Run(folder).neuron_names() is None  # its data were in memory
     assert run.remember(run.model(), run.data()).neuron_names().tolist() == IDS.tolist()
+    scores = evaluate(Run(folder), NEW, bin_width=0.02, num_samples=2)["baselines"]
+    assert scores["mean_rate"]["bits_per_spike"] == pytest.approx(0, abs=1e-5)
     content["data"]["neuron_ids"] = ["a", ["b"]]
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="neuron_ids has shape"):
@@ -262,6 +265,20 @@ def test_behaviour_is_read_as_learned_on_the_training_trials_of_the_run():
     assert scores["baselines"]["smoothing_glm"]["behavior_r2"][0] > -1
     wider = Recording(NEW, 0.02, behavior=np.repeat(fields[1]["behavior"], 2, axis=2))
     assert "behavior_r2" not in evaluate(run, wider, num_samples=2)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_long_work_counts_trials_on_the_error_stream_of_a_terminal(run, monkeypatch, is_terminal):
+    class Stream(StringIO):
+        def isatty(self):
+            return is_terminal
+
+    stream = Stream()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("seqvae.compute.progress._PATIENCE", 0.0)
+    infer(run, num_samples=2)
+    evaluate(run, num_samples=2)
+    assert ("infer:" in stream.getvalue(), "evaluate:" in stream.getvalue()) == 2 * (is_terminal,)
 
 
 def test_gain_of_real_values_is_the_difference_of_log_likelihoods_per_entry():

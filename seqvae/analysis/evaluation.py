@@ -137,7 +137,12 @@ def evaluate_model(
         samples = min(num_samples, DECODING_SAMPLES)
         answering = model if which is data else training.model
         dataset = posterior_dataset(
-            answering, which, which.trials(word), num_samples=samples, seed=seed
+            answering,
+            which,
+            which.trials(word),
+            num_samples=samples,
+            seed=seed,
+            work=f"factors ({word})",
         )
         return dataset["factors"].values
 

@@ -42,6 +42,7 @@ def posterior_dataset(
     attributes: Mapping[str, str | int | float] | None = None,
     seed: int = 0,
     devices: Sequence[torch.device] | None = None,
+    work: str | None = None,
 ) -> xr.Dataset:
     """Infer the latents of some trials, and take posterior means and standard deviations.
 
@@ -61,6 +62,7 @@ def posterior_dataset(
         attributes: facts about the run, kept in the result.
         seed: of the posterior samples.
         devices: share the trials out to replicas of the model, one on each; None: where it is.
+        work: what a progress bar calls it; None shows none.
 
     Returns:
         The dataset described in ``seqvae.analysis.posterior_file``.
@@ -110,7 +112,7 @@ def posterior_dataset(
             Halving(partial(answer, replica), cure=cure)
             for replica in replicas(model, chosen_devices)
         ]
-        count = progress(len(trials), work="infer")
+        count = progress(len(trials), work=work)
         with closing(in_order(chunks, workers)) as answers, count as advance:
             for parts in answers:
                 for part in parts:

@@ -66,6 +66,7 @@ def infer(
         attributes=attributes,
         seed=run.seed,
         devices=chosen,
+        work="infer",
     )
 
 
