@@ -86,16 +86,25 @@ class BitsPerSpike(SumMetric):
         weight: Float[Tensor, "batch time neuron"],
     ) -> None:
         """Add trials; all in counts per bin."""
-        mean = mean_counts.to(torch.promote_types(mean_counts.dtype, torch.float32))
-        mean, null = mean.clamp(min=LEAST_COUNT), self.null_counts.to(mean.dtype)
-        gain = target * (mean / null).log() - (mean - null)
-        self.gain += _weighted_sum(gain, weight)
+        self.gain += _weighted_sum(poisson_gain(mean_counts, target, self.null_counts), weight)
         self.num_spikes += _weighted_sum(target, weight)
 
     def compute(self) -> Float[Tensor, ""]:
         """Return bits per spike."""
         bits = self.gain / (math.log(2) * self.num_spikes)
         return torch.where(self.num_spikes > 0, bits, torch.nan)
+
+
+def poisson_gain(
+    mean_counts: Float[Tensor, "batch time neuron"],
+    target: Float[Tensor, "batch time neuron"],
+    null_counts: Float[Tensor, " neuron"],
+) -> Float[Tensor, "batch time neuron"]:
+    """Return x log(m / m0) - (m - m0) of each entry, in nats; m and m0 are at least 1e-9."""
+    mean = mean_counts.to(torch.promote_types(mean_counts.dtype, torch.float32))
+    mean = mean.clamp(min=LEAST_COUNT)
+    null = null_counts.double().clamp(min=LEAST_COUNT).to(mean)
+    return target * (mean / null).log() - (mean - null)
 
 
 class LogLikelihood(SumMetric):
