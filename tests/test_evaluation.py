@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,13 +10,19 @@ import pytest
 import torch
 from scipy import stats
 
+from seqvae import fit
 from seqvae.analysis.evaluation import evaluate_model, paired_gain
 from seqvae.baselines.mean_rate import MeanRate
+from seqvae.console.main import main
+from seqvae.data.sources import Arrays
 from seqvae.distributions.kinds import Binary, Counts, Real
 from seqvae.errors import InputError
 from seqvae.models import VAE, AmortisedModel, LinearDynamics
+from seqvae.observations import Gaussian
 from seqvae.types import Moments
-from tiny import SVAE, tiny_data
+from seqvae.verbs.evaluate import neuron_table
+from seqvae.verbs.opening import without_nan
+from tiny import LORENZ, SVAE, silent_heldout, tiny_data, tiny_learner
 
 
 def test_gain_of_equal_trials_is_a_mean_and_its_standard_error():
@@ -161,3 +169,100 @@ def test_densities_of_the_baselines_are_those_of_scipy(kind, log_density):
     moments = Moments(mean[0, 0], 2 * std, torch.ones(4, dtype=torch.float64))
     emission = MeanRate(kind, moments).around(mean, std)
     np.testing.assert_allclose(emission.log_prob(x), expected, rtol=1e-9)
+
+
+def scores_by_neuron(source=None, **settings):
+    data = tiny_data(*([] if source is None else [source]), **settings)
+    data.setup()
+    torch.manual_seed(0)
+    model = SVAE(data.spec)
+    model.initialize(data)
+    return evaluate_model(model, data, split="val", num_samples=3, seed=0, per_neuron=True), data
+
+
+@pytest.mark.parametrize("has_heldout", [True, False])
+def test_neurons_weighted_by_their_spikes_are_the_scores_of_all(has_heldout):
+    source = LORENZ if has_heldout else replace(LORENZ, num_heldout=0)
+    scores, data = scores_by_neuron(source)
+    rows = scores["per_neuron"]
+    assert [row["id"] for row in rows] == data.recording.neuron_ids.tolist()
+    assert [n for n, row in enumerate(rows) if row["group"] == "heldout"] == list(data.spec.heldout)
+    for group, name in (("heldin", "bits_per_spike"), ("heldout", "co_bps")):
+        members = [row for row in rows if row["group"] == group]
+        spikes = np.array([row["spikes"] for row in members])
+        if not members:
+            assert not has_heldout
+            continue
+        columns = {"model": scores, **scores["baselines"]}
+        del columns["mean_rate"]  # 0 by definition
+        assert list(members[0]["baselines"]) == list(columns)[1:]
+        for label, pooled in columns.items():
+            each = [{**row["baselines"], "model": row["bits_per_spike"]}[label] for row in members]
+            assert spikes @ each / spikes.sum() == pytest.approx(pooled[name], abs=1e-9)
+        total = sum(row["bits"] for row in members)
+        assert total / spikes.sum() == pytest.approx(scores[name], abs=1e-9)
+        activity = data.recording.read(data.trials("val"))
+        neurons = [n for n, row in enumerate(rows) if row["group"] == group]
+        assert np.array_equal(spikes, activity.sum((0, 1))[neurons])
+
+
+def test_a_neuron_without_a_scored_spike_has_no_bits_per_spike():
+    scores, data = scores_by_neuron(Arrays(silent_heldout(LORENZ.load())))
+    rows = scores["per_neuron"]
+    for n, row in enumerate(rows):
+        silent = n in data.spec.heldout
+        assert (row["spikes"] == 0) == math.isnan(row["bits_per_spike"]) == silent
+        assert math.isfinite(row["bits"])
+    table = neuron_table(rows)
+    assert table[0].split() == [
+        "neuron",
+        "group",
+        "spikes",
+        "bits_per_spike",
+        *rows[0]["baselines"],
+    ]
+    cells = table[1 + data.spec.heldout[0]].split()
+    assert cells[1:] == ["heldout", "0", *["-"] * (1 + len(rows[0]["baselines"]))]
+    json.dumps(without_nan(rows), allow_nan=False)
+
+
+def test_neurons_of_real_values_have_log_likelihoods_per_entry():
+    recording = LORENZ.load()
+    values = np.random.default_rng(0).normal(recording.activity, 0.5).astype(np.float32)
+    values[:, 3:] = np.nan  # bins that were not measured
+    data = tiny_data(Arrays(replace(recording, activity=values, rates=None)))
+    data.setup()
+    model = partial(SVAE, observation=Gaussian)(data.spec)
+    model.initialize(data)
+    scores = evaluate_model(model, data, split="val", num_samples=3, seed=0, per_neuron=True)
+    rows = scores["per_neuron"]
+    assert "bits" not in rows[0]
+    assert list(rows[0]["baselines"]) == ["mean_rate", "smoothing_glm"]
+    entries = np.array([row["entries"] for row in rows])
+    assert (entries == 3 * len(data.trials("val"))).all()
+    for label, pooled in {"model": scores, **scores["baselines"]}.items():
+        each = [{**row["baselines"], "model": row["log_likelihood"]}[label] for row in rows]
+        assert entries @ each / entries.sum() == pytest.approx(pooled["log_likelihood"], rel=1e-6)
+
+
+@pytest.mark.parametrize("num_neurons", [39, 40, 1000])
+def test_of_many_neurons_40_lines_are_printed(num_neurons):
+    row = {"group": "heldin", "spikes": 3.0, "bits": 1.5, "bits_per_spike": 0.5, "baselines": {}}
+    table = neuron_table([{"id": f"unit{n}", **row} for n in range(num_neurons)])
+    assert len(table) == 40
+    assert (table[-1] == f"and {num_neurons - 38} more, in the file (out)") == (num_neurons > 39)
+    assert table[38].split() == ["unit37", "heldin", "3", "0.5000"]
+
+
+def test_command_line_scores_each_neuron_and_writes_them(tmp_path, capsys):
+    fit(tiny_data(), SVAE, tiny_learner(1), run_dir=str(tmp_path / "run"))
+    out = tmp_path / "metrics.json"
+    argv = ["evaluate", "--run", str(tmp_path / "run"), "--num_samples", "2"]
+    main([*argv, "--per_neuron", "--out", str(out)])
+    written = json.loads(out.read_text())["per_neuron"]
+    assert len(written) == 6
+    shown = capsys.readouterr().out.splitlines()
+    (start,) = [n for n, line in enumerate(shown) if line.split()[:2] == ["neuron", "group"]]
+    assert shown[start + 1].split()[3] == f"{written[0]['bits_per_spike']:.4f}"
+    main(argv)
+    assert "neuron  group" not in capsys.readouterr().out

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from seqvae.analysis import refine
+from seqvae.analysis.per_neuron import NeuronScores, neuron_rows
 from seqvae.analysis.posterior import (
     deterministic,
     latent_moments,
@@ -67,6 +68,7 @@ def evaluate_model(
     num_samples: int,
     seed: int,
     refine_steps: int = 0,
+    per_neuron: bool = False,
     training: Training | None = None,
 ) -> dict[str, Any]:
     """Score a model, and the mean rate and smoothing + GLM on the same trials.
@@ -78,6 +80,7 @@ def evaluate_model(
         num_samples: posterior samples.
         seed: of the posterior samples.
         refine_steps: steps of ``refine`` for each trial; 0: none.
+        per_neuron: whether to score each neuron, too.
         training: what baselines and decoders are learned on; None: the training trials of ``data``.
 
     Returns:
@@ -92,7 +95,8 @@ def evaluate_model(
         ``LatentUse``, and of these also ``active_units/<latent>``.
         With ``refine_steps`` ``elbo_refined``, which is to ``heldin_elbo`` what the refined
         posterior is to the encoder's, their difference by the same noise, ``amortisation_gap``
-        (nats per trial), and all scores of the refined posterior under ``refined``.
+        (nats per trial), and all scores of the refined posterior under ``refined``. With
+        ``per_neuron``, under this name, what ``neuron_rows`` tells of each.
 
     Raises:
         InputError: if the model cannot be refined.
@@ -154,6 +158,9 @@ def evaluate_model(
     metrics["gain"] = {
         name: {**gain._asdict(), "unit": unit} for name, gain in gains.items() if gain is not None
     }
+    if per_neuron:
+        others = {name: other.neurons for name, (other, _) in baselines.items()}
+        metrics["per_neuron"] = neuron_rows(data, row.neurons, others)
     return metrics
 
 
@@ -193,6 +200,7 @@ class _PairedScores:
         self.spec = data.spec
         self.rates = data.recording.rates
         self.scale = 1.0 if data.spec.bin_width is None else 1.0 / data.spec.bin_width
+        self.neurons = NeuronScores(data.spec, session.null_counts, counts=self.counts)
         self.r2 = R2(data.spec.num_neurons)
         self._unseen: list[tuple[Tensor, Tensor]] = []
 
@@ -203,6 +211,7 @@ class _PairedScores:
         batch: Batch,
     ) -> None:
         """Compare rates with the truth, where it is known, and keep the score of each trial."""
+        self.neurons.update(mean, log_prob, batch)
         unseen = batch.weight.clone()  # held-out neurons and forecast bins
         unseen[:, : batch.observed.shape[1], list(self.spec.heldin)] = 0
         if self.counts:

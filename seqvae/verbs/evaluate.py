@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from seqvae.types import Moments
 from seqvae.verbs.advice import advice
 from seqvae.verbs.opening import check_num_samples, check_out, open_run, without_nan
 
+MOST_LINES = 40
+"""So many lines are printed of the neurons."""
+
 
 def evaluate(
     run: Run | str,
@@ -26,6 +30,7 @@ def evaluate(
     split: str | None = None,
     num_samples: int = 50,
     refine_steps: int = 0,
+    per_neuron: bool = False,
     out: str | None = None,
     trust: bool = False,
 ) -> dict[str, Any]:
@@ -42,6 +47,7 @@ def evaluate(
         num_samples: posterior samples.
         refine_steps: steps by which the posterior of each trial is refined from the encoder's
             answer on, to tell what amortised inference loses; 0: not at all.
+        per_neuron: score each neuron, too.
         out: JSON file to write.
         trust: allow the run's config to import classes from anywhere.
 
@@ -52,7 +58,10 @@ def evaluate(
         data, ``baselines_learned_on`` tells what these knew. With
         ``refine_steps`` also ``elbo_refined`` and ``amortisation_gap`` (nats per trial). Under
         ``advice``, for the data of the fit, what is wrong with it, and the setting to change; see
-        ``seqvae.analysis.diagnosis``.
+        ``seqvae.analysis.diagnosis``. With ``per_neuron``, under this name, for each neuron its
+        ``id``, ``group`` (``heldin``, ``heldout``), ``spikes``, ``bits`` gained over its mean rate
+        and ``bits_per_spike`` (for other data than counts ``entries`` and ``log_likelihood``), and
+        the latter under ``baselines``, too.
     """
     opened = open_run(run, data, trust, bin_width=bin_width)
     run, data, model, is_new = opened
@@ -68,6 +77,7 @@ def evaluate(
         split=opened.scored_split if split is None else split,
         num_samples=num_samples,
         refine_steps=refine_steps,
+        per_neuron=per_neuron,
         seed=run.seed,
         training=training,
     )
@@ -124,8 +134,6 @@ def score_table(metrics: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(name for column in scores.values() for name in column))
     lines = [["", *scores]]
     lines += [[name, *(column.get(name, "-") for column in scores.values())] for name in names]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    laid = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     gains = [
         f"gain over {name} on what the model did not see: {gain['mean']:.4f} +- "
         f"{gain['standard_error']:.4f} {gain.get('unit', 'bits per spike')} (paired over trials)"
@@ -135,7 +143,27 @@ def score_table(metrics: Mapping[str, Any]) -> str:
         f"advice: {name.replace('_', ' ')}: {found['sentence']}; {found['setting']}"
         for name, found in metrics.get("advice", {}).items()
     ]
-    return "\n".join([*told, *("  ".join(line).rstrip() for line in laid), *gains, *advice])
+    neurons = neuron_table(metrics["per_neuron"]) if "per_neuron" in metrics else []
+    return "\n".join([*told, *_laid(lines), *gains, *neurons, *advice])
+
+
+def neuron_table(neurons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lay out the score of each neuron beside those of the baselines, in at most 40 lines."""
+    size, score = ("spikes" if "spikes" in neurons[0] else "entries"), list(neurons[0])[-2]
+    lines = [["neuron", "group", size, score, *neurons[0]["baselines"]]]
+    for neuron in neurons if len(neurons) < MOST_LINES else neurons[: MOST_LINES - 2]:
+        values = [neuron[score], *neuron["baselines"].values()]
+        cells = ["-" if math.isnan(value) else f"{value:.4f}" for value in values]
+        lines.append([str(neuron["id"]), neuron["group"], f"{neuron[size]:.0f}", *cells])
+    num_left = len(neurons) - len(lines) + 1
+    return [*_laid(lines), *([f"and {num_left} more, in the file (out)"] if num_left else [])]
+
+
+def _laid(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Pad the cells of a table, its first column to the left."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    laid = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
+    return ["  ".join(line).rstrip() for line in laid]
 
 
 def _cells(scores: Mapping[str, Any]) -> dict[str, str]:
@@ -144,6 +172,6 @@ def _cells(scores: Mapping[str, Any]) -> dict[str, str]:
     for name, value in scores.items():
         if isinstance(value, float):
             cells[name] = f"{value:.4f}"
-        elif isinstance(value, list):
+        elif isinstance(value, list) and name != "per_neuron":
             cells[name] = " / ".join(f"{part:.3f}" for part in value)
     return cells

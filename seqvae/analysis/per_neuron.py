@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqvae.data import NeuralData
 from seqvae.scores.metrics import poisson_gain
 from seqvae.types import Batch, DataSpec
 
@@ -63,6 +66,30 @@ class NeuronScores:
     def scores(self) -> Float[Tensor, " neuron"]:
         """Bits per spike, or nats per entry; NaN for a neuron without any."""
         return self.gained / self.size.where(self.size > 0, torch.nan)
+
+
+def neuron_rows(
+    data: NeuralData, scores: NeuronScores, others: dict[str, NeuronScores]
+) -> list[dict[str, Any]]:
+    """Tell of each neuron its ``id``, ``group`` and scores in the bins that inference encoded.
+
+    Of counts ``spikes``, the ``bits`` gained over the mean rate, and ``bits_per_spike``; of other
+    data ``entries`` and their ``log_likelihood`` in nats per entry. Under ``baselines`` the same
+    score of each other row, but of the mean rate for counts, which gains 0 by definition.
+    """
+    size, score = ("spikes", "bits_per_spike") if scores.counts else ("entries", "log_likelihood")
+    columns: dict[str, list[Any]] = {size: scores.size.tolist()}
+    columns |= {"bits": scores.gained.tolist()} if scores.counts else {}
+    columns[score] = scores.scores.tolist()
+    others = {name: one for name, one in others.items() if not (one.counts and name == "mean_rate")}
+    baselines = {name: one.scores.tolist() for name, one in others.items()}
+    heldout = set(data.spec.heldout)
+    return [
+        {"id": name, "group": "heldout" if n in heldout else "heldin"}
+        | {column: values[n] for column, values in columns.items()}
+        | {"baselines": {label: values[n] for label, values in baselines.items()}}
+        for n, name in enumerate(np.asarray(data.recording.neuron_ids).tolist())
+    ]
 
 
 def _sums(
