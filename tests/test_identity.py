@@ -121,7 +121,7 @@ def test_another_animal_is_refused(run):
         inferred(run, NEW, np.where(IDS == "u4", "other", IDS))  # held out
     with pytest.raises(InputError, match="the data lack neuron 'u5' of the model; give"):
         inferred(run, NEW[..., :5], IDS[:5])
-    with pytest.raises(InputError, match="neurons 0 and 5 of the data are both named 'u0'"):
+    with pytest.raises(InputError, match="'u0', which neuron 0 is called, too"):
         inferred(run, NEW, np.where(IDS == "u5", "u0", IDS))
 
 

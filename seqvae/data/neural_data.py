@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,6 +18,7 @@ from seqvae.compute import noise
 from seqvae.compute.noise import step_seed
 from seqvae.config.arguments import InConfig
 from seqvae.data.adapting import adapt
+from seqvae.data.containers import ArrayLike
 from seqvae.data.loading import OrderedBatches, ShuffledBatches, TrialDataset, resident_batch
 from seqvae.data.masking import CoordinatedDropout, speckle
 from seqvae.data.moments import batch_moments
@@ -26,12 +27,15 @@ from seqvae.data.recording import Recording
 from seqvae.data.sources.arrays import Arrays
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.front import SourceLike, as_source
-from seqvae.data.validation import NEW, SPLITS
+from seqvae.data.validation import NEW, SPLITS, as_heldout, check_number, check_whole
 from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError, nearest
 from seqvae.types import Batch, DataSpec, Moments
 
-_HeldOut = float | list[int] | np.ndarray | None
+if TYPE_CHECKING:
+    _HeldOut: TypeAlias = float | ArrayLike
+else:  # whatever holds no indices is refused in words
+    _HeldOut: TypeAlias = Any
 
 
 class NeuralData(pl.LightningDataModule):
@@ -90,13 +94,18 @@ class NeuralData(pl.LightningDataModule):
         if window_bins is not None:
             sizes["window_bins"] = window_bins
         for name, size in sizes.items():
-            if not isinstance(size, int | np.integer) or isinstance(size, bool):
-                raise InputError(f"{name} must be a whole number, got {size!r}")
-            if size < 1:
-                raise InputError(f"{name} must be at least 1, got {size}")
-        for name, number in (("split_seed", split_seed), ("heldout_seed", heldout_seed)):
-            if number < 0:
-                raise InputError(f"{name} must be at least 0, got {number}")
+            check_whole(name, size, least=1)
+        seeds = {"split_seed": split_seed, "heldout_seed": heldout_seed, "seed": seed}
+        for name, number in seeds.items():
+            check_whole(name, number, least=0)
+        if forecast_bins is not None:
+            check_whole("forecast_bins", forecast_bins)
+        for name, share in (
+            ("val_fraction", val_fraction),
+            ("test_fraction", test_fraction),
+            ("speckled_fraction", speckled_fraction),
+        ):
+            check_number(name, share)
         if not isinstance(coordinated_dropout, CoordinatedDropout | None):
             raise InputError(
                 "coordinated_dropout must be CoordinatedDropout(rate=...), got "
@@ -110,8 +119,7 @@ class NeuralData(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.split_seed = split_seed
-        # no config holds an array
-        self.heldout = heldout.tolist() if isinstance(heldout, np.ndarray) else heldout
+        self.heldout = as_heldout(heldout)
         self.heldout_seed = heldout_seed
         self.forecast_bins = forecast_bins
         self.batch_size = batch_size

@@ -6,17 +6,21 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Shaped
 
+from seqvae.data.assembly import SERIES, assembled
+from seqvae.data.containers import ArrayLike
 from seqvae.data.neurons import Positions
+from seqvae.data.padding import warn_of_silent_ends
 from seqvae.data.validation import (
     as_bin_width,
     as_encoded_bins,
     as_image_shape,
     as_labels,
+    as_neuron_ids,
     as_series,
     as_split,
     check_activity,
@@ -28,8 +32,12 @@ from seqvae.data.validation import (
 )
 from seqvae.errors import InputError
 
+if TYPE_CHECKING:
+    _Array: TypeAlias = np.ndarray
+else:  # any container is taken, and laid out as an array
+    _Array: TypeAlias = Any
+
 _NUMBERS_AT_ONCE = 1_000_000
-_SERIES = ("inputs", "behavior", "rates")
 _PER_TRIAL = ("activity", "inputs", "behavior", "condition", "rates", "trial_ids", "split")
 
 
@@ -37,8 +45,11 @@ _PER_TRIAL = ("activity", "inputs", "behavior", "condition", "rates", "trial_ids
 class Recording:
     """Activity of neurons (or any channels) in trials, and what was recorded beside it.
 
-    Every array is copied, converted and made read-only. Counts of any numeric type become float32.
-    Trailing bins in which all neurons are NaN are padding.
+    Every array is copied, converted and made read-only; it may come in any container: lists of
+    trials, masked and sparse arrays, tensors, tables, DataArrays. Counts of any numeric type become
+    float32, exactly. Names along the axes of a table or DataArray become ``neuron_ids`` and
+    ``trial_ids``, and the other arguments follow them. Trailing bins in which all neurons are NaN
+    are padding.
 
     Attributes:
         activity: (trial, time, neuron) counts or real values per bin; NaN = missing.
@@ -60,34 +71,34 @@ class Recording:
         InputError: in one sentence with field, first offending index or value, and cure.
     """
 
-    activity: np.ndarray
+    activity: _Array
     bin_width: float | None = None
-    inputs: np.ndarray | None = None
-    behavior: np.ndarray | None = None
-    condition: np.ndarray | None = None
-    rates: np.ndarray | None = None
-    neuron_ids: np.ndarray | None = None
-    trial_ids: np.ndarray | None = None
-    split: np.ndarray | None = None
-    heldin: np.ndarray | None = None
+    inputs: _Array | None = None
+    behavior: _Array | None = None
+    condition: _Array | None = None
+    rates: _Array | None = None
+    neuron_ids: _Array | None = None
+    trial_ids: _Array | None = None
+    split: _Array | None = None
+    heldin: _Array | None = None
     num_encoded_bins: int | None = None
     image_shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("activity", *_SERIES):
+        for name, value in assembled({f.name: getattr(self, f.name) for f in fields(self)}).items():
+            object.__setattr__(self, name, value)
+        for name in ("activity", *SERIES):
             self._keep(name, as_series(name, getattr(self, name)))
         check_activity(self.activity)
         num_trials, num_time_bins, num_neurons = self.activity.shape
         self._keep("bin_width", as_bin_width(self.bin_width, num_time_bins))
-        for name in _SERIES:
+        for name in SERIES:
             check_series(name, getattr(self, name), self.activity)
         self._keep("condition", as_labels("condition", self.condition, num_trials))
         ids = self.neuron_ids
-        is_named = ids is not None and not isinstance(ids, Positions)
-        ids = as_labels("neuron_ids", ids, num_neurons) if is_named else Positions.of(num_neurons)
+        ids = Positions.of(num_neurons) if ids is None else as_neuron_ids(ids, num_neurons)
         self._keep("neuron_ids", ids)
-        ids = np.arange(num_trials) if self.trial_ids is None else self.trial_ids
-        self._keep("trial_ids", as_labels("trial_ids", ids, num_trials))
+        self._keep("trial_ids", as_labels("trial_ids", self.trial_ids, num_trials))
         self._keep("split", as_split(self.split, num_trials))
         if self.heldin is not None:
             self._keep("heldin", check_neurons("heldin", self.heldin, num_neurons))
@@ -96,21 +107,22 @@ class Recording:
         if self.bin_width is not None or num_time_bins > 1:  # in images dark pixels are usual
             assert self.neuron_ids is not None
             warn_of_odd_neurons(self.activity, self.neuron_ids)
+            warn_of_silent_ends(self.activity)
 
     @classmethod
     def from_trials(
         cls,
-        activity: Sequence[np.ndarray],
+        activity: ArrayLike,
         bin_width: float | None = None,
         *,
-        inputs: Sequence[np.ndarray] | None = None,
-        behavior: Sequence[np.ndarray] | None = None,
-        rates: Sequence[np.ndarray] | None = None,
-        condition: np.ndarray | None = None,
-        neuron_ids: np.ndarray | None = None,
-        trial_ids: np.ndarray | None = None,
-        split: np.ndarray | None = None,
-        heldin: np.ndarray | None = None,
+        inputs: ArrayLike = None,
+        behavior: ArrayLike = None,
+        rates: ArrayLike = None,
+        condition: ArrayLike = None,
+        neuron_ids: ArrayLike = None,
+        trial_ids: ArrayLike = None,
+        split: ArrayLike = None,
+        heldin: ArrayLike = None,
         num_encoded_bins: int | None = None,
     ) -> Recording:
         """Make a recording of trials of unequal length, padded with NaN to the longest.
@@ -118,13 +130,12 @@ class Recording:
         ``activity``, ``inputs``, ``behavior`` and ``rates`` are lists with one (time_i, channel)
         array per trial.
         """
-        lengths = [len(trial) for trial in activity]
         return cls(
-            pad_trials("activity", activity, lengths),
+            activity,
             bin_width,
-            inputs=None if inputs is None else pad_trials("inputs", inputs, lengths),
-            behavior=None if behavior is None else pad_trials("behavior", behavior, lengths),
-            rates=None if rates is None else pad_trials("rates", rates, lengths),
+            inputs=inputs,
+            behavior=behavior,
+            rates=rates,
             condition=condition,
             neuron_ids=neuron_ids,
             trial_ids=trial_ids,
@@ -247,13 +258,12 @@ class Recording:
         Args:
             pieces: first bin, and the bin after the last, of each piece.
         """
-        lengths = [stop - start for start, stop in pieces]
         chosen = copy.copy(self)
-        for name in ("activity", *_SERIES):
+        for name in ("activity", *SERIES):
             values = getattr(self, name)
             if values is not None:
                 trials = [values[0, start:stop] for start, stop in pieces]
-                chosen._keep(name, pad_trials(name, trials, lengths))
+                chosen._keep(name, pad_trials(trials))
         if self.condition is not None:
             chosen._keep("condition", np.repeat(self.condition, len(pieces)))
         chosen._keep("trial_ids", np.array([start for start, _ in pieces]))

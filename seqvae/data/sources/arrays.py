@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
-
+from seqvae.data.containers import ArrayLike
+from seqvae.data.padding import without_padding
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
+from seqvae.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,28 +18,32 @@ class Arrays(RecordingSource):
     ``activity`` is a ``Recording``, one array (trial, time, neuron), or a list with one
     (time, neuron) array per trial; in a list the trials may differ in length, and ``inputs``,
     ``behavior`` and ``rates`` are lists likewise. Fields given beside a ``Recording`` replace its
-    own.
+    own. ``lengths`` are the bins of each trial, where an array is padded: whatever stands in later
+    bins is padding.
     """
 
-    activity: Recording | np.ndarray | Sequence[np.ndarray]
+    activity: ArrayLike
     bin_width: float | None = None
-    inputs: np.ndarray | Sequence[np.ndarray] | None = None
-    behavior: np.ndarray | Sequence[np.ndarray] | None = None
-    condition: np.ndarray | None = None
-    rates: np.ndarray | Sequence[np.ndarray] | None = None
-    neuron_ids: np.ndarray | None = None
-    trial_ids: np.ndarray | None = None
-    split: np.ndarray | None = None
-    heldin: np.ndarray | None = None
+    inputs: ArrayLike = None
+    behavior: ArrayLike = None
+    condition: ArrayLike = None
+    rates: ArrayLike = None
+    neuron_ids: ArrayLike = None
+    trial_ids: ArrayLike = None
+    split: ArrayLike = None
+    heldin: ArrayLike = None
     num_encoded_bins: int | None = None
     image_shape: tuple[int, int] | None = None
+    lengths: ArrayLike = None
 
     def load(self) -> Recording:
         """Validate the arrays."""
-        fields_given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "activity"}
-        fields_given = {name: value for name, value in fields_given.items() if value is not None}
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        lengths = given.pop("lengths")
+        given = {name: value for name, value in given.items() if value is not None}
         if isinstance(self.activity, Recording):
-            return replace(self.activity, **fields_given) if fields_given else self.activity
-        if isinstance(self.activity, np.ndarray):
-            return Recording(self.activity, **fields_given)
-        return Recording.from_trials(self.activity, **fields_given)
+            del given["activity"]
+            if lengths is not None:
+                raise InputError("lengths stand beside an array; a Recording has its own")
+            return replace(self.activity, **given) if given else self.activity
+        return Recording(**(given if lengths is None else without_padding(given, lengths)))
