@@ -197,6 +197,16 @@ class _HDF5Entries(_Entries):
         }
 
     def _read(self, name: str, place: Any) -> np.ndarray:
+        array = self._stored(name, place)
+        kind = None if place is None else place.attrs.get("MATLAB_class")
+        if kind is None:
+            return array
+        array = array.T  # MATLAB writes its first axis last, and vectors as 1 x N
+        if kind in (b"char", "char") and array.dtype.kind in "iu" and array.ndim == 2:
+            return np.array(["".join(map(chr, row)).rstrip() for row in array])
+        return array.ravel() if array.ndim == 2 and 1 in array.shape else array
+
+    def _stored(self, name: str, place: Any) -> np.ndarray:
         import h5py
 
         if isinstance(place, h5py.ExternalLink):
