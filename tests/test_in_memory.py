@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 
@@ -113,3 +114,10 @@ def test_evaluate_cuts_a_long_trial_as_infer_does():
     long = LORENZ.load().activity[:4].reshape(1, 40, 6)
     scores = evaluate(run, long, bin_width=LORENZ.bin_width, num_samples=2)
     assert scores["num_trials"] == infer(run, long, bin_width=LORENZ.bin_width).sizes["trial"] == 4
+
+
+def test_settings_without_data_are_told_of_the_factory():
+    with pytest.raises(InputError, match=r"factory partial\(LinearDynamics, latent_dim=2\)"):
+        LinearDynamics(latent_dim=2)
+    model = LinearDynamics(tiny_data().spec, latent_dim=2)
+    assert copy.deepcopy(model).latent_dim == 2

@@ -2,12 +2,14 @@
 
 import warnings
 
+import h5py
 import numpy as np
 import pytest
 
+from seqvae import check
 from seqvae.data import NeuralData, Recording
 from seqvae.data.padding import warn_of_silent_ends
-from seqvae.data.sources import Arrays
+from seqvae.data.sources import HDF5, Arrays, Npz
 from seqvae.errors import InputError
 
 
@@ -63,3 +65,59 @@ def test_settings_of_another_type_are_refused_by_name(setting):
         NeuralData.__init__.__wrapped__(
             NeuralData.__new__(NeuralData), np.ones((9, 8, 5)), **setting
         )
+
+
+def test_check_counts_padding_as_no_missing_entry():
+    trials = [np.ones((5, 2)), np.ones((3, 2))]
+    trials[0][2, 1] = np.nan
+    data = NeuralData(trials, val_fraction=0.0)
+    assert check(data)["missing entries"] == 1
+
+
+@pytest.mark.parametrize("write", ["npz", "h5"])
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_lengths_of_a_file_cut_off_its_padding(tmp_path, write, is_flat):
+    counts = np.random.default_rng(0).poisson(2.0, (6, 8, 4)).astype(float)
+    ends = np.array([8, 3, 5, 8, 6, 7])
+    padded = np.where((np.arange(8) < ends[:, None])[..., None], counts, 0.0)
+    entries = {"activity": padded, "lengths": ends, "bin_width": 0.02}
+    if not is_flat:
+        entries = {
+            "train_encod_data": padded[:4], "train_recon_data": padded[:4],
+            "train_length": ends[:4], "valid_encod_data": padded[4:],
+            "valid_recon_data": padded[4:], "valid_length": ends[4:], "bin_width_s": 0.02,
+        }  # fmt: skip
+    path = tmp_path / f"a.{write}"
+    if write == "npz":
+        np.savez(path, **entries)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, value in entries.items():
+                file[name] = value
+    recording = NeuralData(path).recording
+    assert recording.lengths.tolist() == ends.tolist()
+    assert np.nansum(recording.activity) == padded.sum()
+    keys = {"lengths": "lengths" if is_flat else "{split}_length"}
+    keyed = NeuralData((HDF5 if write == "h5" else Npz)(path, keys=keys)).recording
+    np.testing.assert_array_equal(keyed.activity, recording.activity)
+
+
+def test_file_without_a_known_name_is_told_of_all_splits(tmp_path):
+    np.savez(tmp_path / "a.npz", train_data=np.ones((2, 3, 4)), valid_data=np.ones((2, 3, 4)))
+    with pytest.raises(
+        InputError, match=r"keys \{activity: '\{split\}_data'\}; it holds 'train_data'"
+    ):
+        Npz(tmp_path / "a.npz").load()
+    np.savez(tmp_path / "b.npz", spikes=np.ones((2, 3, 4)))
+    with pytest.raises(InputError, match=r"no entry 'activity'.* it holds 'spikes'"):
+        Npz(tmp_path / "b.npz").load()
+
+
+def test_data_print_their_sizes():
+    data = NeuralData(np.random.default_rng(0).poisson(2.0, (10, 8, 5)), heldout=[1])
+    assert repr(data) == str(data) == "NeuralData(Arrays, not loaded yet)"
+    data.setup()
+    assert (
+        repr(data)
+        == "NeuralData(Recording(10 trials, 8 bins, 5 neurons); 8 train, 2 val; 1 held out)"
+    )

@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 
+from seqvae import check
 from seqvae.data.sources import HDF5
 
 
@@ -23,3 +24,6 @@ def test_axes_and_labels_are_those_of_matlab(tmp_path):
     assert recording.condition.tolist() == [0, 1, 2, 3, 4, 5]
     assert recording.neuron_ids.tolist() == ["a", "bb", "c", "d"]
     assert recording.bin_width == 0.02
+    assert check(HDF5(tmp_path / "a.mat", keys={"activity": "spikes"}))["axes"] == (
+        "in MATLAB's order (7.3)"
+    )

@@ -100,11 +100,8 @@ class NeuralData(pl.LightningDataModule):
             check_whole(name, number, least=0)
         if forecast_bins is not None:
             check_whole("forecast_bins", forecast_bins)
-        for name, share in (
-            ("val_fraction", val_fraction),
-            ("test_fraction", test_fraction),
-            ("speckled_fraction", speckled_fraction),
-        ):
+        shares = {"val_fraction": val_fraction, "test_fraction": test_fraction}
+        for name, share in (shares | {"speckled_fraction": speckled_fraction}).items():
             check_number(name, share)
         if not isinstance(coordinated_dropout, CoordinatedDropout | None):
             raise InputError(
@@ -263,6 +260,15 @@ class NeuralData(pl.LightningDataModule):
         size = self.eval_batch_size if batch_size is None else batch_size
         for start in range(0, len(chosen), size):
             yield self.batch(chosen[start : start + size])
+
+    def __str__(self) -> str:
+        """Tell the recording, its splits and how many neurons are held out, if it is loaded."""
+        if self._loaded is None:
+            return f"NeuralData({type(self.source).__name__}, not loaded yet)"
+        splits = ", ".join(f"{number} {word}" for word, number in self.num_trials.items() if number)
+        return f"NeuralData({self.recording}; {splits}; {len(self.spec.heldout)} held out)"
+
+    __repr__ = __str__
 
     @property
     def train_mean(self) -> Float[Tensor, " neuron"]:

@@ -124,6 +124,9 @@ class GradientLearner(Learner):
             )
         if isinstance(self.freeze, str):
             raise InputError(f"freeze must be a list of names: freeze=[{self.freeze!r}]")
+        for name in self.freeze:
+            if not isinstance(name, str):
+                raise InputError(f"freeze must be a list of names of parts, got {name!r} in it")
         object.__setattr__(self, "freeze", tuple(self.freeze))
         complete = partial(factory.func, **{**DEFAULT_TRAINER.keywords, **factory.keywords})
         object.__setattr__(self, "trainer", complete)

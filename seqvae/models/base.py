@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +57,16 @@ class Model(nn.Module, ABC):
     starts_from: ClassVar[type[Model]]
     start: str | None = None
     observation: Observation
+
+    def __new__(cls, *arguments: Any, **settings: Any) -> Model:
+        """Refuse settings without data, which a factory would be given."""
+        if settings and not arguments and "spec" not in settings:
+            listed = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+            raise InputError(
+                f"{cls.__name__} is built for data; give the factory "
+                f"partial({cls.__name__}, {listed}), or {cls.__name__}(data.spec, {listed})"
+            )
+        return super().__new__(cls)
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
-from seqvae.data import as_data
+from seqvae.data import Recording, as_data
 from seqvae.data.front import BinWidth, DataLike
+from seqvae.data.sources import HDF5
+from seqvae.data.sources.base import RecordingSource
 from seqvae.distributions.kinds import kind_of
 
 
@@ -37,9 +40,8 @@ def check(data: DataLike, *, bin_width: BinWidth = None) -> dict[str, Any]:
         "neurons held out": len(spec.heldout),
         "external inputs": spec.num_inputs,
         "behavior dimensions": 0 if recording.behavior is None else recording.behavior.shape[-1],
-        "missing entries": sum(
-            int(np.isnan(recording.read(trials)).sum()) for trials in recording.chunks()
-        ),
+        "missing entries": sum(_missing(recording, trials) for trials in recording.chunks()),
+        **({"axes": "in MATLAB's order (7.3)"} if _is_matlab(data.source) else {}),
         "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
     }
     if kind.counts_events and spec.bin_width and mean is not None:
@@ -48,6 +50,17 @@ def check(data: DataLike, *, bin_width: BinWidth = None) -> dict[str, Any]:
         summary["slowest and fastest neuron (Hz)"] = f"{rates.min():.3g} to {rates.max():.3g}"
     summary["checksum"] = recording.checksum
     return summary
+
+
+def _missing(recording: Recording, trials: Int[np.ndarray, " chosen"]) -> int:
+    """Count what is missing in some trials, padding left out."""
+    values = recording.read(trials)
+    inside = np.arange(recording.num_time_bins) < recording.lengths[trials][:, None]
+    return int(np.isnan(values[inside]).sum())
+
+
+def _is_matlab(source: RecordingSource) -> bool:
+    return isinstance(source, HDF5) and source.is_matlab
 
 
 def shown(summary: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:

@@ -69,7 +69,7 @@ def evaluate(
     if refine_steps < 0:
         raise InputError(f"refine_steps must be at least 0, got {refine_steps}")
     if out is not None:
-        check_out(out)
+        check_out(out, ".json")
     training = _training(run, trust=trust) if is_new else Training(model, data)
     metrics = evaluate_model(
         model,

@@ -50,7 +50,7 @@ def infer(
     check_num_samples(num_samples)
     trials, chosen = data.trials(split), chosen_devices(model, devices)
     if out is not None:
-        check_out(out)
+        check_out(out, ".nc")
     attributes = {
         "model": type(model).__name__,
         "run": run.hash,

@@ -73,17 +73,24 @@ def check_num_samples(num_samples: int) -> None:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
 
 
-def check_out(out: str) -> None:
+def check_out(out: str, ending: str) -> None:
     """Refuse a file that could not be written, before the work.
 
+    Args:
+        out: the file.
+        ending: of its name, which says the format.
+
     Raises:
-        InputError: for a folder, or one that does not exist or may not be written to.
+        InputError: for another ending, for a folder, or one that does not exist or may not be
+            written to.
     """
     if Path(out).is_dir():
         raise InputError(f"out: {out!r} is a folder; give the name of a file in it")
     parent = Path(out).parent
     if not parent.is_dir():
         raise InputError(f"out: the folder {str(parent)!r} does not exist")
+    if Path(out).suffix.lower() != ending:
+        raise InputError(f"out: {out!r} would be written as {ending}; give a name that ends so")
     check_writable(parent)
 
 

@@ -45,7 +45,7 @@ def open_npz(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+def open_hdf5(path: Path) -> Iterator[_HDF5Entries]:
     """Yield datasets by path and the root's attributes; each is read when it is asked for.
 
     Raises:
@@ -166,6 +166,11 @@ class _HDF5Entries(_Entries):
 
     def _find(self) -> dict[str, Any]:
         return {name: None for name in self._file.attrs} | self._datasets()
+
+    @property
+    def is_matlab(self) -> bool:
+        """Whether MATLAB wrote one of the datasets."""
+        return any("MATLAB_class" in place.attrs for place in self._datasets().values())
 
     def _datasets(self) -> dict[str, Any]:
         """Find the datasets of all groups: hard links, and soft links to one of those."""

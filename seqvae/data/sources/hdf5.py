@@ -20,11 +20,13 @@ class HDF5(RecordingSource):
     Split layout: datasets ``train_encod_data`` (what inference may see) and ``train_recon_data``
     (the same, then held-out neurons and forecast bins at the end), likewise ``valid_`` and
     ``test_`` (where the second may be lacking); optional ``*_ext_input``, ``*_behavior``,
-    ``*_condition``, ``*_inds`` (trial ids) and ``*_truth`` (expected counts per bin, after
-    multiplication by ``conversion_factor`` where that is given); attribute ``bin_width_s``.
+    ``*_condition``, ``*_inds`` (trial ids), ``*_length`` (bins of each padded trial) and
+    ``*_truth`` (expected counts per bin, after multiplication by ``conversion_factor`` where that
+    is given); attribute ``bin_width_s``.
 
     Flat layout, as ``write_hdf5`` writes it: datasets and attributes named like the fields of
-    ``Recording``.
+    ``Recording``, and ``lengths`` where trials are padded. Arrays that MATLAB 7.3 wrote have their
+    axes in MATLAB's order.
 
     Attributes:
         path: the file.
@@ -47,6 +49,12 @@ class HDF5(RecordingSource):
             raise InputError(f"source.path: {str(file)!r} is not an HDF5 file; check the path")
         with open_hdf5(file) as entries:
             return read_recording(entries, self.keys, self.bin_width)
+
+    @property
+    def is_matlab(self) -> bool:
+        """Whether MATLAB wrote arrays of it; these lie there with their axes turned round."""
+        with open_hdf5(existing_file(self.path)) as entries:
+            return entries.is_matlab
 
 
 def write_hdf5(recording: Recording, path: str | Path) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from seqvae.data.padding import without_padding
 from seqvae.data.recording import Recording
 from seqvae.errors import InputError, nearest
 
 # One entry per field, by the field's own name: what the writers write.
 FLAT = {field.name: field.name for field in fields(Recording)}
+_READ = FLAT | {"lengths": "lengths"}  # of trials that are padded; written ones need none
 
 # The common layout, one set of entries per split; recon = encod + held-out neurons at the end +
 # forecast bins at the end. Counts per bin = truth x conversion factor.
@@ -26,13 +28,14 @@ COMMON = {
     "condition": "{split}_condition",
     "rates": "{split}_truth",
     "trial_ids": "{split}_inds",
+    "lengths": "{split}_length",
     "neuron_ids": "channel_index",
     "bin_width": "bin_width_s",
     "conversion_factor": "conversion_factor",
     "image_shape": "image_shape",
 }
 _FILE_SPLITS = {"train": "train", "valid": "val", "test": "test"}
-_PER_TRIAL = ("inputs", "behavior", "condition", "rates", "trial_ids")
+_PER_TRIAL = ("inputs", "behavior", "condition", "rates", "trial_ids", "lengths")
 _MAY_LACK = ("behavior", "rates")  # a split without them has NaN
 
 
@@ -50,7 +53,7 @@ def read_recording(
     keys = dict(keys or {})
     activity = keys.get("activity", COMMON["activity"] if "encoded" in keys else "activity")
     flat = "{split}" not in activity and ("activity" in keys or activity in entries)
-    layout = FLAT if flat else COMMON
+    layout = _READ if flat else COMMON
     for field, name in keys.items():
         if field not in layout:
             raise InputError(f"keys names {field!r}, which is no field{nearest(field, layout)}")
@@ -76,6 +79,8 @@ def read_recording(
             values["rates"] = values["rates"] * scale / (bin_width or 1.0)
     if "image_shape" in values:
         values["image_shape"] = tuple(_integers(entries, names["image_shape"], count=2))
+    if "lengths" in values:
+        values = without_padding(values, values.pop("lengths"))
     return Recording(**{**values, "bin_width": bin_width})
 
 
@@ -155,11 +160,7 @@ def _read_splits(
             }
             _check_part(parts[split], named, core[0])
     if not parts:
-        wanted = names[core[0]].replace("{split}", "train")
-        raise InputError(
-            f"the file has no entry {wanted!r}{nearest(wanted, entries)}; say which entry is the "
-            "activity: keys {activity: NAME}"
-        )
+        raise InputError(_no_activity(entries, names[core[0]]))
     values = _activity(names, parts)
     for field in _PER_TRIAL:
         holders = {split: part[field] for split, part in parts.items() if field in part}
@@ -183,6 +184,17 @@ def _read_splits(
         if names[field] in entries:
             values[field] = _take(entries, names[field])
     return values
+
+
+def _no_activity(entries: Mapping[str, Any], template: str) -> str:
+    """Say what a file holds in which no entry is known to be the activity."""
+    listed = ", ".join(map(repr, list(entries)[:8])) + (", ..." if len(entries) > 8 else "")
+    name = next((name for name in entries if name.startswith("train_")), "NAME")
+    example, wanted = name.replace("train_", "{split}_", 1), template.replace("{split}", "train")
+    return (
+        f"the file has no entry 'activity', and no entry {wanted!r}{nearest(wanted, entries)}; say "
+        f"which entry is the activity: keys {{activity: {example!r}}}; it holds {listed}"
+    )
 
 
 def _check_part(part: dict[str, np.ndarray], names: dict[str, str], core: str) -> None:
