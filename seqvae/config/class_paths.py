@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from seqvae.config.signatures import Part, is_abstract
+from seqvae.config.signatures import Part, is_abstract, parts
 from seqvae.errors import InputError, nearest
 
+MOST_NAMES = 12
 TRUSTED = ("seqvae.", "torch.optim.", "pytorch_lightning.")
 
 
@@ -120,6 +121,12 @@ def _family(requested: list[Part]) -> list[type]:
                 if is_member and not is_abstract(cls):
                     classes[cls] = None
     return list(classes)
+
+
+def family_names(annotation: Any) -> list[str]:
+    """Return the bare names that may stand for a part; none where there are a great many."""
+    names = [cls.__name__ for cls in _family(parts(annotation))]
+    return names if len(names) <= MOST_NAMES else []
 
 
 def nearest_class(path: str, requested: list[Part]) -> str:

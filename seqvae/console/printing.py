@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from seqvae.config import open_parameters, to_config
+from seqvae.config.class_paths import family_names
 from seqvae.config.signatures import REQUIRED, Parameter, describe, parameters, read_leaf
 
 
@@ -49,10 +50,10 @@ def _argument_lines(
     for name, parameter in arguments.items():
         default = "" if parameter.default is REQUIRED else f" [{_short(parameter.default)}]"
         lines.append(f"  --{prefix}{name}  {describe(parameter.annotation)}{default}")
-        if name in said:
-            lines += textwrap.wrap(
-                said[name], 96, initial_indent=" " * 6, subsequent_indent=" " * 6
-            )
+        names = family_names(parameter.annotation)
+        sentences = [f"one of {', '.join(names)}"] if len(names) > 1 else []
+        for sentence in (*sentences, *filter(None, [said.get(name)])):
+            lines += textwrap.wrap(sentence, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return lines
 
 
