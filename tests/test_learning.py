@@ -653,7 +653,7 @@ def test_users_callback_sees_every_batch(tmp_path, monkeypatch):
 
 def built_trainer(learner: GradientLearner, data: NeuralData) -> Trainer:
     best = KeepBest(monitor=learner.select)
-    return learner._trainer(SVAE(data.spec), data, Observers(()), best, {})
+    return learner._trainer(SVAE(data.spec), data, Observers(()), best, {}, None)
 
 
 class LoudTrainer(Trainer):

@@ -153,8 +153,8 @@ def test_second_fit_of_a_process_has_its_own_wandb_run(tmp_path, monkeypatch):
 
 def ids(folder: Path) -> list[str]:
     """The ids of the W&B runs that lie in a folder, in the order of their begin."""
-    paths = (folder / "wandb").glob("offline-run-*")
-    return [path.name.rpartition("-")[2] for path in sorted(paths)]
+    paths = (folder / "wandb").glob("offline-run-*/run-*.wandb")
+    return [path.stem.removeprefix("run-") for path in sorted(paths)]
 
 
 def test_resumed_fit_goes_on_with_its_wandb_run(tmp_path, monkeypatch):

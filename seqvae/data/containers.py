@@ -80,7 +80,7 @@ def plain_labels(name: str, value: Any) -> np.ndarray:
     except ValueError as error:
         raise InputError(f"{name} holds text that is not UTF-8; write it again") from error
     if array.dtype.kind == "f":
-        _refuse_missing(name, np.isnan(array))
+        _refuse_missing(name, np.asarray(np.isnan(array)))
     if array.dtype.kind not in "biufU":
         raise InputError(
             f"{name} holds {_kind(array.dtype)}; give one number or text for each label"

@@ -24,10 +24,11 @@ from seqvae.data.masking import CoordinatedDropout, speckle
 from seqvae.data.moments import batch_moments
 from seqvae.data.preparation import Preparation, Prepared
 from seqvae.data.recording import Recording
+from seqvae.data.settings import check_settings
 from seqvae.data.sources.arrays import Arrays
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.front import SourceLike, as_source
-from seqvae.data.validation import NEW, SPLITS, as_heldout, check_number, check_whole
+from seqvae.data.validation import NEW, SPLITS, as_heldout
 from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError, nearest
 from seqvae.types import Batch, DataSpec, Moments
@@ -90,28 +91,15 @@ class NeuralData(pl.LightningDataModule):
         window_bins: Annotated[int | None, InConfig(tells_default=False)] = None,
     ) -> None:
         super().__init__()
-        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
-        if window_bins is not None:
-            sizes["window_bins"] = window_bins
-        for name, size in sizes.items():
-            check_whole(name, size, least=1)
-        seeds = {"split_seed": split_seed, "heldout_seed": heldout_seed, "seed": seed}
-        for name, number in seeds.items():
-            check_whole(name, number, least=0)
-        if forecast_bins is not None:
-            check_whole("forecast_bins", forecast_bins)
-        shares = {"val_fraction": val_fraction, "test_fraction": test_fraction}
-        for name, share in (shares | {"speckled_fraction": speckled_fraction}).items():
-            check_number(name, share)
-        if not isinstance(coordinated_dropout, CoordinatedDropout | None):
-            raise InputError(
-                "coordinated_dropout must be CoordinatedDropout(rate=...), got "
-                f"{coordinated_dropout!r}"
-            )
-        if not 0 <= speckled_fraction < 1:
-            raise InputError(
-                f"speckled_fraction must be from 0 to below 1, got {speckled_fraction:g}"
-            )
+        check_settings(
+            sizes={"batch_size": batch_size, "eval_batch_size": eval_batch_size},
+            seeds={"split_seed": split_seed, "heldout_seed": heldout_seed, "seed": seed},
+            shares={"val_fraction": val_fraction, "test_fraction": test_fraction},
+            speckled_fraction=speckled_fraction,
+            window_bins=window_bins,
+            forecast_bins=forecast_bins,
+            coordinated_dropout=coordinated_dropout,
+        )
         self.source = as_source(source, bin_width)
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
@@ -193,11 +181,7 @@ class NeuralData(pl.LightningDataModule):
         return adapted
 
     def session(self, index: int = 0) -> NeuralData:
-        """Return the data of one session, with its ``spec`` and ``train_moments``.
-
-        Raises:
-            InputError: for a session that the data do not hold.
-        """
+        """Return the data of a session, with its ``spec`` and ``train_moments``, or refuse it."""
         if index != 0:
             raise InputError(f"session {index}: the data hold session 0 alone; ask for that one")
         return self

@@ -122,11 +122,8 @@ class GradientLearner(Learner):
             raise InputError(
                 f"trainer must be a Trainer class or functools.partial of one, got {factory.func!r}"
             )
-        if isinstance(self.freeze, str):
-            raise InputError(f"freeze must be a list of names: freeze=[{self.freeze!r}]")
-        for name in self.freeze:
-            if not isinstance(name, str):
-                raise InputError(f"freeze must be a list of names of parts, got {name!r} in it")
+        if isinstance(self.freeze, str) or not all(isinstance(one, str) for one in self.freeze):
+            raise InputError(f"freeze must be a list of names of parts, not {self.freeze!r}")
         object.__setattr__(self, "freeze", tuple(self.freeze))
         complete = partial(factory.func, **{**DEFAULT_TRAINER.keywords, **factory.keywords})
         object.__setattr__(self, "trainer", complete)

@@ -36,7 +36,7 @@ def infer(
             trials are taken, one long trial in windows as long as the trials that the run knows.
         bin_width: seconds per bin, where ``data`` is an array or a file.
         split: "train", "val", "test" or "all" trials.
-        num_samples: posterior samples that are averaged.
+        num_samples: posterior samples that are averaged; linear models need none.
         devices: "auto" shares the trials out over all GPUs there are, for a model that is learned
             by gradients, and else takes the CPU; or "cpu", or how many GPUs.
         out: netCDF file to write; it appears whole or not at all.
