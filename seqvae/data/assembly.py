@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from seqvae.data.axes import Series, along, labels_in_order, order_of, series
+from seqvae.data.axes import Series, along, labels_in_order, places_of, series
 from seqvae.data.neurons import Positions
 from seqvae.data.validation import as_labels
 from seqvae.errors import InputError
@@ -58,7 +58,7 @@ def assembled(fields: Mapping[str, Any]) -> dict[str, Any]:
             _check_times(name, beside, activity)
             for axis, labels in (("trial", beside.trials), ("neuron", beside.channels)):
                 if labels is not None and (axis == "trial" or name == "rates"):
-                    order = order_of(
+                    order = places_of(
                         name,
                         axis,
                         labels,

@@ -84,7 +84,7 @@ def series(name: str, value: Any, lengths: list[int] | None = None) -> Series:
     return whole
 
 
-def order_of(
+def places_of(
     name: str,
     axis: str,
     own: np.ndarray,
@@ -139,7 +139,7 @@ def labels_in_order(name: str, value: Any, ids: np.ndarray, *, are_given: bool) 
         if "trial" not in value.dims or "trial" not in value.coords:
             return value
         own = plain_labels(f"the coordinate trial of {name}", value.coords["trial"].values)
-        order = order_of(name, "trial", own, ids, are_given=are_given)
+        order = places_of(name, "trial", own, ids, are_given=are_given)
         return value if order is None else plain_labels(name, value)[order]
     index = getattr(value, "index", None)
     if index is None or callable(index) or getattr(index, "nlevels", 1) > 1:

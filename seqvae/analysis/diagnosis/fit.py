@@ -66,12 +66,14 @@ def unused_states(checkup: Checkup) -> list[Finding]:
     findings = []
     for name, shares in checkup.occupancy.items():
         unused, use = [share for share in shares if share < LEAST_SHARE], checkup.latents.get(name)
-        told = ", ".join(f"{share:.1%}" for share in shares)
+        percents = ", ".join(f"{share:.1%}" for share in shares)
         sentence = (
-            f"{len(unused)} of {len(shares)} {name} hold almost nowhere (of the bins: {told})"
+            f"{len(unused)} of {len(shares)} {name} hold almost nowhere (of the bins: {percents})"
         )
         if not unused and use is not None and use.active == 0:
-            sentence = f"{name} tell nothing of a trial (KL {use.kl:.2g} nats; of the bins: {told})"
+            sentence = (
+                f"{name} tell nothing of a trial (KL {use.kl:.2g} nats; of the bins: {percents})"
+            )
         elif not unused:
             continue
         if len(shares) > 1 and checkup.num_trials >= FEWEST_TRIALS:
