@@ -44,8 +44,9 @@ class SequentialVAE(AmortisedModel):
     Args:
         spec: facts of the data.
         factor_dim: number of factors, the dimension of the model's account of the population.
-        generator_dim: size of the generator's state.
-        initial_condition_dim: size of the initial condition.
+        generator_dim: size of the generator's state; None: that of the factors, so that
+            ``factor_dim`` is the dimension of the dynamics, too.
+        initial_condition_dim: size of the initial condition; None: that of the generator's state.
         inferred_input_dim: size of u_t; 0 removes the controller (autonomous dynamics).
         controller_dim: size of the controller's state.
         controller_encoder_dim: units of each direction of the controller's encoder.
@@ -80,8 +81,8 @@ class SequentialVAE(AmortisedModel):
         spec: DataSpec,
         *,
         factor_dim: int = 20,
-        generator_dim: int = 100,
-        initial_condition_dim: int = 64,
+        generator_dim: int | None = 100,
+        initial_condition_dim: int | None = 64,
         inferred_input_dim: int = 2,
         controller_dim: int = 64,
         controller_encoder_dim: int = 64,
@@ -107,6 +108,9 @@ class SequentialVAE(AmortisedModel):
             schedule=schedule,
             validation_samples=validation_samples,
         )
+        generator_dim = factor_dim if generator_dim is None else generator_dim
+        if initial_condition_dim is None:
+            initial_condition_dim = generator_dim
         for name, size in (("factor_dim", factor_dim), ("generator_dim", generator_dim),
                            ("initial_condition_dim", initial_condition_dim)):  # fmt: skip
             if size < 1:

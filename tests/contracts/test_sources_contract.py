@@ -23,6 +23,7 @@ from seqvae.data.sources import (
     Arrays,
     Digits,
     Images,
+    LimitCycle,
     Lorenz,
     Npz,
     RecordingSource,
@@ -89,6 +90,9 @@ EXAMPLES = {
     Digits: Example(lambda _: Digits(threshold=0.25), ("threshold", 16.0)),
     HDF5: Example(hdf5, ("bin_width", -1.0)),
     Images: Example(images, ("threshold", 128.0)),
+    LimitCycle: Example(
+        lambda _: LimitCycle(**SIZES, mean_count=2.0, seed=3), ("attraction", -1.0)
+    ),
     Lorenz: Example(lambda _: Lorenz(**SIZES, mean_count=2.0, seed=3), ("num_heldout", 6)),
     Npz: Example(npz, ("keys", {"activty": "activity"})),
     SimulatedLinearDynamics: Example(

@@ -8,6 +8,7 @@ from seqvae.data.sources.hdf5 import HDF5 as HDF5
 from seqvae.data.sources.hdf5 import write_hdf5 as write_hdf5
 from seqvae.data.sources.images import Images as Images
 from seqvae.data.sources.images import read_idx as read_idx
+from seqvae.data.sources.limit_cycle import LimitCycle as LimitCycle
 from seqvae.data.sources.lorenz import Lorenz as Lorenz
 from seqvae.data.sources.npz import Npz as Npz
 from seqvae.data.sources.npz import write_npz as write_npz
