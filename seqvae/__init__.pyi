@@ -14,6 +14,7 @@ from .models import FactorAnalysis as FactorAnalysis
 from .models import LinearDynamics as LinearDynamics
 from .models import SequentialVAE as SequentialVAE
 from .models import SwitchingLinearDynamics as SwitchingLinearDynamics
+from .runs import Ensemble as Ensemble
 from .runs import Run as Run
 
 # The verbs, in the order in which the help lists them: seqvae/verbs/table.py reads these lines.
@@ -22,6 +23,8 @@ from .verbs.fit import fit as fit  # isort: split
 from .verbs.infer import infer as infer  # isort: split
 
 from .verbs.evaluate import evaluate as evaluate  # isort: split
+
+from .verbs.ensemble import ensemble as ensemble  # isort: split
 
 from .verbs.audit import audit as audit  # isort: split
 

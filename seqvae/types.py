@@ -7,7 +7,7 @@ there. Entries that are missing, padded, held out or hidden by dropout are all t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -159,6 +159,7 @@ class Expectations(NamedTuple):
         mean_sd: standard deviation of E[x | f] under q.
         log_prob: E_q[log p(x | f)] of each entry of the batch's target, in nats.
         log_predictive: log E_q[p(x | f)] of each entry; None: known by samples only.
+        members: the same of each member of a mixture of models, by name; None of any other.
     """
 
     factors: Float[Tensor, "batch time factor"]
@@ -167,3 +168,4 @@ class Expectations(NamedTuple):
     mean_sd: Float[Tensor, "batch time neuron"]
     log_prob: Float[Tensor, "batch time neuron"]
     log_predictive: Float[Tensor, "batch time neuron"] | None = None
+    members: Mapping[str, Expectations] | None = None

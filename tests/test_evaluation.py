@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from seqvae import fit
-from seqvae.analysis.evaluation import evaluate_model, paired_gain
+from seqvae.analysis.evaluation import evaluate_model
 from seqvae.baselines.mean_rate import MeanRate
 from seqvae.console.main import main
 from seqvae.data.sources import Arrays
@@ -19,6 +19,7 @@ from seqvae.distributions.kinds import Binary, Counts, Real
 from seqvae.errors import InputError
 from seqvae.models import VAE, AmortisedModel, LinearDynamics
 from seqvae.observations import Gaussian
+from seqvae.scores.gain import paired_gain
 from seqvae.types import Moments
 from seqvae.verbs.evaluate import neuron_table
 from seqvae.verbs.opening import without_nan

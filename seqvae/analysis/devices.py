@@ -45,7 +45,8 @@ def chosen_devices(model: Model, devices: str | int = "auto") -> list[torch.devi
     if isinstance(devices, str) and devices.isdecimal():
         devices = int(devices)
     if devices == "auto":
-        devices = num_gpus if isinstance(model, LatentVariableModel) else 0
+        by_gradients = any(isinstance(part, LatentVariableModel) for part in model.modules())
+        devices = num_gpus if by_gradients else 0
         if devices == 0:
             return [model.null_counts.device]
     if devices == "cpu":

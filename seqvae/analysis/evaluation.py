@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +13,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from seqvae.analysis import refine
-from seqvae.analysis.per_neuron import NeuronScores, neuron_rows
+from seqvae.analysis.paired_scores import PairedScores
+from seqvae.analysis.per_neuron import neuron_rows
 from seqvae.analysis.posterior import (
     deterministic,
     latent_moments,
@@ -36,12 +36,11 @@ from seqvae.distributions import (
 )
 from seqvae.distributions.divergence import Joint, bare
 from seqvae.models import AmortisedModel, Model
-from seqvae.models.scores import Scores, predictive_mean
+from seqvae.models.scores import predictive_mean
 from seqvae.scores.decoding import behavior_r2
 from seqvae.scores.floors import LEAST_COUNT
-from seqvae.scores.gain import PairedGain, paired_gain
-from seqvae.scores.metrics import R2, AggregatePosterior
-from seqvae.types import Batch, Latent, Moments
+from seqvae.scores.metrics import AggregatePosterior
+from seqvae.types import Latent, Moments
 
 DECODING_SAMPLES = 20
 
@@ -95,8 +94,10 @@ def evaluate_model(
         ``LatentUse``, and of these also ``active_units/<latent>``.
         With ``refine_steps`` ``elbo_refined``, which is to ``heldin_elbo`` what the refined
         posterior is to the encoder's, their difference by the same noise, ``amortisation_gap``
-        (nats per trial), and all scores of the refined posterior under ``refined``. With
-        ``per_neuron``, under this name, what ``neuron_rows`` tells of each.
+        (nats per trial), and all scores of the refined posterior under ``refined``. Of an ensemble
+        the scores of each member under ``members``, and the paired gain over it under
+        ``gain_over_members``. With ``per_neuron``, under this name, what ``neuron_rows`` tells of
+        each.
 
     Raises:
         InputError: if the model cannot be refined.
@@ -106,10 +107,11 @@ def evaluate_model(
     trials = data.trials(split)
     training = Training(model, data) if training is None else training
     row, refined, uses = (
-        _PairedScores(model, data),
-        _PairedScores(model, data),
+        PairedScores(model, data),
+        PairedScores(model, data),
         dict[str, AggregatePosterior](),
     )
+    members: dict[str, PairedScores] = {}
     with deterministic(model, seed), progress(len(trials), work="evaluate") as advance:
         for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
             batch = model.scored(batch.to(model.null_counts.device))
@@ -119,6 +121,11 @@ def evaluate_model(
             for name, value in model.evidence(batch).items():
                 row.scores.add(name, value)
             row.add_mean(predictive_mean(output, expectations), log_prob, batch)
+            for name, member in (expectations.members or {} if expectations else {}).items():
+                assert member.log_predictive is not None
+                member_row = members.setdefault(name, PairedScores(model, data))
+                member_row.scores.update_mean(member.mean, member.log_predictive, batch)
+                member_row.add_mean(member.mean, member.log_predictive, batch)
             for name, latent in output.latents.items():
                 _add_use(uses, name, latent, num_encoded=batch.observed.shape[1])
             if refine_steps > 0:
@@ -153,15 +160,23 @@ def evaluate_model(
     metrics |= _decoded(data, split, training, factors)
     baselines = _baselines(model, data, split, training)
     metrics["baselines"] = {name: scores for name, (_, scores) in baselines.items()}
-    unit = "bits per spike" if row.counts else "nats per entry"
-    gains = {name: row.gain_over(other) for name, (other, _) in baselines.items()}
-    metrics["gain"] = {
-        name: {**gain._asdict(), "unit": unit} for name, gain in gains.items() if gain is not None
-    }
+    metrics["gain"] = _gains(row, {name: other for name, (other, _) in baselines.items()})
+    if members:
+        metrics["members"] = {name: member.compute() for name, member in members.items()}
+        metrics["gain_over_members"] = _gains(row, members)
     if per_neuron:
         others = {name: other.neurons for name, (other, _) in baselines.items()}
         metrics["per_neuron"] = neuron_rows(data, row.neurons, others)
     return metrics
+
+
+def _gains(row: PairedScores, others: Mapping[str, PairedScores]) -> dict[str, dict[str, Any]]:
+    """Return how much better a row predicts than others, as far as there is something unseen."""
+    unit = "bits per spike" if row.counts else "nats per entry"
+    gains = {name: row.gain_over(other) for name, other in others.items()}
+    return {
+        name: {**gain._asdict(), "unit": unit} for name, gain in gains.items() if gain is not None
+    }
 
 
 def _add_use(
@@ -190,57 +205,6 @@ def _add_use(
     uses[name].update(inferred, expected, divergence)
 
 
-class _PairedScores:
-    """The scores of one row of the table, and what it takes to pair rows over trials."""
-
-    def __init__(self, model: Model, data: NeuralData) -> None:
-        session = model.session()
-        self.counts = session.observation.kind.counts_events
-        self.scores = Scores(data.spec, session.null_counts, counts=self.counts)
-        self.spec = data.spec
-        self.rates = data.recording.rates
-        self.scale = 1.0 if data.spec.bin_width is None else 1.0 / data.spec.bin_width
-        self.neurons = NeuronScores(data.spec, session.null_counts, counts=self.counts)
-        self.r2 = R2(data.spec.num_neurons)
-        self._unseen: list[tuple[Tensor, Tensor]] = []
-
-    def add_mean(
-        self,
-        mean: Float[Tensor, "batch time neuron"],
-        log_prob: Float[Tensor, "batch time neuron"],
-        batch: Batch,
-    ) -> None:
-        """Compare rates with the truth, where it is known, and keep the score of each trial."""
-        self.neurons.update(mean, log_prob, batch)
-        unseen = batch.weight.clone()  # held-out neurons and forecast bins
-        unseen[:, : batch.observed.shape[1], list(self.spec.heldin)] = 0
-        if self.counts:
-            mean = mean.clamp_min(LEAST_COUNT)
-            gain = unseen * (batch.target * mean.log() - mean)
-            size = (unseen * batch.target).sum((1, 2)) * math.log(2)
-        else:
-            gain = torch.where(unseen > 0, unseen * log_prob, 0.0)
-            size = unseen.sum((1, 2))
-        self._unseen.append((gain.sum((1, 2)).double().cpu(), size.double().cpu()))
-        if self.rates is not None:
-            truth = torch.from_numpy(self.rates[batch.trial.cpu().numpy()])
-            mask = batch.time_mask[..., None].cpu() & torch.isfinite(truth)
-            self.r2.update(mean.cpu() * self.scale, truth.nan_to_num(), mask)
-
-    def compute(self) -> dict[str, float]:
-        """Return the scores by name."""
-        scores = self.scores.compute()
-        if bool(self.r2.num_bins.any()):
-            scores["rates_r2"] = float(self.r2.compute())
-        return scores
-
-    def gain_over(self, other: _PairedScores) -> PairedGain | None:
-        """Return what is gained over another row on what inference did not see."""
-        gains, size = (torch.cat(part) for part in zip(*self._unseen, strict=True))
-        other_gains, _ = (torch.cat(part) for part in zip(*other._unseen, strict=True))
-        return paired_gain(gains - other_gains, size)
-
-
 def _decoded(
     data: NeuralData,
     split: str,
@@ -266,13 +230,13 @@ def _decoded(
 
 def _baselines(
     model: Model, data: NeuralData, split: str, training: Training
-) -> dict[str, tuple[_PairedScores, dict[str, Any]]]:
+) -> dict[str, tuple[PairedScores, dict[str, Any]]]:
     """Score the baselines, as far as there is something to learn them on, and the true rates."""
     recording, spec = data.recording, data.spec
     rates = recording.rates
     kind = model.observation.kind
     heldin = np.array(spec.heldin)
-    rows: dict[str, tuple[_PairedScores, dict[str, Any]]] = {}
+    rows: dict[str, tuple[PairedScores, dict[str, Any]]] = {}
     seen = training.data
     if seen is not None and "train" in seen.split:
         train = seen.recording.read(seen.trials("train"))
@@ -304,7 +268,7 @@ def _baselines(
         (np.isfinite(rates[trials]) | np.isnan(recording.read(trials))).all()
     )
     if rates is not None and has_truth and kind.counts_events and spec.bin_width is not None:
-        row = _PairedScores(model, data)
+        row = PairedScores(model, data)
         for batch in data.batches(split):
             truth = np.nan_to_num(rates[batch.trial.numpy()] * spec.bin_width)
             mean = torch.from_numpy(truth).float().clamp_min(LEAST_COUNT)
@@ -334,9 +298,9 @@ def _baseline_row(
     mean_rate: MeanRate,
     predict: Callable[[np.ndarray], np.ndarray],
     spread: Float[Tensor, " neuron"],
-) -> tuple[_PairedScores, dict[str, Any]]:
+) -> tuple[PairedScores, dict[str, Any]]:
     """Score a function from activity to expected activity, with the spread about it."""
-    row = _PairedScores(model, data)
+    row = PairedScores(model, data)
     for batch in data.batches(split):
         batch = model.scored(batch.to(model.null_counts.device)).to("cpu")
         mean = torch.from_numpy(predict(data.recording.read(batch.trial.numpy()))).float()

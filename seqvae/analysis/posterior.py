@@ -17,7 +17,8 @@ from seqvae.compute import noise
 from seqvae.compute.progress import progress
 from seqvae.data import NeuralData
 from seqvae.distributions import DiscreteMarkovChain
-from seqvae.models import Model
+from seqvae.models import Mixture, Model
+from seqvae.models.scores import PosteriorMoments, sample_moments
 from seqvae.objectives import bound, has_elbo
 from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
 
@@ -80,6 +81,10 @@ def posterior_dataset(
         coordinates["start"] = ("trial", data.start[trials] * (spec.bin_width or 1))
     if recording.condition is not None:
         coordinates["condition"] = ("trial", recording.condition[trials])
+    if isinstance(model, Mixture):
+        with deterministic(model, seed):
+            first = data.batch(trials[:1]).to(model.null_counts.device)
+            coordinates["member"] = ("factor", np.array(model.members_of_factors(first)))
     neuron, trial = recording.neuron_ids, recording.trial_ids
     assert neuron is not None
     assert trial is not None
@@ -193,19 +198,6 @@ def _likelihood(
     if expectations is None:
         return None
     return (batch.weight * expectations.log_prob).sum((1, 2))[None]
-
-
-class PosteriorMoments(NamedTuple):
-    """Mean and standard deviation under the posterior."""
-
-    mean: Float[Tensor, "batch ..."]
-    sd: Float[Tensor, "batch ..."]
-
-
-def sample_moments(values: Float[Tensor, "sample batch ..."]) -> PosteriorMoments:
-    """Return mean and standard deviation over samples; ``Tensor.std`` is several times slower."""
-    mean = values.mean(dim=0)
-    return PosteriorMoments(mean, (values - mean).square_().mean(dim=0).sqrt())
 
 
 def latent_moments(latent: Latent) -> PosteriorMoments:

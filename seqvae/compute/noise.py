@@ -83,6 +83,14 @@ def keyed(seed: int | None) -> Iterator[None]:
 
 
 @contextmanager
+def shifted(by: int) -> Iterator[None]:
+    """Key noise by another seed, so far from the active one; without a key nothing changes."""
+    seed = _SEED.get()
+    with keyed(None if seed is None else seed + by):
+        yield
+
+
+@contextmanager
 def of_trials(trial: Int[Tensor, " batch"]) -> Iterator[None]:
     """Begin a forward pass of these trials, named by their indices in the recording."""
     seed = _SEED.get()

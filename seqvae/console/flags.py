@@ -9,6 +9,9 @@ from typing import Any
 from seqvae.errors import InputError
 from seqvae.storage import yaml_json as documents
 
+SEVERAL = ("runs",)
+"""Flags that several words may follow, one for each value."""
+
 
 def read_flags(argv: Sequence[str]) -> dict[str, Any]:
     """Return dotted key -> value; a flag without a value is True.
@@ -27,9 +30,12 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"{word!r} is no flag; write --key value")
         if equals:
             flags[key] = _parse(key, value)
+        elif key in SEVERAL and words and not words[0].startswith(("--", "[")):
+            num_values = next((i for i, w in enumerate(words) if w.startswith("--")), len(words))
+            flags[key], words = words[:num_values], words[num_values:]
         elif words and not words[0].startswith("--") and key not in ("help", "print_config"):
             flags[key] = _parse(key, words.pop(0))
-        elif key in ("config", "run", "run_dir", "out"):
+        elif key in ("config", "run", "runs", "run_dir", "out"):
             raise InputError(f"--{key} needs a value")
         else:
             flags[key] = True
@@ -192,6 +198,7 @@ def build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool)
         "model": "--model CLASS, e.g. seqvae.models.SequentialVAE",
         "dims": '--dims "[1, 2, 4, 8]"',
         "run": "--run FOLDER",
+        "runs": "--runs FOLDER FOLDER ...",
     }
     absent = required - {name for name, value in tree.items() if value is not None}
     for name in sorted(cures.keys() & absent):

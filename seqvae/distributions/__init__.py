@@ -15,6 +15,7 @@ from seqvae.distributions.divergence import (
 from seqvae.distributions.drawing import draw as draw
 from seqvae.distributions.gaussian_ar1 import GaussianAR1 as GaussianAR1
 from seqvae.distributions.gaussian_markov_chain import GaussianMarkovChain as GaussianMarkovChain
+from seqvae.distributions.mixed import Mixed as Mixed
 from seqvae.distributions.negative_binomial import (
     NegativeBinomialLogMean as NegativeBinomialLogMean,
 )

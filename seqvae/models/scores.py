@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,39 @@ def log_predictive(
         return expectations.log_predictive
     # sample by sample: twice as fast as logsumexp, which passes over all samples five times
     return reduce(torch.logaddexp, log_probs) - math.log(len(log_probs))
+
+
+class PosteriorMoments(NamedTuple):
+    """Mean and standard deviation under the posterior."""
+
+    mean: Float[Tensor, "batch ..."]
+    sd: Float[Tensor, "batch ..."]
+
+
+def sample_moments(values: Float[Tensor, "sample batch ..."]) -> PosteriorMoments:
+    """Return mean and standard deviation over samples; ``Tensor.std`` is several times slower."""
+    mean = values.mean(dim=0)
+    return PosteriorMoments(mean, (values - mean).square_().mean(dim=0).sqrt())
+
+
+def all_expectations(
+    output: Output, batch: Batch, expectations: Expectations | None
+) -> Expectations:
+    """Return what is known in closed form, and for all else means over the samples.
+
+    Args:
+        output: what a model answered.
+        batch: what it was asked.
+        expectations: what it knows in closed form.
+    """
+    if expectations is not None and expectations.log_predictive is not None:
+        return expectations
+    log_probs = output.emission.log_prob(batch.target)
+    predictive = log_predictive(log_probs, expectations)
+    if expectations is not None:
+        return expectations._replace(log_predictive=predictive)
+    factors, activity = sample_moments(output.factors), sample_moments(output.emission.mean)
+    return Expectations(*factors, *activity, log_probs.mean(dim=0), predictive)
 
 
 class Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -194,9 +194,10 @@ class SwitchingLinearDynamics(Model):
             "log_prob": output.emission.log_prob(batch.target).mean(0),
         }
         seen, known = latent.mask[..., None], closed._asdict()
-        return closed._replace(
-            **{name: torch.where(seen, known[name], value) for name, value in sampled.items()}
-        )
+        merged: dict[str, Any] = {
+            name: torch.where(seen, known[name], value) for name, value in sampled.items()
+        }
+        return closed._replace(**merged)
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None

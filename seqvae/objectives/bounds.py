@@ -65,9 +65,9 @@ def bound(
 
 
 def has_elbo(output: Output) -> bool:
-    """Return whether every posterior has a density, so that there is a bound to report."""
+    """Return whether there is a bound to report: there are latents, with densities."""
     posteriors = [bare(latent.posterior) for latent in output.latents.values()]
-    return not any(isinstance(posterior, Delta) for posterior in posteriors)
+    return bool(posteriors) and not any(isinstance(posterior, Delta) for posterior in posteriors)
 
 
 def joint_plus_entropy(

@@ -3,6 +3,7 @@
 from seqvae.runs.beginning import ModelFactory as ModelFactory
 from seqvae.runs.beginning import begin as begin
 from seqvae.runs.beginning import build_model as build_model
+from seqvae.runs.ensemble import Ensemble as Ensemble
 from seqvae.runs.folder import FitFolder as FitFolder
 from seqvae.runs.memory import FitInMemory as FitInMemory
 from seqvae.runs.origin import Origin as Origin

@@ -82,7 +82,7 @@ class RunInMemory(Run):
         Raises:
             InputError: if the folder is not empty, or cannot be written.
         """
-        files, model, data = RunFiles(Path(folder)), self.model(), self.data()
+        files, model = RunFiles(Path(folder)), self.model()
         with locked(files.folder, key="folder"):
             if not is_empty(files.folder):
                 raise InputError(f"folder {str(folder)!r} is not empty; give a new one")
@@ -93,7 +93,7 @@ class RunInMemory(Run):
             note = {**self.provenance, "saved_from_memory": True}  # so that it is not resumed
             write_text(files.provenance, json.dumps(note, indent=2) + "\n")
             write_text(files.config, yaml.safe_dump(self.config, sort_keys=False))
-        return Run(folder).remember(model, data)
+        return Run(folder).remember(model, self._data)
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,12 @@ class Origin:
         try:
             fitted = run if isinstance(run, Run) else Run(run)
             model, names = fitted.model(trust=trust), fitted.neuron_names(trust=trust)
-            return cls(str(fitted.folder or fitted), model, names)
         except InputError as error:
             raise InputError(f"init_from: {error}") from error
+        if fitted.members:
+            listed = ", ".join(member["run"] for member in fitted.members.values())
+            raise InputError(f"init_from: {run} is an ensemble; begin with a member ({listed})")
+        return cls(str(fitted.folder or fitted), model, names)
 
     @classmethod
     def again(
@@ -86,7 +89,7 @@ class Origin:
     @property
     def note(self) -> dict[str, str]:
         """What provenance tells: the folder, and a hash of the weights."""
-        return {"run": self.run, "hash": _hash(self.model.state_dict())}
+        return {"run": self.run, "hash": weights_hash(self.model.state_dict())}
 
     def check(self, data: NeuralData, model: Model) -> None:
         """Refuse weights of other neurons than the data have, in so far as they have a place.
@@ -125,7 +128,7 @@ class Origin:
             )
 
 
-def _hash(state: Mapping[str, Tensor]) -> str:
+def weights_hash(state: Mapping[str, Tensor]) -> str:
     """Sixteen hex digits of names, shapes and numbers."""
     digest = hashlib.sha256()
     for name, weight in state.items():

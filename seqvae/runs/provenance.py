@@ -42,11 +42,7 @@ def provenance(
     """
     names = data.recording.neuron_names
     return {
-        "created": _now(),
-        "command": sys.argv,
-        "folder": os.getcwd(),
-        "seed": config["seed"],
-        **machine(),
+        **circumstances(config),
         "data": {
             "checksum": data.recording.checksum,
             "spec": asdict(data.spec),
@@ -57,9 +53,20 @@ def provenance(
             },
             "neuron_ids": None if names is None else [*map(_in_json, names.tolist())],
         },
-        "config": {section: config[section] for section in SECTIONS},
         "init_from": init_from,
         "resumed": [],
+    }
+
+
+def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell when, where, by which command and with which config a run came about."""
+    return {
+        "created": _now(),
+        "command": sys.argv,
+        "folder": os.getcwd(),
+        "seed": config["seed"],
+        **machine(),
+        "config": {section: config[section] for section in SECTIONS},
     }
 
 
@@ -132,6 +139,8 @@ def read_provenance(path: Path) -> dict[str, Any]:
         counts = list(data["num_trials"].values())
         if (origin := content.get("init_from")) is not None:
             words += [origin["run"], origin["hash"]]
+        for member in content.get("members", {}).values():
+            words += [member["run"], member["hash"], member["weights"]]
         is_whole = all(isinstance(word, str) for word in words) and all(
             isinstance(count, int) and 0 <= count <= _LARGEST for count in counts
         )

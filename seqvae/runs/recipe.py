@@ -60,6 +60,11 @@ class Recipe:
             raise InputError(f"from_run: {str(path)!r} does not exist; give a run folder, or the "
                              "provenance.json of one")  # fmt: skip
         recipe = cls(path, read_provenance(path), trust)
+        if names := ", ".join(recipe.content.get("members", {})):
+            raise InputError(
+                f"from_run: {path.parent} is an ensemble (of {names}), which is not learned; "
+                "repeat one of its members, and make the ensemble again"
+            )
         config = recipe.config
         if not trust:
             check_trusted(config)

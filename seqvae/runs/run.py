@@ -77,6 +77,12 @@ class Run:
         return read_history(self.files.history)
 
     @property
+    def members(self) -> dict[str, Any]:
+        """Of an ensemble what is noted of each member, by its name; of any other run nothing."""
+        members: dict[str, Any] = self.provenance.get("members", {})
+        return members
+
+    @property
     def seed(self) -> int:
         """The seed of the fit."""
         seed: int = self.config["seed"]
@@ -114,10 +120,11 @@ class Run:
                  self.provenance["versions"]["seqvae"]]  # fmt: skip
         if (origin := self.provenance.get("init_from")) is not None:
             facts.append(origin["hash"])
+        facts += [member["weights"] for member in self.members.values()]
         text = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def remember(self, model: Model, data: NeuralData) -> Run:
+    def remember(self, model: Model, data: NeuralData | None) -> Run:
         """Keep model and data of a fit in memory, so that they need not be read again."""
         self._model, self._data = model, data
         return self

@@ -72,6 +72,8 @@ def audit(
     require("arviz")
     opened = open_run(run, data, trust, bin_width=bin_width)
     run, data, model, _ = opened
+    if run.members:
+        raise InputError("run: an ensemble has no latents of its own; audit its members")
     folder = Path(out) if out is not None else run.files.folder / "audit"
     if out is None and folder.is_symlink():
         raise InputError(f"out: {str(folder)!r} leads out of the run; remove that link")

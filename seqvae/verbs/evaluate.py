@@ -58,10 +58,11 @@ def evaluate(
         data, ``baselines_learned_on`` tells what these knew. With
         ``refine_steps`` also ``elbo_refined`` and ``amortisation_gap`` (nats per trial). Under
         ``advice``, for the data of the fit, what is wrong with it, and the setting to change; see
-        ``seqvae.analysis.diagnosis``. With ``per_neuron``, under this name, for each neuron its
-        ``id``, ``group`` (``heldin``, ``heldout``), ``spikes``, ``bits`` gained over its mean rate
-        and ``bits_per_spike`` (for other data than counts ``entries`` and ``log_likelihood``), and
-        the latter under ``baselines``, too.
+        ``seqvae.analysis.diagnosis``. Of an ensemble the scores of each member under ``members``,
+        and the gain over it, paired over trials, under ``gain_over_members``. With ``per_neuron``,
+        under this name, for each neuron its ``id``, ``group`` (``heldin``, ``heldout``),
+        ``spikes``, ``bits`` gained over its mean rate and ``bits_per_spike`` (for other data than
+        counts ``entries`` and ``log_likelihood``), and the latter under ``baselines``, too.
     """
     opened = open_run(run, data, trust, bin_width=bin_width)
     run, data, model, is_new = opened
@@ -83,7 +84,7 @@ def evaluate(
     )
     if is_new:
         metrics["baselines_learned_on"] = _told_of(training)
-    elif "train" in data.split:
+    elif "train" in data.split and not run.members:  # which was not fitted itself
         metrics["advice"] = {
             finding.name: {"sentence": finding.sentence, "setting": finding.setting}
             for finding in advice(run, model, data, metrics, trust=trust)
@@ -128,16 +129,22 @@ def score_table(metrics: Mapping[str, Any]) -> str:
     Below them, how much the model gains over each baseline, paired over trials, and what is wrong.
     """
     told = [f"{name}: {value}" for name, value in metrics.items() if isinstance(value, str | int)]
-    refined = {"refined": metrics["refined"]} if "refined" in metrics else {}
-    columns = {"model": metrics, **refined, **metrics.get("baselines", {})}
+    columns = {"model": metrics}
+    columns |= {"refined": metrics["refined"]} if "refined" in metrics else {}
+    columns |= {f"member {name}": one for name, one in metrics.get("members", {}).items()}
+    columns |= metrics.get("baselines", {})
     scores = {label: _cells(column) for label, column in columns.items()}
     names = list(dict.fromkeys(name for column in scores.values() for name in column))
     lines = [["", *scores]]
     lines += [[name, *(column.get(name, "-") for column in scores.values())] for name in names]
+    told_gains = {
+        **{f"member {name}": gain for name, gain in metrics.get("gain_over_members", {}).items()},
+        **metrics.get("gain", {}),
+    }
     gains = [
         f"gain over {name} on what the model did not see: {gain['mean']:.4f} +- "
         f"{gain['standard_error']:.4f} {gain.get('unit', 'bits per spike')} (paired over trials)"
-        for name, gain in metrics.get("gain", {}).items()
+        for name, gain in told_gains.items()
     ]
     advice = [
         f"advice: {name.replace('_', ' ')}: {found['sentence']}; {found['setting']}"

@@ -53,8 +53,8 @@ class Verb:
 
     @property
     def reads_run(self) -> bool:
-        """Whether it asks a run, which answers for its data; else a config may be named."""
-        return "run" in self.arguments
+        """Whether it asks runs, which answer for their data; else a config may be named."""
+        return not self.arguments.isdisjoint(("run", "runs"))
 
     @property
     def learns(self) -> bool:

@@ -21,7 +21,7 @@ from seqvae.distributions import kl, kl_terms
 from seqvae.encoders import MLP, DeltaHead
 from seqvae.errors import InputError
 from seqvae.learning.gradient import quiet
-from seqvae.models import VAE, LatentVariableModel, Model
+from seqvae.models import VAE, LatentVariableModel, LinearDynamics, Mixture, Model
 from seqvae.objectives import Objective, bound, importance_weighted_bound, log_likelihood
 from seqvae.types import Batch, Output
 from toy import scramble, toy_batch, toy_spec, valid_moments, with_garbage, with_target
@@ -29,11 +29,20 @@ from toy import scramble, toy_batch, toy_spec, valid_moments, with_garbage, with
 DIMENSION, NUM_SAMPLES = 3, 2
 SPEC = toy_spec(heldout=(1, 4), num_forecast_bins=2, num_inputs=2)
 MODELS = members(seqvae.models, Model)
+LEARNED = [member for member in MODELS if member is not Mixture]
+PARTS = {"vae": VAE, "lds": LinearDynamics}
 TRAINED = members(seqvae.models, LatentVariableModel)
 
 
 @pytest.fixture(params=MODELS, ids=lambda member: member.__name__)
 def member(request: pytest.FixtureRequest) -> type[Model]:
+    torch.manual_seed(0)
+    return request.param
+
+
+@pytest.fixture(params=LEARNED, ids=lambda member: member.__name__)
+def learned(request: pytest.FixtureRequest) -> type[Model]:
+    """A member with latents and a size of its own, which a mixture of models has not."""
     torch.manual_seed(0)
     return request.param
 
@@ -45,8 +54,15 @@ def trained(request: pytest.FixtureRequest) -> type[LatentVariableModel]:
     return request.param
 
 
+def built(member: type[Model], size: int = DIMENSION) -> Model:
+    if member is Mixture:
+        parts = {name: partial(part, latent_dim=size) for name, part in PARTS.items()}
+        return Mixture(SPEC, members=parts, weights={"vae": 0.25, "lds": 0.75}).double()
+    return member(SPEC, **{member.dimension_argument: size}).double()
+
+
 def scrambled(member: type[Model]) -> Model:
-    made = member(SPEC, **{member.dimension_argument: DIMENSION}).double()
+    made = built(member)
     scramble(made, size=0.05)
     return made.eval()
 
@@ -83,11 +99,11 @@ def test_a_model_that_leaves_out_a_promise_cannot_be_built() -> None:
         Unfinished(SPEC)
 
 
-def test_only_the_facts_of_the_data_must_be_given(member: type[Model]) -> None:
-    parameters = inspect.signature(member).parameters
+def test_only_the_facts_of_the_data_must_be_given(learned: type[Model]) -> None:
+    parameters = inspect.signature(learned).parameters
     needed = [name for name, p in parameters.items() if p.default is inspect.Parameter.empty]
     assert needed == ["spec"]
-    assert member.dimension_argument in parameters
+    assert learned.dimension_argument in parameters
 
 
 def test_output_has_the_axes_of_the_vocabulary(model: Model) -> None:
@@ -96,15 +112,15 @@ def test_output_has_the_axes_of_the_vocabulary(model: Model) -> None:
     assert output.emission.batch_shape == (NUM_SAMPLES, *batch.target.shape)
     assert output.emission.event_shape == ()
     assert output.factors.shape[:3] == (NUM_SAMPLES, *batch.target.shape[:2])
-    assert output.latents
+    assert bool(output.latents) == (not isinstance(model, Mixture))
     for latent in output.latents.values():
         assert latent.sample.shape[:2] == (NUM_SAMPLES, len(batch))
         assert kl(latent).shape == (NUM_SAMPLES, len(batch))
 
 
-def test_dimension_argument_sizes_the_model(member: type[Model]) -> None:
+def test_dimension_argument_sizes_the_model(learned: type[Model]) -> None:
     for size in (1, 5):
-        model = member(SPEC, **{member.dimension_argument: size}).double()
+        model = built(learned, size)
         output = answer(model, example(model))
         sizes = {output.factors.shape[-1]}
         sizes |= {latent.sample.shape[-1] for latent in output.latents.values()}
@@ -112,8 +128,9 @@ def test_dimension_argument_sizes_the_model(member: type[Model]) -> None:
 
 
 def test_bound_is_finite_and_below_the_importance_weighted_one_on_average(
-    model: Model,
+    learned: type[Model],
 ) -> None:
+    model = scrambled(learned)
     batch = example(model, lengths=[8, 3, 6, 8])
     torch.manual_seed(0)
     with torch.no_grad():
@@ -235,7 +252,7 @@ def test_trials_of_a_session_the_model_does_not_know_are_refused(model: Model) -
 
 
 def test_state_dict_round_trip(model: Model) -> None:
-    twin = type(model)(SPEC, **{model.dimension_argument: DIMENSION}).double().eval()
+    twin = built(type(model)).eval()
     twin.load_state_dict(model.state_dict())
     batch = example(model)
     assert torch.equal(answer(twin, batch).emission.mean, answer(model, batch).emission.mean)
@@ -254,9 +271,9 @@ def make_data(kind: str, **options) -> NeuralData:
     return NeuralData(source, heldout=[1, 4], forecast_bins=2, batch_size=4, **options)
 
 
-def test_learning_starts_at_the_training_mean(member: type[Model]) -> None:
-    data = make_data(member(SPEC).observation.kind.name)
-    model = member(data.spec, **{member.dimension_argument: DIMENSION})
+def test_learning_starts_at_the_training_mean(learned: type[Model]) -> None:
+    data = make_data(learned(SPEC).observation.kind.name)
+    model = learned(data.spec, **{learned.dimension_argument: DIMENSION})
     assert not model.initialized
     model.initialize(data)
     assert model.initialized
