@@ -52,6 +52,7 @@ MODELS = [
     name
     for name, cls in vars(seqvae.models).items()
     if inspect.isclass(cls) and issubclass(cls, Model) and not inspect.isabstract(cls)
+    if cls is not seqvae.models.Mixture  # which is not learned
 ]
 
 
