@@ -27,8 +27,8 @@ def test_mlp_has_relu_and_dropout_between_layers_only():
     kinds = [type(layer).__name__ for layer in feed_forward(3, 2, hidden_dims=(5, 4), dropout=0.1)]
     assert kinds == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     assert isinstance(feed_forward(3, 2, activate_output=True)[-1], nn.ReLU)
-    smooth = feed_forward(3, 2, hidden_dims=(5,), activation=nn.Tanh)
-    assert [type(layer).__name__ for layer in smooth] == ["Linear", "Tanh", "Linear"]
+    smooth = feed_forward(3, 2, hidden_dims=(5,), activation=nn.SiLU)
+    assert [type(layer).__name__ for layer in smooth] == ["Linear", "SiLU", "Linear"]
 
 
 def test_mlp_acts_on_the_last_axis():

@@ -19,9 +19,11 @@ class ResidualMLP(Generator):
     A GRU relaxes each unit towards a bounded function of the others, and needs more units than the
     dynamics have dimensions to follow them; the network here may have any velocity at any state, so
     a state of the true dimension is enough (Sedler, Versteeg & Pandarinath 2023). Its hidden units
-    are tanh: the velocity is smooth and bounded, so no state runs away faster than linearly.
+    are x sigmoid(x) (SiLU): the velocity is smooth, and curved where the state begins, so that the
+    products of a flow are learned soon; units of tanh, nearly linear there, take far longer.
 
-    Before learning the velocity is near 0, and a state stays where it began.
+    Before learning the velocity is near 0, and a state stays where it began. It grows no faster
+    than the state, so a run may grow exponentially but does not blow up in finite time.
 
     Args:
         input_dim: size of u_t; 0 for autonomous dynamics.
@@ -43,7 +45,7 @@ class ResidualMLP(Generator):
             raise InputError(f"step must be above 0, got {step}")
         self.step = step
         self.velocity = feed_forward(
-            input_dim + state_dim, state_dim, hidden_dims=hidden_dims, activation=nn.Tanh
+            input_dim + state_dim, state_dim, hidden_dims=hidden_dims, activation=nn.SiLU
         )
         with torch.no_grad():
             for parameter in self.velocity[-1].parameters():
