@@ -21,7 +21,7 @@ from seqvae.compute.noise import step_seed
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
 from seqvae.encoders import MLP, DeltaHead, TrialGRU
-from seqvae.learning.callbacks import KeepBest, StopOnNonFinite
+from seqvae.learning.callbacks import History, KeepBest, StopOnNonFinite
 from seqvae.learning.gradient import DEFAULT_TRAINER, GradientLearner
 from seqvae.learning.observers import Observers
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE
@@ -87,8 +87,8 @@ def with_callback(monkeypatch, callback):
     """Add a callback behind the config's back: a class of a test cannot stand in one."""
     make = GradientLearner._trainer
 
-    def added(self, *args):
-        trainer = make(self, *args)
+    def added(self, *args, **settings):
+        trainer = make(self, *args, **settings)
         trainer.callbacks.insert(0, callback)
         return trainer
 
@@ -109,6 +109,11 @@ RICH_SVAE = partial(
     schedule=partial(ReduceLROnPlateau, factor=0.5, patience=0, min_lr=1e-4, threshold=1.0),
 )
 RICH_VAE = partial(VAE, latent_dim=2, factor_dim=4, schedule=partial(StepLR, step_size=2))
+
+
+def assert_same_weights(one, other):
+    ours, theirs = (weights(run.files.weights)["state_dict"] for run in (one, other))
+    assert first_inequality(ours, theirs) is None
 
 
 def assert_same_run(one, other):
@@ -159,6 +164,16 @@ def test_fit_resumed_after_a_stop_within_an_epoch_equals_uninterrupted_one(tmp_p
 
     go("parts", stop)
     assert_same_run(go("parts", 12, resume=True), go("whole", 12))
+
+
+@pytest.mark.parametrize("without", [{"limit_val_batches": 0}, {"check_val_every_n_epoch": 3}])
+def test_fit_resumed_after_an_epoch_without_validation_equals_uninterrupted_one(tmp_path, without):
+    def go(folder, max_steps, **settings):
+        learner = tiny_learner(-1, trainer={"max_steps": max_steps, **without})
+        return fit(tiny_data(), SVAE, learner, run_dir=str(tmp_path / folder), **settings)
+
+    go("parts", 4)
+    assert_same_weights(go("parts", 7, resume=True), go("whole", 7))
 
 
 def test_resumed_before_the_first_checkpoint_starts_over(tmp_path, monkeypatch):
@@ -653,7 +668,8 @@ def test_users_callback_sees_every_batch(tmp_path, monkeypatch):
 
 def built_trainer(learner: GradientLearner, data: NeuralData) -> Trainer:
     best = KeepBest(monitor=learner.select)
-    return learner._trainer(SVAE(data.spec), data, Observers(()), best, {}, None)
+    model, history = SVAE(data.spec), History()
+    return learner._trainer(model, data, Observers(()), best, {}, None, history=history)
 
 
 class LoudTrainer(Trainer):

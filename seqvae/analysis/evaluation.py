@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from seqvae.analysis.posterior import (
     trials_per_chunk,
 )
 from seqvae.analysis.refinement import check_refinable
+from seqvae.analysis.training import Training as Training
 from seqvae.baselines.mean_rate import MeanRate
 from seqvae.baselines.smoothing_glm import SmoothingGLM
 from seqvae.compute import noise
@@ -40,23 +41,9 @@ from seqvae.models.scores import predictive_mean
 from seqvae.scores.decoding import behavior_r2
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.scores.metrics import AggregatePosterior
-from seqvae.types import Latent, Moments
+from seqvae.types import Latent
 
 DECODING_SAMPLES = 20
-
-
-class Training(NamedTuple):
-    """What baselines and decoders are learned on.
-
-    Attributes:
-        model: the model as it answers the trials that it was learned on.
-        data: those trials; None: they are not at hand.
-        moments: what each neuron was on its own in them, for where they are not.
-    """
-
-    model: Model
-    data: NeuralData | None
-    moments: Moments | None = None
 
 
 def evaluate_model(
@@ -212,9 +199,11 @@ def _decoded(
     features: Callable[[NeuralData, str], np.ndarray],
 ) -> dict[str, list[float]]:
     """Return how well ridge regression reads behaviour from features of a split's trials."""
-    behavior, seen = data.recording.behavior, training.data
-    is_own = seen is data and split in ("train", "all")
-    if behavior is None or seen is None or is_own or "train" not in seen.split:
+    behavior, seen = data.recording.behavior, training.learned
+    if behavior is None or seen is None or "train" not in seen.split:
+        return {}
+    is_own = seen.recording is data.recording
+    if is_own and np.isin(data.trials(split), seen.trials("train")).any():
         return {}
     learned = seen.recording.behavior
     if learned is None or learned.shape[2] != behavior.shape[2]:
@@ -237,15 +226,19 @@ def _baselines(
     kind = model.observation.kind
     heldin = np.array(spec.heldin)
     rows: dict[str, tuple[PairedScores, dict[str, Any]]] = {}
-    seen = training.data
-    if seen is not None and "train" in seen.split:
-        train = seen.recording.read(seen.trials("train"))
-        val = seen.recording.read(seen.trials("val" if "val" in seen.split else "train"))
+    seen, learned = training.data, training.learned
+    if seen is not None and learned is not None and "train" in seen.split:
+        train = learned.recording.read(learned.trials("train"))
         mean_rate = MeanRate.of(train, kind)
         spread = _spread(train, mean_rate.predict)
         rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict, spread)
+        chosen_on = ("train", "val" if "val" in seen.split else "train")
         smoothing = SmoothingGLM.fit(
-            train, val, heldin=heldin, num_encoded_bins=seen.spec.num_encoded_bins, kind=kind
+            *(seen.recording.read(seen.trials(word)) for word in chosen_on),
+            heldin=heldin,
+            num_encoded_bins=seen.spec.num_encoded_bins,
+            kind=kind,
+            refit=seen is not learned,
         )
         spread = _spread(train, smoothing.predict)
         smoothing = replace(smoothing, num_encoded_bins=spec.num_encoded_bins)

@@ -35,6 +35,7 @@ class Readout:
         unit: of each held-out neuron; 1 where the data have none.
         low: smallest training value of each held-out neuron.
         high: largest.
+        penalty: of the squared coefficients.
     """
 
     kind: DataKind
@@ -47,6 +48,30 @@ class Readout:
     unit: Float[np.ndarray, " heldout"]
     low: Float[np.ndarray, " heldout"]
     high: Float[np.ndarray, " heldout"]
+    penalty: float
+
+    def learned_again(
+        self,
+        trials: tuple[
+            Float[np.ndarray, "trial time heldin"], Float[np.ndarray, "trial time heldout"]
+        ],
+        *,
+        mean: Float[np.ndarray, " heldin"],
+        units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
+        origin: Float[np.ndarray, " heldout"],
+    ) -> Readout:
+        """Return the readout of the same width, size and penalty that other trials teach."""
+        (readout,) = _readouts(
+            *trials,
+            mean=mean,
+            units=units,
+            origin=origin,
+            kind=self.kind,
+            width=self.width,
+            sizes=(self.projection.shape[1],),
+            penalties=(self.penalty,),
+        )
+        return readout
 
     def predict(
         self,
@@ -158,4 +183,5 @@ def _readouts(
                 unit=units[1],
                 low=low,
                 high=high,
+                penalty=penalty,
             )

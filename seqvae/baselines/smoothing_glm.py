@@ -7,7 +7,8 @@ entry. Arrays are (trial, time, neuron), in counts per bin or data units.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -58,6 +59,7 @@ class SmoothingGLM:
         heldin: Int[np.ndarray, " heldin"],
         num_encoded_bins: int,
         kind: DataKind,
+        refit: bool = False,
     ) -> SmoothingGLM:
         """Learn from the training trials, choose the few settings on the validation trials.
 
@@ -67,7 +69,12 @@ class SmoothingGLM:
             heldin: indices of the neurons that a prediction may use.
             num_encoded_bins: bins that a prediction may use.
             kind: of the data: Poisson, Bernoulli, Gaussian or quasi-Poisson regression.
+            refit: whether to learn again from both, with the settings chosen.
         """
+        if refit:
+            sizes: dict[str, Any] = {"heldin": heldin, "num_encoded_bins": num_encoded_bins}
+            chosen = cls.fit(train, val, **sizes, kind=kind)
+            return chosen._learned_again(np.concatenate([train, val]), kind=kind)
         mean = MeanRate.of(train, kind).mean
         train = train[:, :num_encoded_bins].astype(np.float64)
         val = val[:, :num_encoded_bins].astype(np.float64)
@@ -88,6 +95,24 @@ class SmoothingGLM:
                 kind=kind,
             )
         return cls(heldin, num_encoded_bins, mean, width, prior_bins, readout)
+
+    def _learned_again(
+        self, activity: Float[np.ndarray, "trial time neuron"], *, kind: DataKind
+    ) -> SmoothingGLM:
+        """Return what these trials teach with the same settings."""
+        mean = MeanRate.of(activity, kind).mean
+        activity = activity[:, : self.num_encoded_bins].astype(np.float64)
+        moments, readout = training_moments(activity), self.readout
+        origin, unit = kind.origin(moments).numpy(), kind.unit(moments).numpy()
+        heldout = np.setdiff1d(np.arange(len(mean)), self.heldin)
+        if readout is not None:
+            readout = readout.learned_again(
+                (activity[..., self.heldin], activity[..., heldout]),
+                mean=mean[self.heldin],
+                units=(unit[self.heldin], unit[heldout]),
+                origin=origin[heldout],
+            )
+        return replace(self, mean=mean, readout=readout)
 
     def predict(
         self, activity: Float[np.ndarray, "trial time neuron"]

@@ -115,6 +115,12 @@ def make_plan(
                 f"warm_starts: models.{name} is learned by {type(learner).__name__}, which begins "
                 "from the data alone; leave warm_starts out"
             )
+        if warm_starts and learner.refit:
+            raise InputError(
+                f"warm_starts: models.{name} is refitted, so each size would begin from weights "
+                "that have learned the trials which are to validate it; leave warm_starts or "
+                "refit out"
+            )
         model = _checked(name, factory, learner, division=division, dims=dims, settings=settings)
         kinds[name] = model.observation.kind
         unread += unread_by_model(model, division.recording.num_inputs)

@@ -180,6 +180,12 @@ class NeuralData(pl.LightningDataModule):
         adapted._loaded = Prepared(recording, self.split, adapted_spec, resident, self.start)
         return adapted
 
+    def merged(self) -> NeuralData:
+        """Return these data with the validation trials among the training trials."""
+        merged = copy.copy(self)
+        merged._loaded, merged._moments = self._get().merged(), None
+        return merged
+
     def session(self, index: int = 0) -> NeuralData:
         """Return the data of a session, with its ``spec`` and ``train_moments``, or refuse it."""
         if index != 0:
@@ -317,13 +323,8 @@ class NeuralData(pl.LightningDataModule):
         batch = self.batch(trials)
         if not len(batch):
             return batch
-        return speckle(
-            batch,
-            self.spec.heldin,
-            self.speckled_fraction,
-            seed=self.seed,
-            center=self._center,
-        )
+        heldin, fraction = self.spec.heldin, self.speckled_fraction
+        return speckle(batch, heldin, fraction, seed=self.seed, center=self._center)
 
     @property
     def _center(self) -> Float[Tensor, " heldin"]:

@@ -32,6 +32,10 @@ class Prepared(NamedTuple):
     resident: Batch
     start: np.ndarray | None
 
+    def merged(self) -> Prepared:
+        """Return the same with the validation trials among the training trials."""
+        return self._replace(split=np.where(self.split == "val", "train", self.split))
+
 
 @dataclass(frozen=True)
 class Preparation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,22 @@ class StopOnNonFinite(Callback):
 
 
 class History(Callback):
-    """Keeps one row of metrics for each validated epoch."""
+    """Keeps one row of metrics for each validated epoch; without validation, for each epoch.
 
-    def __init__(self) -> None:
-        self.rows: list[MetricsRow] = []
+    Args:
+        former: the rows of a first pass, before those of a second one, which have ``refit`` 1;
+            None: this is the first.
+    """
+
+    def __init__(self, former: Sequence[MetricsRow] | None = None) -> None:
+        self.former = former
+        self._rows: list[MetricsRow] = []
         self._validated = False
+
+    @property
+    def rows(self) -> list[MetricsRow]:
+        """All rows so far."""
+        return [*(self.former or ()), *self._rows]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that this epoch has scores."""
@@ -92,15 +103,15 @@ class History(Callback):
         row: MetricsRow = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         metrics = trainer.callback_metrics
         row |= {name: float(metrics[name]) for name in sorted(metrics)}
-        self.rows.append(row)
+        self._rows.append(row if self.former is None else row | {"refit": 1})
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the rows in the checkpoint."""
-        return {"rows": self.rows}
+        """Keep the rows of this pass in the checkpoint."""
+        return {"rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows up to the checkpoint."""
-        self.rows = list(state_dict["rows"])
+        self._rows = list(state_dict["rows"])
 
 
 class KeepBest(Callback):
@@ -172,11 +183,12 @@ class KeepBest(Callback):
             load_weights(self.former, model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the best score in the checkpoint."""
-        return {"monitor": self.monitor, "best": self.best}
+        """Keep the best score in the checkpoint, and when it was."""
+        return {"monitor": self.monitor, "best": self.best, "step": self.step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best score up to the checkpoint, if it is one of the same kind."""
+        self.step = state_dict.get("step", 0)  # an earlier version did not note it
         if state_dict["monitor"] == self.monitor:
             self.best = state_dict["best"]
 
@@ -189,6 +201,8 @@ class Telling(Callback):
         history: the rows so far.
         best: the best weights so far.
         config: the complete config tree of the fit, if it is known.
+        loggers: of the fit; None: those of the trainer.
+        ends: whether learning ends with this training.
     """
 
     def __init__(
@@ -198,11 +212,15 @@ class Telling(Callback):
         best: KeepBest,
         *,
         config: Mapping[str, Any] | None = None,
+        loggers: Sequence[Any] | None = None,
+        ends: bool = True,
     ) -> None:
         self.observers = observers
         self.history = history
         self.best = best
         self.config = config
+        self.loggers = loggers
+        self.ends = ends
         self._weights = best.weights
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -224,7 +242,7 @@ class Telling(Callback):
         """Give the model its best weights, and tell that training has ended."""
         self._tell_best(trainer, pl_module, math.nan)
         self.best.restore(pl_module)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self.ends:
             self.observers.end(self._stage(trainer, pl_module))
 
     def _tell_best(self, trainer: Trainer, pl_module: LightningModule, score: float) -> None:
@@ -240,7 +258,8 @@ class Telling(Callback):
         assert isinstance(pl_module, Model)
         number += trainer.current_epoch
         rows, step = self.history.rows, trainer.global_step
-        return Stage(pl_module, data, rows, number, step, trainer.loggers, self.config)
+        loggers = trainer.loggers if self.loggers is None else self.loggers
+        return Stage(pl_module, data, rows, number, step, loggers, self.config)
 
 
 class EarlyStoppingAfterRamps(EarlyStopping):

@@ -41,12 +41,14 @@ class SaveLast(Checkpoint):
     Args:
         path: the file.
         every_seconds: least time between two writings; the last whole epoch that ends a fit
-            is always written.
+            is always written, if ``keeps_end``.
+        keeps_end: whether the end of all steps is written, too: training can then go on.
     """
 
-    def __init__(self, path: Path, *, every_seconds: float = 20.0) -> None:
+    def __init__(self, path: Path, *, every_seconds: float = 20.0, keeps_end: bool = True) -> None:
         self.path = path
         self.every_seconds = every_seconds
+        self.keeps_end = keeps_end
         self._written = -math.inf
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,12 +56,23 @@ class SaveLast(Checkpoint):
         take_over(patience=self.every_seconds)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Answer a termination here."""
+        """Answer a termination here, and go on with the next epoch.
+
+        Where steps are limited Lightning would enter the saved epoch again, at its end; and take a
+        step more in it, if it had no validation.
+        """
         take_over(patience=self.every_seconds)
+        loop = trainer.fit_loop
+        if loop.restarting and loop.epoch_loop.batch_progress.is_last_batch:
+            loop.epoch_progress.increment_completed()
+            loop.epoch_loop.restarting = loop._restarting = False
+            loop.reset_restart_stage()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write if it is time."""
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        if trainer.global_step == trainer.max_steps and not self.keeps_end:
             return
         ends = trainer.strategy.reduce_boolean_decision(end_requested(), all=False)
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
@@ -88,8 +101,10 @@ def best_weights_beside(checkpoint: Path | None) -> Path | None:
     return None if checkpoint is None else RunFiles(checkpoint.parent).weights
 
 
-def check_checkpoint(path: Path, model: LatentVariableModel) -> None:
-    """Refuse a checkpoint that is not whole, not of this model, or not tensors and plain values.
+def check_checkpoint(path: Path, model: LatentVariableModel) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Refused is one that is not whole, not of this model, or not tensors and plain values.
 
     Raises:
         InputError: naming the file.
@@ -104,3 +119,4 @@ def check_checkpoint(path: Path, model: LatentVariableModel) -> None:
     ):
         raise InputError(f"{path} is not a training checkpoint of seqvae; {cure}")
     check_weights(path, content["state_dict"], model)
+    return content

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ProgressBar
-from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from seqvae.analysis.posterior import deterministic
 from seqvae.compute.ranks import Place
 from seqvae.compute.termination import patient
 from seqvae.config.arguments import InConfig
 from seqvae.data import NeuralData
-from seqvae.errors import InputError, Terminated, nearest
+from seqvae.errors import InputError
 from seqvae.learning.callbacks import (
     EarlyStoppingAfterRamps,
     History,
@@ -33,14 +25,12 @@ from seqvae.learning.callbacks import (
 )
 from seqvae.learning.checkpoints import (
     SaveLast,
-    WholeFiles,
     best_weights_beside,
     check_checkpoint,
 )
 from seqvae.learning.devices.results import learn_in_processes
 from seqvae.learning.devices.strategy import (
     DevicePlan,
-    check_strategy,
     plan_devices,
     quiet,
     strategy_for,
@@ -50,32 +40,20 @@ from seqvae.learning.gradient_norms import GradientNorms
 from seqvae.learning.learner import Learner
 from seqvae.learning.observers import Observer, Observers, run_observers
 from seqvae.learning.progress import Progress
+from seqvae.learning.refit import (
+    FirstPass,
+    SecondPass,
+    beginning,
+    check_going_on,
+    check_refit,
+    second_factory,
+)
+from seqvae.learning.rehearsal import check_select, rehearse
 from seqvae.learning.renewal import Renewal
+from seqvae.learning.trainers import DEFAULT_TRAINER, build_trainer, interruptible
 from seqvae.learning.weights_and_biases import wandb_run
 from seqvae.models import LatentVariableModel
-from seqvae.objectives import has_elbo
 from seqvae.storage.files import RunFiles
-
-DEFAULT_TRAINER = partial(
-    Trainer,
-    max_epochs=300,
-    gradient_clip_val=200.0,
-    accelerator="auto",
-    devices=1,
-    logger=False,
-    check_val_every_n_epoch=1,
-    num_sanity_val_steps=0,
-    log_every_n_steps=1,
-    enable_model_summary=False,
-)
-
-_ABOVE_ZERO = (
-    "max_epochs",
-    "check_val_every_n_epoch",
-    "val_check_interval",
-    "accumulate_grad_batches",
-    "limit_train_batches",
-)
 
 
 @dataclass(frozen=True)
@@ -93,6 +71,10 @@ class GradientLearner(Learner):
             never ends early.
         freeze: parts whose parameters are not trained, by their names in the model, such as
             ``encoder``.
+        refit: whether validation trials, once they have chosen the step of the best weights, are
+            learned from as well: the model is made anew and trained on training and validation
+            trials for as many steps, with the same learning rates and warm-ups, and the last
+            weights are kept. Only test trials are unseen then. See ``seqvae.learning.refit``.
         figures_every: epochs between drawings of the figures; 0 draws them once, at the end.
         save_seconds: least time between two writings of ``last.ckpt``, at ends of epochs; a fit
             that is terminated waits no longer than this for the end of the epoch.
@@ -111,6 +93,7 @@ class GradientLearner(Learner):
     select: str = "val/heldin_elbo"
     patience: int | None = 100
     freeze: Annotated[tuple[str, ...], InConfig(tells_default=False)] = ()
+    refit: Annotated[bool, InConfig(tells_default=False)] = False
     figures_every: int = 0
     save_seconds: float = 20.0
     progress: bool = True
@@ -151,56 +134,14 @@ class GradientLearner(Learner):
             if number < least:
                 raise InputError(f"{name} must be at least {least}, got {number}")
         check_freeze(model, self.freeze)
-        if self.select.startswith("val/speckled") and data.speckled_fraction == 0:
-            raise InputError(
-                f"select={self.select!r} needs hidden entries: set data.speckled_fraction, e.g. 0.1"
-            )
-        if self.select == "val/co_bps" and not data.spec.heldout:
-            raise InputError(
-                "select='val/co_bps' needs held-out neurons: set data.heldout, e.g. 0.2"
-            )
         assert isinstance(self.trainer, partial)  # see __post_init__
-        validates = "val" in data.split and self.trainer.keywords.get("limit_val_batches") != 0
-        if model.keeps_trials and validates:
-            raise InputError(
-                f"select={self.select!r}: an encoder that keeps a posterior for each trial knows "
-                "nothing of validation trials, so they can select nothing; set "
-                "trainer.limit_val_batches to 0"
-            )
+        check_select(self.select, self.trainer, model, data)
+        if self.refit:
+            check_refit(self.trainer, data, self.select)
         if checkpoint is not None:
-            check_checkpoint(checkpoint, model)
-        scores = ["heldin_elbo", "elbo", "iwae", "log_likelihood", "speckled_log_likelihood"]
-        scores += ["heldout_log_likelihood"] if data.spec.heldout else []
-        if model.observation.kind.counts_events:
-            scores += ["bits_per_spike", "co_bps", "speckled_bps"]
-            scores += ["fp_bps"] if data.spec.num_forecast_bins else []
-        if self.select not in (names := [f"val/{score}" for score in scores]):
-            raise InputError(
-                f"select={self.select!r} is no validation score{nearest(self.select, names)}"
-            )
-        self._rehearse(model, data)
-
-    def _rehearse(self, model: LatentVariableModel, data: NeuralData) -> None:
-        """Make what training needs, and show the model two trials, for what they may refuse."""
-        assert isinstance(self.trainer, partial)  # see __post_init__
-        settings = self.trainer.keywords
-        for name in _ABOVE_ZERO:
-            if settings.get(name) == 0:
-                raise InputError(f"trainer.{name} must be above 0, got {settings[name]}")
-        check_strategy(plan_devices(self.trainer), settings.get("strategy", "auto"), model, data)
-        try:
-            optimizer = model.make_optimizer(model.parameter_groups())
-            if model.make_schedule is not None:
-                model.make_schedule(optimizer)
-        except ValueError as error:
-            raise InputError(f"optimizer or schedule: {error}") from error
-        with deterministic(model, seed=0):
-            output = model(data.batch(data.trials("train")[:2]))
-        if self.select in ("val/heldin_elbo", "val/elbo", "val/iwae") and not has_elbo(output):
-            raise InputError(
-                f"select={self.select!r} needs a posterior with a density, which a point has not; "
-                "select 'val/log_likelihood' or a speckled score"
-            )
+            content = check_checkpoint(checkpoint, model)
+            check_going_on(self.refit, checkpoint, content)
+        rehearse(self.select, self.trainer, model, data)
 
     def learn(
         self,
@@ -211,7 +152,7 @@ class GradientLearner(Learner):
         checkpoint: Path | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
-        """Train ``model``; leaves it with the best weights.
+        """Train ``model``; leaves it with the best weights, or the last ones of a second pass.
 
         Args:
             model: the model; its ``seed`` governs the noise.
@@ -228,6 +169,7 @@ class GradientLearner(Learner):
         assert isinstance(self.trainer, partial)  # see __post_init__
         audience, devices = Observers(observers), plan_devices(self.trainer)
         patience = self.save_seconds if audience.checkpoint is not None else 0.0
+        model.refitted = False
         if devices.warning is not None:
             warnings.warn(devices.warning, stacklevel=2)
         with quiet(), interruptible(), patient(patience), frozen(model, self.freeze):
@@ -241,11 +183,16 @@ class GradientLearner(Learner):
                 )
             else:
                 self._train(model, data, audience, devices, checkpoint=checkpoint, config=config)
+        model.refitted = self.refit
 
     def place(self) -> Place:
         """Return which of the processes that ``srun`` or ``torchrun`` has started this one is."""
         assert isinstance(self.trainer, partial)  # see __post_init__
         return plan_devices(self.trainer).place
+
+    def learned_data(self, data: NeuralData) -> NeuralData:
+        """Return data whose training trials are all those that the fit has learned from."""
+        return data.merged() if self.refit else data
 
     def observers_of(self, run: RunFiles) -> tuple[Observer, ...]:
         """Return those who make a run folder of what is learned."""
@@ -263,8 +210,22 @@ class GradientLearner(Learner):
     ) -> None:
         """Train in this process, with the others that there are."""
         best = KeepBest(monitor=self.select, former=best_weights_beside(checkpoint))
+        history, first = History(), None
+        if self.refit and checkpoint is None:
+            first = FirstPass(beginning(model, self.learned_data(data)))
+        elif self.refit:
+            first = FirstPass()
         strategy = strategy_for(devices, model, data)
-        trainer = self._trainer(model, data, observers, best, strategy, config)
+        trainer = self._trainer(
+            model,
+            data,
+            observers,
+            best,
+            strategy,
+            config,
+            history=history,
+            more=() if first is None else (first,),
+        )
         # else a checkpoint is read into single precision first
         trainer.strategy.precision_plugin.convert_module(model)
         if config is not None:
@@ -274,8 +235,23 @@ class GradientLearner(Learner):
                 for logger in trainer.loggers:
                     logger.log_hyperparams(dict(config))
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
-        trainer.strategy.barrier()  # the weights are written
-        best.restore(model)
+            trainer.strategy.barrier()  # the weights are written
+            if first is None:
+                best.restore(model)
+                return
+            assert first.beginning is not None
+            model.load_state_dict(first.beginning)
+            self._train_again(
+                model,
+                data,
+                observers,
+                SecondPass(first.path, best.step or trainer.global_step),
+                History(history.rows),
+                strategy=strategy,
+                loggers=trainer.loggers,
+                resumes=checkpoint is not None,
+                config=config,
+            )
 
     def _trainer(
         self,
@@ -285,22 +261,20 @@ class GradientLearner(Learner):
         best: KeepBest,
         strategy: Mapping[str, Any],
         config: Mapping[str, object] | None,
+        *,
+        history: History,
+        more: Sequence[Callback] = (),
     ) -> Trainer:
-        """Build the Trainer from the user's settings and ours, our callbacks after the user's."""
+        """Build the Trainer that ends when the validation score no longer rises."""
         assert isinstance(self.trainer, partial)  # see __post_init__
-        user_settings: dict[str, Any] = self.trainer.keywords
-        user_callbacks = user_settings.get("callbacks") or []
-        user_callbacks = user_callbacks if isinstance(user_callbacks, list) else [user_callbacks]
-        progress = self.progress and user_settings.get("enable_progress_bar", True)
-        has_own_bar = any(isinstance(callback, ProgressBar) for callback in user_callbacks)
-        history, last = History(), observers.checkpoint
+        last = observers.checkpoint
         callbacks: list[Callback] = [
-            *user_callbacks,
             StopOnNonFinite(best, observers.folder),
             GradientNorms(),
+            *more,
             history,
             best,
-            Telling(observers, history, best, config=config),
+            Telling(observers, history, best, config=config, ends=not self.refit),
         ]
         if last is not None:
             callbacks.append(SaveLast(last, every_seconds=self.save_seconds))
@@ -310,40 +284,49 @@ class GradientLearner(Learner):
                     monitor=self.select, patience=self.patience, ramp_end=model.objective.ramp_end
                 )
             )
-        if progress and not has_own_bar:
-            callbacks.append(Progress(self.select))
-        settings = {
-            "default_root_dir": None if observers.folder is None else str(observers.folder),
-            **user_settings,
-            **strategy,
-            "callbacks": callbacks,
-            # SaveLast; Lightning's own is not added beside it
-            "enable_checkpointing": last is not None
-            or user_settings.get("enable_checkpointing", False),
-            "enable_progress_bar": progress,
-        }
-        if "val" not in data.split:
-            settings["limit_val_batches"] = 0
-        if settings["accelerator"] == "auto" and torch.backends.mps.is_available():
-            settings["accelerator"] = "cpu"  # scores are summed in float64, which MPS lacks
-        trainer: Trainer = self.trainer.func(**settings)
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = WholeFiles()
-        return trainer
+        return build_trainer(
+            self.trainer,
+            callbacks,
+            bar=Progress(self.select) if self.progress else None,
+            folder=observers.folder,
+            changes=strategy if "val" in data.split else {**strategy, "limit_val_batches": 0},
+        )
 
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let an interrupt or a termination surface as what it is; Lightning leaves SIGINT ignored."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SIGTERMException as exit_:
-        raise Terminated from exit_
-    except SystemExit as exit_:
-        if isinstance(exit_.__context__, KeyboardInterrupt) and not isinstance(exit_, Terminated):
-            raise KeyboardInterrupt from exit_
-        raise
-    finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
+    def _train_again(
+        self,
+        model: LatentVariableModel,
+        data: NeuralData,
+        observers: Observers,
+        second: SecondPass,
+        history: History,
+        *,
+        strategy: Mapping[str, Any],
+        loggers: Sequence[Any],
+        resumes: bool,
+        config: Mapping[str, object] | None,
+    ) -> None:
+        """Train on training and validation trials; of weights the last ones are kept."""
+        assert isinstance(self.trainer, partial)  # see __post_init__
+        last = observers.checkpoint
+        file = None if last is None else RunFiles(last.parent).refit_checkpoint
+        best = KeepBest(monitor=self.select, former=best_weights_beside(last))
+        callbacks: list[Callback] = [
+            StopOnNonFinite(best, observers.folder),
+            GradientNorms(),
+            second,
+            history,
+            best,
+            Telling(observers, history, best, config=config, loggers=loggers),
+        ]
+        if file is not None:
+            callbacks.append(SaveLast(file, every_seconds=self.save_seconds, keeps_end=False))
+        trainer = build_trainer(
+            second_factory(self.trainer, second.num_steps),
+            callbacks,
+            bar=Progress(self.select, label="refit") if self.progress else None,
+            folder=observers.folder,
+            changes=strategy,
+        )
+        checkpoint = second.last_checkpoint(file, model) if resumes else None
+        trainer.fit(model, datamodule=self.learned_data(data), ckpt_path=checkpoint)
+        trainer.strategy.barrier()  # the weights are written

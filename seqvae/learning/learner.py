@@ -25,6 +25,7 @@ class Learner(ABC):
         selects: whether validation trials choose what is kept; else they are scored only.
         resumes: whether it goes on from a checkpoint; else a resumed run begins anew.
         reads: the arguments of ``NeuralData`` that say how it is given the training trials.
+        refit: whether it learns again from validation trials, too, once these have selected.
     """
 
     learns: ClassVar[type]
@@ -32,6 +33,7 @@ class Learner(ABC):
     selects: ClassVar[bool] = False
     resumes: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset()
+    refit: bool = False
 
     @abstractmethod
     def check(self, model: Any, data: NeuralData, *, checkpoint: Path | None = None) -> None:
@@ -49,6 +51,14 @@ class Learner(ABC):
     def place(self) -> Place:
         """Return which of the processes that were started to learn together this one is."""
         return Place()
+
+    def learned_data(self, data: NeuralData) -> NeuralData:
+        """Return data whose training trials are all those that the fit has learned from in the end.
+
+        Args:
+            data: the data to learn from.
+        """
+        return data
 
     def observers_of(self, run: RunFiles) -> tuple[Observer, ...]:
         """Return those who make a run folder of what is learned."""

@@ -14,11 +14,13 @@ class Progress(ProgressBar):
 
     Args:
         select: the validation score that picks the best weights.
+        label: what is going on, in a word.
     """
 
-    def __init__(self, select: str = "val/heldin_elbo") -> None:
+    def __init__(self, select: str = "val/heldin_elbo", *, label: str = "fit") -> None:
         super().__init__()
         self.select = select
+        self.label = label
         self._bar: tqdm | None = None
         self._enabled = True
 
@@ -36,7 +38,7 @@ class Progress(ProgressBar):
         self._bar = tqdm(
             total=epochs,
             initial=trainer.current_epoch,
-            desc="fit",
+            desc=self.label,
             unit="epoch",
             disable=not self._enabled,
             dynamic_ncols=True,

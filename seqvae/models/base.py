@@ -48,6 +48,8 @@ class Model(nn.Module, ABC):
             ``begin_from``; None: begin at random.
         starts_from: the class of models that ``start`` may name.
         has_begun: whether the parameters are those of a fitted model, to begin from.
+        refitted: whether it was learned from the validation trials, too, after these had chosen for
+            how long.
         seed: of the noise in learning.
     """
 
@@ -73,6 +75,7 @@ class Model(nn.Module, ABC):
         self.spec = spec
         self.seed = 0
         self.has_begun = False
+        self.refitted = False
         self.null_counts: Tensor
         self.register_buffer("null_counts", torch.full((spec.num_neurons,), torch.nan))
 

@@ -16,12 +16,13 @@ def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figur
     """Bound, divergences, scores and learning rate over the optimiser's steps, or EM's iterations.
 
     The steps at which a warm-up holds beta below its final value are shaded. A curve of one point
-    is a dot.
+    is a dot. Of a fit that was refitted the first pass is shown.
 
     Args:
         history: rows as in ``history.csv``; a value that is missing or empty is left out. A panel
             without a curve, or of a learning rate that does not change, is left out too.
     """
+    history = [row for row in history if not row.get("refit")]
     panels = {
         "ELBO (nats per trial)": _named(history, ["train/elbo", "val/elbo"]),
         "KL (nats per trial)": _named(history, _columns(history, "train/kl/", "val/kl/")),

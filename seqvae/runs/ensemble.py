@@ -64,7 +64,7 @@ class Ensemble(RunInMemory):
         self.config["learner"] = None
         self.provenance = {
             **circumstances(self.config),
-            "data": lead.provenance["data"],
+            "data": _widest(members).run.provenance["data"],
             "members": {member.name: member.note for member in members},
             "init_from": None,
             "resumed": [],
@@ -85,7 +85,8 @@ class Ensemble(RunInMemory):
         for name, own in model.by_name.items():
             fitted = next(member.model for member in members if member.name == name)
             own.load_state_dict(fitted.state_dict())
-        model.null_counts.copy_(members[0].model.null_counts)
+        model.null_counts.copy_(_widest(members).model.null_counts)
+        model.refitted = _widest(members).model.refitted
         model.seed = self.seed
         return model
 
@@ -149,6 +150,11 @@ def _members(runs: Sequence[Run | str], *, trust: bool) -> list[_Member]:
             )
         _check_alike(members[0], member, trust=trust)
     return members
+
+
+def _widest(members: Sequence[_Member]) -> _Member:
+    """Return the first member that has learned from the most trials: a refitted one, if any is."""
+    return next((member for member in members if member.model.refitted), members[0])
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

@@ -21,6 +21,7 @@ from seqvae.storage.aside import Aside
 from seqvae.storage.files import RunFiles, is_empty, write_text
 from seqvae.storage.locking import locked
 from seqvae.storage.weights import load_plain
+from seqvae.types import Moments
 
 RENEWABLE = ("optimizer", "schedule")
 """The arguments of a model that may change when a run is resumed."""
@@ -104,13 +105,19 @@ class FitFolder:
         return Origin.again(read_provenance(self.files.provenance), self.files.folder, trust=trust)
 
     def write(
-        self, config: Mapping[str, Any], data: NeuralData, *, origin: Origin | None = None
+        self,
+        config: Mapping[str, Any],
+        data: NeuralData,
+        *,
+        moments: Moments,
+        origin: Origin | None = None,
     ) -> None:
         """Write config and provenance, which make the folder a run, or note that it goes on.
 
         Args:
             config: the complete config tree of this fit.
             data: the data, loaded.
+            moments: of each neuron in the trials that are learned from.
             origin: what learning began from.
         """
         if not self.is_first:
@@ -119,9 +126,11 @@ class FitFolder:
             Aside(self.files).keep()
         self.files.sweep()
         if self.resume:
-            note = resumed(read_provenance(self.files.provenance), config)
+            former = read_provenance(self.files.provenance)
+            note = resumed(former, config, moments=moments)
         else:
-            note = provenance(config, data, init_from=None if origin is None else origin.note)
+            begun_from = None if origin is None else origin.note
+            note = provenance(config, data, moments=moments, init_from=begun_from)
         write_text(self.files.provenance, json.dumps(note, indent=2) + "\n")
         write_text(self.files.config, yaml.safe_dump(dict(config), sort_keys=False))
 

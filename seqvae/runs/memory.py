@@ -22,7 +22,7 @@ from seqvae.storage.files import RunFiles, check_writable, is_empty, write_text
 from seqvae.storage.history import write_history
 from seqvae.storage.locking import locked
 from seqvae.storage.weights import save_weights
-from seqvae.types import DataSpec
+from seqvae.types import DataSpec, Moments
 
 
 class RunInMemory(Run):
@@ -125,7 +125,12 @@ class FitInMemory:
         """Return None: no former fit is there."""
 
     def write(
-        self, config: Mapping[str, Any], data: NeuralData, *, origin: Origin | None = None
+        self,
+        config: Mapping[str, Any],
+        data: NeuralData,
+        *,
+        moments: Moments,
+        origin: Origin | None = None,
     ) -> None:
         """Write nothing."""
 
@@ -139,5 +144,7 @@ class FitInMemory:
         history: Sequence[Mapping[str, float | int]],
     ) -> Run:
         """Return what was learned as a run."""
-        note = provenance(config, data, init_from=None if origin is None else origin.note)
+        moments = (data.merged() if model.refitted else data).train_moments
+        begun_from = None if origin is None else origin.note
+        note = provenance(config, data, moments=moments, init_from=begun_from)
         return RunInMemory(model, data, config=config, provenance=note, history=history)

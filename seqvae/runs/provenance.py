@@ -31,13 +31,18 @@ _LARGEST = 10_000_000  # trials, neurons, bins: sizes that data may have
 
 
 def provenance(
-    config: Mapping[str, Any], data: NeuralData, *, init_from: Mapping[str, str] | None = None
+    config: Mapping[str, Any],
+    data: NeuralData,
+    *,
+    moments: Moments,
+    init_from: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Gather what is needed to know, and to repeat, where a run came from.
 
     Args:
         config: the complete config tree.
         data: the data, loaded.
+        moments: of each neuron in the trials that are learned from.
         init_from: folder and hash of the run whose weights it begins with.
     """
     names = data.recording.neuron_names
@@ -47,10 +52,7 @@ def provenance(
             "checksum": data.recording.checksum,
             "spec": asdict(data.spec),
             "num_trials": data.num_trials,
-            "null_rates": [round(float(mean), 9) for mean in data.train_mean],
-            "train_moments": {
-                name: values.tolist() for name, values in data.train_moments._asdict().items()
-            },
+            **_moments(moments),
             "neuron_ids": None if names is None else [*map(_in_json, names.tolist())],
         },
         "init_from": init_from,
@@ -70,11 +72,20 @@ def circumstances(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _moments(moments: Moments) -> dict[str, Any]:
+    return {
+        "null_rates": [round(float(mean), 9) for mean in moments.mean],
+        "train_moments": {name: values.tolist() for name, values in moments._asdict().items()},
+    }
+
+
 def _in_json(name: str | float) -> str | float:
     return str(name) if isinstance(name, float) and not math.isfinite(name) else name
 
 
-def resumed(former: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def resumed(
+    former: Mapping[str, Any], config: Mapping[str, Any], *, moments: Moments
+) -> dict[str, Any]:
     """Return the provenance of a run that goes on, with what has changed in model and learner."""
     old = former.get("config", config)
     note = {
@@ -87,8 +98,12 @@ def resumed(former: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, A
             for words in differences(old[section], config[section], section)
         ],
     }
-    notes = [*former.get("resumed", []), note]
-    return {**former, "config": {name: config[name] for name in SECTIONS}, "resumed": notes}
+    return {
+        **former,
+        "data": {**former["data"], **_moments(moments)},
+        "config": {name: config[name] for name in SECTIONS},
+        "resumed": [*former.get("resumed", []), note],
+    }
 
 
 def _now() -> str:

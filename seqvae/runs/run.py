@@ -28,7 +28,7 @@ from seqvae.runs.provenance import (
 )
 from seqvae.storage.files import RunFiles
 from seqvae.storage.history import read_history
-from seqvae.storage.weights import check_weights, read_weights
+from seqvae.storage.weights import check_weights, is_refitted, read_weights
 from seqvae.storage.yaml_json import read_yaml
 from seqvae.types import DataSpec, Moments
 
@@ -158,8 +158,21 @@ class Run:
             check_weights(self.files.weights, weights, model)
             model.load_state_dict(weights)
             model.seed = self.seed
+            model.refitted = is_refitted(self.files.weights)
+            if self._is_to_be_refitted and not model.refitted:
+                warnings.warn(
+                    f"{self.folder} is to be refitted, and this was not done yet: these are the "
+                    "weights that validation has chosen; go on with fit and resume",
+                    stacklevel=2,
+                )
             self._model = model
         return self._model.eval()
+
+    @property
+    def _is_to_be_refitted(self) -> bool:
+        learner = self.config["learner"]
+        settings = learner.get("init_args") if isinstance(learner, dict) else None
+        return isinstance(settings, dict) and settings.get("refit") is True
 
     def data(self, *, trust: bool = False) -> NeuralData:
         """Return the data that the run was trained on.

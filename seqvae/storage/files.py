@@ -179,6 +179,11 @@ class RunFiles:
         return self.folder / "last.ckpt"
 
     @property
+    def refit_checkpoint(self) -> Path:
+        """The same of a second pass, which begins where the first one has ended."""
+        return self.folder / "refit.ckpt"
+
+    @property
     def history(self) -> Path:
         """One row of metrics per validation."""
         return self.folder / "history.csv"
@@ -200,7 +205,8 @@ class RunFiles:
 
     def sweep(self) -> None:
         """Remove the passing files that a killed fit has left; for whoever holds the lock."""
-        files = (self.config, self.weights, self.last_checkpoint, self.history, self.provenance)
+        files = (self.config, self.weights, self.last_checkpoint, self.refit_checkpoint,
+                 self.history, self.provenance)  # fmt: skip
         left = [path for file in files for path in self.folder.glob(f".{file.name}.*{_PASSING}")]
         with disk_errors(self.folder):
             for path in [*left, *self.figures.glob(f".*{_PASSING}")]:

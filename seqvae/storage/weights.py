@@ -26,11 +26,13 @@ def save_weights(path: Path, model: nn.Module, *, step: int, score: float) -> No
 
     Args:
         path: file to write.
-        model: its ``state_dict`` is written.
+        model: its ``state_dict`` is written, and whether it was refitted.
         step: optimiser steps taken.
         score: the validation score that selected them.
     """
     content = {"format": FORMAT, "step": step, "score": score, "state_dict": model.state_dict()}
+    if getattr(model, "refitted", False):
+        content["refitted"] = True
     save_tensors(path, content)
 
 
@@ -73,6 +75,16 @@ def steps_taken(path: Path) -> int:
     except (InputError, KeyError, TypeError):
         return 0
     return step if isinstance(step, int) else 0
+
+
+def is_refitted(path: Path) -> bool:
+    """Whether the weights of a file were learned from the validation trials, too.
+
+    Raises:
+        InputError: if the file is truncated.
+    """
+    content = load_plain(path)
+    return isinstance(content, dict) and content.get("refitted") is True
 
 
 def load_plain(path: Path) -> Any:

@@ -40,4 +40,5 @@ def advice(
     reads = opened[0].reads if opened is not None and issubclass(opened[0], Learner) else MASKS
     unread = frozenset(f"data.{name}" for name in MASKS - reads)
     config = FitConfig(run.config, data.spec, sections, unread, trust)
-    return findings(model, data, run.history, config=config, scores=scores)
+    learned = data.merged() if model.refitted else data
+    return findings(model, learned, run.history, config=config, scores=scores)

@@ -80,7 +80,7 @@ def audit(
     if folder.is_file():
         raise InputError(f"out: {str(folder)!r} is a file; give a folder")
     check_writable(folder)
-    split = opened.scored_split if split is None else split
+    split = opened.split_of(split)
     chosen = data.trials(split)
     chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, trials).astype(np.int64))]
     calibrated: dict[str, Calibration] = {}

@@ -63,6 +63,11 @@ def _stacked(together: Ensemble, *, trust: bool) -> list[float]:
     """Return the stacking weights, and warn of what they are worth."""
     model, data = together.model(), together.data(trust=trust)
     assert isinstance(model, Mixture)
+    if model.refitted:
+        raise InputError(
+            "weights: stacking chooses by validation trials, and a member was refitted, so that it "
+            "has learned from them; leave the weights equal"
+        )
     weights = stacked_weights(model, data, num_samples=STACKING_SAMPLES, seed=together.seed)
     listed = ", ".join(f"{name} {w:.3f}" for name, w in zip(model.names, weights, strict=True))
     reported = "" if "test" in data.split else ", which evaluate scores, too"

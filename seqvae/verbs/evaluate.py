@@ -42,8 +42,8 @@ def evaluate(
             are those of the run, and baselines are learned on its training trials: where these are
             not at hand, the mean rate on what the run noted of them, and smoothing + GLM not.
         bin_width: seconds per bin, where ``data`` is an array or a file.
-        split: the trials to score; None takes test if there is one, else val; of other data
-            without a split of their own all.
+        split: the trials to score; None takes test if there is one, else val, unless the run was
+            refitted and has learned from val; of other data without a split of their own all.
         num_samples: posterior samples.
         refine_steps: steps by which the posterior of each trial is refined from the encoder's
             answer on, to tell what amortised inference loses; 0: not at all.
@@ -75,7 +75,7 @@ def evaluate(
     metrics = evaluate_model(
         model,
         data,
-        split=opened.scored_split if split is None else split,
+        split=opened.split_of(split),
         num_samples=num_samples,
         refine_steps=refine_steps,
         per_neuron=per_neuron,

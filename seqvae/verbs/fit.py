@@ -130,7 +130,8 @@ def fit(
             learner.check(begun, data, checkpoint=checkpoint)
             for sentence in unread(begun, learner, data) if folder.is_first else []:
                 warnings.warn(sentence, stacklevel=2)
-            folder.write(config, data, origin=origin)
+            moments = learner.learned_data(data).train_moments
+            folder.write(config, data, moments=moments, origin=origin)
             learner.learn(begun, data, observers=observers, checkpoint=checkpoint, config=config)
         run = folder.run(begun, data, config=config, origin=origin, history=rows.rows)
         try:

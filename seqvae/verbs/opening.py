@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +33,38 @@ class Opened(NamedTuple):
 
     @property
     def scored_split(self) -> str:
-        """The trials to score where none are named: test, else val; all of data without a split."""
-        return next((word for word in ("test", "val") if word in self.data.split), "all")
+        """The trials to score where none are named: test, else val; all of data without a split.
+
+        Raises:
+            InputError: if none are left that the run was not learned from.
+        """
+        learned = self.model.refitted and not self.is_new
+        words = ("test",) if learned else ("test", "val")
+        split = next((word for word in words if word in self.data.split), "all")
+        if learned and split == "all":
+            raise InputError(
+                "split: the run was refitted, so it has learned from its validation trials, too, "
+                "and there are no test trials; give --split val to score them all the same, other "
+                "data, or fit again with data.test_fraction"
+            )
+        return split
+
+    def split_of(self, split: str | None) -> str:
+        """Return the trials to score, and warn of trials that validated but were learned from.
+
+        Args:
+            split: what was asked for; None: nothing.
+
+        Raises:
+            InputError: if nothing was, and no trials are left that were not learned from.
+        """
+        if split == "val" and self.model.refitted and not self.is_new:
+            warnings.warn(
+                "split: the run was refitted, so it has learned from its validation trials, too: "
+                "these scores are of training trials",
+                stacklevel=3,
+            )
+        return self.scored_split if split is None else split
 
 
 def open_run(

@@ -67,6 +67,7 @@ from seqvae.analysis.diagnosis.fit import (
 from seqvae.analysis.diagnosis.training import bound_rising, improvement, ramps
 from seqvae.analysis.diagnosis.training import idle as idle
 from seqvae.analysis.diagnosis.training import learning_rate as learning_rate
+from seqvae.analysis.diagnosis.training import passes as passes
 
 
 def diagnose(
@@ -78,7 +79,8 @@ def diagnose(
     """Return what is wrong with a fit, causes first; what follows from a cause is not told.
 
     Args:
-        history: the rows of ``history.csv``; what a row does not have is not in it.
+        history: the rows of ``history.csv``; what a row does not have is not in it. Of a fit that
+            was refitted both passes are looked at for trouble, and the first for all else.
         checkup: what the fitted model does on its data.
         settings: what the fit was told.
         scores: what ``evaluate`` answers, baselines included, if known.
@@ -86,11 +88,13 @@ def diagnose(
     Returns:
         Findings with all settings that may help; ``Finding.fitting`` leaves those of a fit.
     """
+    history, second = passes(history)
     odd, misread = odd_channel_findings(checkup), gaussian_of_other_data(checkup)
     causes = odd + misread
     if misread or checkup.channels.far or checkup.channels.constant:
         return causes + ramps(history, settings)  # all else is measured by the mean rate
-    trouble = learning_rate(history, checkup.null, settings) or ramps(history, settings)
+    trouble = learning_rate(history, checkup.null, settings)
+    trouble = trouble or learning_rate(second, checkup.null, settings) or ramps(history, settings)
     if not trouble:
         trouble = posterior_collapse(checkup, settings) or overfitting(checkup, settings)
     if not trouble:

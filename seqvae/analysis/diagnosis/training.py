@@ -25,6 +25,12 @@ LEAST_REST = 0.01
 """The same for what EM has still to gain, by extrapolation."""
 
 
+def passes(history: Sequence[HistoryRow]) -> tuple[list[HistoryRow], list[HistoryRow]]:
+    """Return the rows of a fit, and those of its second pass, where it was refitted."""
+    first = [row for row in history if not row.get("refit")]
+    return first, [row for row in history if row.get("refit")]
+
+
 def learning_rate(history: Sequence[HistoryRow], null: Spread, settings: Settings) -> list[Finding]:
     """Find training that exploded: likelihood far below a constant's, ground lost, or no number.
 
@@ -115,7 +121,7 @@ def improvement(
         if row["step"] >= settings.ramp_end and "val/heldin_elbo" in row
     ]
     size = max(3, len(scores) // 10)
-    gain = checkup.other
+    gain = checkup.other or checkup.train  # of a refitted model there may be the latter only
     if not settings.by_gradient or gain is None or len(scores) < 2 * size:
         return []
     before, last = scores[-2 * size : -size], scores[-size:]

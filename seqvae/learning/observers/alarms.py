@@ -8,7 +8,15 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from seqvae.analysis.diagnosis import Finding, FitConfig, Settings, Spread, idle, learning_rate
+from seqvae.analysis.diagnosis import (
+    Finding,
+    FitConfig,
+    Settings,
+    Spread,
+    idle,
+    learning_rate,
+    passes,
+)
 from seqvae.analysis.diagnosis.activity import odd_channels
 from seqvae.analysis.diagnosis.checkup import null_score
 from seqvae.learning.observers.base import Observer, Stage
@@ -51,7 +59,9 @@ class Alarms(Observer):
             beta=objective.beta,
             num_trials=len(stage.data.trials("train")),
         )
-        findings = [*learning_rate(stage.rows, self._null, settings), *idle(stage.rows, settings)]
+        first, second = passes(stage.rows)
+        rows = second or first
+        findings = [*learning_rate(rows, self._null, settings), *idle(rows, settings)]
         findings = [finding for finding in findings if finding.name not in self._names]
         self._names |= {finding.name for finding in findings}
         config = FitConfig(stage.config or {}, stage.data.spec, trust=True)
