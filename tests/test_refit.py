@@ -22,7 +22,7 @@ from scipy.special import gammaln
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CyclicLR, ReduceLROnPlateau
 
-from seqvae import FLDS, InputError, Run, crossvalidate, evaluate, fit, infer
+from seqvae import FLDS, Ensemble, InputError, Run, crossvalidate, ensemble, evaluate, fit
 from seqvae.baselines.smoothing_glm import SmoothingGLM
 from seqvae.compute import noise
 from seqvae.crossvalidation.cell import Cell, Job, learn
@@ -328,9 +328,8 @@ def test_interrupted_and_resumed_refit_equals_uninterrupted_one(
         with pytest.raises(KeyboardInterrupt):
             resumable(tmp_path)
     assert RunFiles(tmp_path).refit_checkpoint.exists() == (is_second and batch > 2)
-    assert not Run(tmp_path).model().refitted
     with pytest.warns(UserWarning, match="is to be refitted, and this was not done yet"):
-        infer(str(tmp_path), num_samples=2)
+        assert not Run(tmp_path).model().refitted
     assert_same_run(resumable(tmp_path, resume=True), whole)
 
 
@@ -498,3 +497,18 @@ def test_callbacks_that_watch_the_first_pass_are_left_out_of_the_second(tmp_path
     refitting(2, trainer=trainer).learn(model, data)
     assert len(list(tmp_path.iterdir())) == 1
     assert model.refitted
+
+
+def test_an_ensemble_with_a_refitted_member_knows_what_that_one_has_learned(tmp_path):
+    plain = fit(in_memory(), SVAE, tiny_learner(2), in_memory=True)
+    refitted = fit(in_memory(), SVAE, refitting(2), in_memory=True)
+    together = Ensemble([plain, refitted])
+    saved = together.save(tmp_path / "e")
+    for run in (together, Run(saved.folder)):
+        assert run.model().refitted
+        assert torch.equal(run.model().null_counts, refitted.model().null_counts)
+        np.testing.assert_array_equal(run.train_moments.mean, refitted.train_moments.mean)
+    with pytest.raises(InputError, match="learned from its validation trials, too, and there are"):
+        evaluate(together, num_samples=2)
+    with pytest.raises(InputError, match="a member was refitted, so that it has learned from them"):
+        ensemble([plain, refitted], weights="stacking", run_dir=str(tmp_path / "s"))
