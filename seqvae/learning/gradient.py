@@ -16,6 +16,7 @@ from seqvae.compute.termination import patient
 from seqvae.config.arguments import InConfig
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
+from seqvae.learning.averaging import WeightAverage
 from seqvae.learning.callbacks import (
     EarlyStoppingAfterRamps,
     History,
@@ -75,6 +76,9 @@ class GradientLearner(Learner):
             learned from as well: the model is made anew and trained on training and validation
             trials for as many steps, with the same learning rates and warm-ups, and the last
             weights are kept. Only test trials are unseen then. See ``seqvae.learning.refit``.
+        average_weights: decay from step to step of an exponential moving average of the weights,
+            over about 1 / (1 - decay) steps, such as 0.99, which is what is scored, selected and
+            kept; 0: the weights themselves.
         figures_every: epochs between drawings of the figures; 0 draws them once, at the end.
         save_seconds: least time between two writings of ``last.ckpt``, at ends of epochs; a fit
             that is terminated waits no longer than this for the end of the epoch.
@@ -94,6 +98,7 @@ class GradientLearner(Learner):
     patience: int | None = 100
     freeze: Annotated[tuple[str, ...], InConfig(tells_default=False)] = ()
     refit: Annotated[bool, InConfig(tells_default=False)] = False
+    average_weights: Annotated[float, InConfig(tells_default=False)] = 0.0
     figures_every: int = 0
     save_seconds: float = 20.0
     progress: bool = True
@@ -133,6 +138,11 @@ class GradientLearner(Learner):
         ):
             if number < least:
                 raise InputError(f"{name} must be at least {least}, got {number}")
+        if not 0 <= self.average_weights < 1:
+            raise InputError(
+                f"average_weights must be at least 0 and below 1, such as 0.99, got "
+                f"{self.average_weights}"
+            )
         check_freeze(model, self.freeze)
         assert isinstance(self.trainer, partial)  # see __post_init__
         check_select(self.select, self.trainer, model, data)
@@ -253,6 +263,9 @@ class GradientLearner(Learner):
                 config=config,
             )
 
+    def _averages(self) -> list[Callback]:
+        return [WeightAverage(self.average_weights)] if self.average_weights > 0 else []
+
     def _trainer(
         self,
         model: LatentVariableModel,
@@ -269,6 +282,7 @@ class GradientLearner(Learner):
         assert isinstance(self.trainer, partial)  # see __post_init__
         last = observers.checkpoint
         callbacks: list[Callback] = [
+            *self._averages(),
             StopOnNonFinite(best, observers.folder),
             GradientNorms(),
             *more,
@@ -311,6 +325,7 @@ class GradientLearner(Learner):
         file = None if last is None else RunFiles(last.parent).refit_checkpoint
         best = KeepBest(monitor=self.select, former=best_weights_beside(last))
         callbacks: list[Callback] = [
+            *self._averages(),
             StopOnNonFinite(best, observers.folder),
             GradientNorms(),
             second,
