@@ -1,0 +1,133 @@
+"""Whether cross-validation finds the dimension of nonlinear dynamics, and the rates at that size.
+
+    python benchmarks/dynamical_dimension.py --folder cv/dynamical
+    python benchmarks/dynamical_dimension.py --folder cv/dynamical --models residual --seeds 0 1
+    python benchmarks/dynamical_dimension.py --folder cv/dynamical --models FLDS --systems lorenz
+
+Neurons follow the Lorenz system (dimension 3) or a limit cycle (2); initial conditions are random,
+so those of no two trials are alike. For every seed, of the simulation and of the folds, a model of
+each size is learned on two thirds of the trials and scored, in bits per spike, on held-out neurons
+of the rest (3 x 2 folds); the rule ``paired_1se`` chooses. A model of the chosen size is then
+fitted, and the rates that it infers on 100 test trials, of which none of this knew, are compared
+with the truth: R2, mean over neurons. ``residual`` and ``gru`` are SequentialVAEs without inferred
+inputs, their state as large as the factors; any other name is a class of ``seqvae.models`` with its
+defaults, learned by its default learner.
+
+What is done is kept in the folder, and the same command goes on; other settings need another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Trainer
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import seqvae.models
+from seqvae import GradientLearner, NeuralData, crossvalidate, fit, infer
+from seqvae.data.sources import LimitCycle, Lorenz
+from seqvae.generators import GRU, ResidualMLP
+from seqvae.learning import Learner, default_learner
+from seqvae.models import SequentialVAE
+from seqvae.runs import Run
+from seqvae.scores import R2
+
+EPOCHS = 60
+SIZES = {
+    "num_trials": 1100, "num_val": 100, "num_test": 100, "num_time_bins": 20, "bin_width": 0.02,
+    "num_neurons": 40, "num_heldout": 10, "mean_count": 1.0,
+}  # fmt: skip
+SYSTEMS = {
+    "lorenz": (partial(Lorenz, **SIZES, speed=2.0), 3, [1, 2, 3, 4, 5]),
+    "limit_cycle": (partial(LimitCycle, **SIZES, speed=15.0), 2, [1, 2, 3, 4]),
+}
+AUTONOMOUS = partial(
+    SequentialVAE,
+    generator_dim=None,
+    initial_condition_dim=None,
+    inferred_input_dim=0,
+    dropout=0.0,
+    optimizer=partial(AdamW, lr=8e-3, weight_decay=0.01),
+    schedule=partial(CosineAnnealingLR, T_max=EPOCHS),
+)
+RECURRENT = {
+    "residual": partial(AUTONOMOUS, generator=partial(ResidualMLP, hidden_dims=(64, 64))),
+    "gru": partial(AUTONOMOUS, generator=GRU),
+}
+
+
+def model_and_learner(name: str) -> tuple[Any, Learner, str]:
+    """Return a model's factory, how it is learned, and the argument that is its size."""
+    if name not in RECURRENT:
+        model = getattr(seqvae.models, name)
+        return model, default_learner(model)(), model.dimension_argument
+    trainer = partial(Trainer, max_epochs=EPOCHS, check_val_every_n_epoch=10, accelerator="cpu")
+    learner = GradientLearner(trainer, patience=None, progress=False)
+    return RECURRENT[name], learner, SequentialVAE.dimension_argument
+
+
+def cell(system: str, name: str, seed: int, folder: Path) -> dict[str, float]:
+    """Return the chosen dimension and the R2 of the rates at that size, done or read."""
+    result = folder / "result.json"
+    if result.exists():
+        return json.loads(result.read_text())
+    make_source, _, dims = SYSTEMS[system]
+    data = NeuralData(make_source(seed=seed), batch_size=125, eval_batch_size=500)
+    model, learner, size = model_and_learner(name)
+    chosen = crossvalidate(
+        data, {name: model}, {name: learner}, dims=dims, trial_folds=3, neuron_folds=2,
+        num_samples=20, seed=seed, out_dir=str(folder / "cv"), progress=False,
+    )  # fmt: skip
+    dim = chosen.chosen_dim(name)
+    row = {"dim": dim, "rates_r2": 0.0}  # of dimension 0, the mean rate
+    if dim > 0:
+        run = fit(data, partial(model, **{size: dim}), learner, in_memory=True, seed=seed)
+        row["rates_r2"] = r2_on_test(run, data)
+    result.write_text(json.dumps(row))
+    return row
+
+
+def r2_on_test(run: Run, data: NeuralData) -> float:
+    """Return R2 of the inferred rates of the test trials against the truth, mean over neurons."""
+    inferred = torch.from_numpy(infer(run, split="test", num_samples=50)["rates"].values)
+    truth = torch.from_numpy(data.recording.rates[data.trials("test")].copy())
+    r2 = R2(data.spec.num_neurons)
+    r2.update(inferred, truth, torch.ones(truth.shape[:2], dtype=torch.bool))
+    return float(r2.compute())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--models", nargs="+", default=list(RECURRENT))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message=".*largest of the grid")
+    for system in arguments.systems:
+        for name in arguments.models:
+            rows = []
+            for seed in arguments.seeds:
+                folder = arguments.folder / system / name / str(seed)
+                rows.append(cell(system, name, seed, folder))
+                row = rows[-1]
+                print(f"{system:12}{name:20}seed {seed:3}  dimension {row['dim']}  "
+                      f"R2 of rates {row['rates_r2']:.3f}", flush=True)  # fmt: skip
+            truth = SYSTEMS[system][1]
+            right = sum(row["dim"] == truth for row in rows)
+            r2 = np.array([row["rates_r2"] for row in rows])
+            print(f"{system:12}{name:20}dimension {truth} in {right} of {len(rows)}; "
+                  f"R2 of rates: median {np.median(r2):.3f}, least {r2.min():.3f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
