@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import minimize
 from torch import Tensor
 
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
@@ -105,6 +104,8 @@ def best_weights(
         size: n, not negative.
         cost: c.
     """
+    from scipy.optimize import minimize
+
     values, size = values[size > 0], size[size > 0]
     num_members, total = values.shape[1], size.sum()
 

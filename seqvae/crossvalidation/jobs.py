@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 from tqdm import tqdm
 
+from seqvae.compute.workers import (
+    MOST_KILLED,
+    check_num_workers,
+    is_of_killed_worker,
+    one_thread_each,
+)
 from seqvae.crossvalidation.cell import Job, run_chain, undone, write_result
 from seqvae.errors import InputError
 
 BACKENDS = ("loky", "ray", "dask")
-MOST_KILLED = 3
-"""Times in a row that a killed worker may end all others before a cell is done."""
 
 
 def run_jobs(
@@ -51,7 +52,7 @@ def run_jobs(
     jobs = [job for chain in chains for job in chain]
     bar = tqdm(total=num_done + len(jobs), initial=num_done, desc="crossvalidate", unit="cell",
                disable=not progress, dynamic_ncols=True)  # fmt: skip
-    with bar, _one_thread(), _chosen(backend, remote_args):
+    with bar, one_thread_each(), _chosen(backend, remote_args):
         left = list(chains)
         in_vain = 0
         while left:
@@ -63,7 +64,7 @@ def run_jobs(
                         yield result
                 return
             except Exception as error:
-                if not _is_of_killed_worker(error):
+                if not is_of_killed_worker(error):
                     raise
                 former = sum(map(len, left))
                 left = [undone(chain) for chain in left if chain[-1].key not in keys]
@@ -108,21 +109,13 @@ def _results(
                 yield result
 
 
-def _is_of_killed_worker(error: Exception) -> bool:
-    """Whether a worker was killed; each backend has its own word for it."""
-    words = ("WorkerCrashedError", "RayActorError", "ActorDiedError", "KilledWorker")
-    names = [kind.__name__ for kind in type(error).__mro__]
-    return isinstance(error, BrokenExecutor) or any(word in names for word in words)
-
-
 def check_backend(backend: str, num_workers: int, remote_args: Mapping[str, Any] | None) -> None:
     """Refuse what cannot be run, before any work is done.
 
     Raises:
         InputError: for a backend that is not installed, or no worker.
     """
-    if num_workers == 0 or num_workers < -1:
-        raise InputError(f"jobs must be at least 1, or -1 for one per core, got {num_workers}")
+    check_num_workers(num_workers)
     if remote_args and backend != "ray":
         raise InputError(f"ray_remote_args are for backend 'ray', not {backend!r}")
     if backend in ("ray", "dask"):
@@ -195,19 +188,3 @@ def _chosen(backend: str, remote_args: Mapping[str, Any] | None) -> Iterator[Non
         options = {"ray_remote_args": dict(remote_args)} if remote_args else {}
     with parallel_config(backend=backend, **options):
         yield
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let the workers start with one thread each, and quietly."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    added = [name for name in names if name not in os.environ]
-    os.environ.update(dict.fromkeys(added, "1"))
-    try:
-        with warnings.catch_warnings():
-            # loky's word for a worker that was replaced
-            warnings.filterwarnings("ignore", message=".*worker stopped while some jobs.*")
-            yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

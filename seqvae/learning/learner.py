@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import isabstract
@@ -97,6 +98,13 @@ def default_learner(model_class: type) -> type[Learner]:
     raise InputError(
         f"model: no learner knows {model_class.__name__}; derive it from LatentVariableModel"
     )
+
+
+def without_progress(learner: Learner) -> Learner:
+    """Return the learner without its progress bar, for those that work beside others."""
+    if dataclasses.is_dataclass(learner) and hasattr(learner, "progress"):
+        return dataclasses.replace(learner, progress=False)
+    return learner
 
 
 def check_pair(learner: Learner, model: Model) -> None:

@@ -82,18 +82,23 @@ class RunInMemory(Run):
         Raises:
             InputError: if the folder is not empty, or cannot be written.
         """
-        files, model = RunFiles(Path(folder)), self.model()
+        files = RunFiles(Path(folder))
         with locked(files.folder, key="folder"):
             if not is_empty(files.folder):
                 raise InputError(f"folder {str(folder)!r} is not empty; give a new one")
             check_writable(files.folder)
-            step = int(self._history[-1]["step"]) if self._history else 0
-            save_weights(files.weights, model, step=step, score=float("nan"))
-            write_history(files.history, self._history)
-            note = {**self.provenance, "saved_from_memory": True}  # so that it is not resumed
-            write_text(files.provenance, json.dumps(note, indent=2) + "\n")
-            write_text(files.config, yaml.safe_dump(self.config, sort_keys=False))
-        return Run(folder).remember(model, self._data)
+            return self.write(files)
+
+    def write(self, files: RunFiles) -> Run:
+        """Write the files of the run, its config last: without one a folder is no run."""
+        files.config.unlink(missing_ok=True)
+        step = int(self._history[-1]["step"]) if self._history else 0
+        save_weights(files.weights, self.model(), step=step, score=float("nan"))
+        write_history(files.history, self._history)
+        note = {**self.provenance, "saved_from_memory": True}  # so that it is not resumed
+        write_text(files.provenance, json.dumps(note, indent=2) + "\n")
+        write_text(files.config, yaml.safe_dump(self.config, sort_keys=False))
+        return Run(files.folder).remember(self.model(), self._data)
 
 
 @dataclass(frozen=True)

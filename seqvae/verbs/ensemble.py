@@ -55,7 +55,7 @@ def ensemble(
     if weights == "stacking":
         together = Ensemble(runs, weights=_stacked(together, trust=trust), trust=trust)
     run = together.save(folder)
-    _draw(run, trust=trust)
+    draw(run, trust=trust)
     return run
 
 
@@ -79,7 +79,7 @@ def _stacked(together: Ensemble, *, trust: bool) -> list[float]:
     return [float(weight) for weight in weights]
 
 
-def _draw(run: Run, *, trust: bool) -> None:
+def draw(run: Run, *, trust: bool) -> None:
     """Draw the figures of a run, if its data are at hand."""
     try:
         data = run.data(trust=trust)

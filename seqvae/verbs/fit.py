@@ -13,16 +13,18 @@ from typing import Any
 from seqvae.compute import noise
 from seqvae.compute.termination import terminable
 from seqvae.config import to_config
-from seqvae.data import as_data
+from seqvae.data import NeuralData, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
-from seqvae.learning.learner import check_pair
+from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.observers import Alarms, HistoryRows, Observer, tell
 from seqvae.learning.unread import unread
 from seqvae.runs import FitFolder, FitInMemory, ModelFactory, Origin, Recipe, Run, begin
 from seqvae.storage.files import RunFiles
+from seqvae.verbs import seeds as seed_table
 from seqvae.verbs.advice import advice
+from seqvae.verbs.seeds import Seeds, check_seeds
 
 
 def fit(
@@ -38,6 +40,8 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     in_memory: bool = False,
+    seeds: int = 1,
+    jobs: int = 1,
     trust: bool = False,
 ) -> Run:
     """Fit a model to data and keep everything about it in a run folder, or in memory.
@@ -68,10 +72,14 @@ def fit(
         in_memory: write nothing at all; the run that is returned has no folder, and answers
             ``evaluate`` and ``infer`` as any, until it is saved (``run.save(folder)``) or lost. Its
             history is empty if learning took several processes.
+        seeds: fits, by as many seeds from ``seed`` on, each in a folder of its own in ``run_dir``;
+            the run that is returned is the ensemble of those that are no outliers, and
+            ``seeds.json`` tells their scores on the validation trials, and the best.
+        jobs: of several seeds, fits at a time, each on one core; -1: one for each core.
         trust: allow the configs of ``from_run`` and ``init_from`` to import classes from anywhere.
 
     Returns:
-        The run, with the best weights by validation score.
+        The run, with the best weights by validation score; of several seeds their ensemble.
 
     Raises:
         InputError: for anything the user can mend; nothing is written then.
@@ -92,6 +100,28 @@ def fit(
     if init_from is not None:
         _check_begins(learner, resume=resume)
     place = learner.place()
+    if seeds != 1 or jobs != 1:
+        check_seeds(seeds, jobs, in_memory=in_memory, overwrite=overwrite, place=place)
+        several = Seeds(
+            _folder(run_dir, model_class, num_processes=1),
+            range(seed, seed + seeds),
+            to_config({"data": data, "model": model, "learner": learner}),
+            resume=resume,
+            num_workers=jobs,
+        )
+        one = partial(
+            fit,
+            copy.copy(data),  # which is loaded where it is fitted to
+            model,
+            learner if jobs == 1 else without_progress(learner),
+            from_run=from_run,
+            init_from=init_from,
+            trust=trust,
+        )
+        if recipe is not None:
+            recipe.load(data)
+        _rehearse(data, model, learner, seed=seed)
+        return several.fitted(one, data)
     folder: FitFolder | FitInMemory
     observers: Sequence[Observer]
     rows = HistoryRows()
@@ -145,6 +175,8 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
     """Tell where the run lies, and what is in its folder."""
     if run.folder is None:
         return "the run was kept in memory: nothing was written"
+    if arguments.get("seeds", 1) != 1:
+        return seed_table.shown(run)
     names = sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("."))
     return f"run folder: {run.folder}\n  {'  '.join(names)}"
 
@@ -164,6 +196,17 @@ def _checked(model: object, learner: object, *, seed: int) -> type:
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be from 0 to 2**63 - 1, got {seed}")
     return model_class
+
+
+def _rehearse(data: NeuralData, model: ModelFactory, learner: Learner, *, seed: int) -> None:
+    """Refuse what no seed could be fitted with, before anything is written."""
+    data.setup()
+    data.trials("train")
+    with noise.apart(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each fit tells them
+        begun = begin(model, data, seed=seed)
+        check_pair(learner, begun)
+        learner.check(begun, data)
 
 
 def _check_in_memory(run_dir: str | None, *, resume: bool, overwrite: bool) -> None:

@@ -25,7 +25,7 @@ from seqvae.models import LatentVariableModel
 logger = logging.getLogger("seqvae")
 
 
-def tell(findings: Iterable[Finding]) -> None:
+def tell(findings: Iterable[Finding | str]) -> None:
     """Log findings, a line each, beside a progress bar."""
     for finding in findings:
         with tqdm.external_write_mode(file=sys.stderr):
