@@ -8,7 +8,7 @@ import json
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,11 +25,12 @@ from seqvae.data.sources import Arrays
 from seqvae.distributions.kinds import DataKind
 from seqvae.errors import InputError, UnwritableError
 from seqvae.learning import Learner
-from seqvae.models import Model
+from seqvae.models import Mixture, Model
 from seqvae.runs import ModelFactory, begin, build_model
 from seqvae.storage.files import write_text
 from seqvae.storage.weights import load_plain, load_weights, save_weights
 from seqvae.storage.yaml_json import read_json
+from seqvae.types import DataSpec
 
 MEAN_RATE = "mean_rate"
 
@@ -70,6 +71,7 @@ class Job:
         folder: where the result goes.
         keeps_weights: whether what is learned is kept, too, for the next size to begin from.
         before: the job of the next smaller size, where learning begins; None: anew.
+        members: of an ensemble the jobs whose models it is made of; else none.
     """
 
     cell: Cell
@@ -84,6 +86,7 @@ class Job:
     folder: Path
     keeps_weights: bool = False
     before: Job | None = None
+    members: tuple[Job, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -190,16 +193,17 @@ def _scored(job: Job) -> list[dict[str, Any]]:
     cell, division = job.cell, job.division
     train = division.train(cell.trial_fold)
     null = mean_rate_of(train, job.kind)
-    learned = None
+    learned = [(member, learned_by(member)) for member in job.members]
     if job.factory is not None:
-        learned = learn(job, division.heldin(cell.neuron_fold))
+        learned = [(job, learn(job, division.heldin(cell.neuron_fold)))]
     rows = []
     for fold in job.neuron_folds:
         part = division.part(cell.trial_fold, fold)
-        if learned is None:
+        if not learned:
             rows.append(_row(fold, sums(null, part.truth, None)))
             continue
-        model = _serving(job, learned, part)
+        serving = [(one, _serving(one, model, part)) for one, model in learned]
+        model = _mixture(serving) if job.members else serving[0][1]
         gained = score(model, part, null, num_samples=job.num_samples, settings=dict(job.settings))
         rows.append(_row(fold, gained))
         if job.k_shot:
@@ -241,6 +245,49 @@ def learn(job: Job, heldin: tuple[int, ...]) -> Model:
     return model.eval()
 
 
+def learned_by(job: Job) -> Model:
+    """Return the model of a job that is done and has kept its weights.
+
+    Raises:
+        InputError: if it has none, as it failed.
+    """
+    assert job.factory is not None
+    assert job.learner is not None
+    cell = job.cell
+    data = learning_data(
+        job.division,
+        cell.trial_fold,
+        job.division.heldin(cell.neuron_fold),
+        learner=job.learner,
+        settings=job.settings,
+        seed=job.seed,
+    )
+    model = build_model(sized(job.factory, cell.dim), data.spec)
+    try:
+        load_weights(job.weights, model)
+    except InputError as error:
+        raise InputError(f"{cell.model} of dimension {cell.dim}, a member: {error}") from error
+    model.seed = job.seed
+    return model.eval()
+
+
+def _mixture(members: Sequence[tuple[Job, Model]]) -> Model:
+    """Return the models of some jobs as one, with equal weights."""
+    lead = members[0][1]
+    mixture = Mixture(
+        lead.spec,
+        members={job.cell.model: partial(_as_it_is, model) for job, model in members},
+        seeds={job.cell.model: model.seed for job, model in members},
+    )
+    mixture.null_counts.copy_(lead.null_counts)
+    mixture.seed = lead.seed
+    return mixture.to(lead.null_counts.device).eval()
+
+
+def _as_it_is(model: Model, spec: DataSpec) -> Model:
+    return model
+
+
 def learning_data(
     division: Division,
     trial_fold: int,
@@ -262,13 +309,6 @@ def sized(factory: ModelFactory, dim: int) -> ModelFactory:
     """Return the factory of a model of one size, which its class names."""
     model_class: Any = factory.func if isinstance(factory, partial) else factory
     return partial(factory, **{model_class.dimension_argument: dim})
-
-
-def without_progress(learner: Learner) -> Learner:
-    """Return the learner without its progress bar: the grid has one."""
-    if dataclasses.is_dataclass(learner) and hasattr(learner, "progress"):
-        return dataclasses.replace(learner, progress=False)
-    return learner
 
 
 def _serving(job: Job, learned: Model, part: Holdout) -> Model:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from seqvae.config import to_config
-from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, sized, without_progress
+from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, sized
 from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.data import NeuralData
 from seqvae.distributions.kinds import DataKind, kind_of
 from seqvae.errors import InputError
 from seqvae.learning import Learner, default_learner
-from seqvae.learning.learner import check_pair
+from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.unread import unread_by_model, unread_inputs, unread_settings
 from seqvae.models import PCA, Model
 from seqvae.runs import ModelFactory, begin
@@ -60,6 +60,7 @@ def make_plan(
     k_shot: int,
     warm_starts: bool,
     folder: Path,
+    members: Collection[str] = (),
 ) -> Plan:
     """Return a job for each model, size, fold and seed; first the mean-rate model.
 
@@ -76,6 +77,7 @@ def make_plan(
         k_shot: trials of the few-shot score.
         warm_starts: whether each size begins where the one before it ended.
         folder: where results go.
+        members: the models whose weights are kept, for ensembles of them.
 
     Raises:
         InputError: if models, learners and data do not go together.
@@ -154,7 +156,7 @@ def make_plan(
             k_shot=k_shot,
             settings=settings,
             folder=folder,
-            keeps_weights=warm_starts and factory is not None,
+            keeps_weights=factory is not None and (warm_starts or cell.model in members),
             before=before,
         )
 

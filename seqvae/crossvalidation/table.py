@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,9 +128,23 @@ class Grid:
 
 
 def summarize(
-    table: pd.DataFrame, models: list[str], *, rule: Rule, unit: str, k_shot: bool
+    table: pd.DataFrame,
+    models: list[str],
+    *,
+    rule: Rule,
+    unit: str,
+    k_shot: bool,
+    fixed: Collection[str] = (),
 ) -> dict[str, Any]:
     """Choose a dimension for each model, and the model of the highest score at its own.
+
+    Args:
+        table: of ``scores_table``.
+        models: their names.
+        rule: how a dimension is chosen.
+        unit: of the scores.
+        k_shot: whether there is a few-shot score.
+        fixed: those whose one size was asked for, so that no larger ones are advised.
 
     Returns:
         ``models``: for each the chosen dimension, the rule, and, by dimension, ``mean`` score and
@@ -150,7 +165,10 @@ def summarize(
         if not np.isfinite(grid.scores[:, 1:]).all(axis=0).any():
             problems.append(name)
             continue
-        choice = choose(grid.scores, grid.dims, rule=rule, name=name)
+        with warnings.catch_warnings():
+            if name in fixed:
+                warnings.filterwarnings("ignore", message=".*largest of the grid")
+            choice = choose(grid.scores, grid.dims, rule=rule, name=name)
         means = [zero + total / size for total in choice.total]
         entry: dict[str, Any] = {
             "chosen_dim": choice.dim,

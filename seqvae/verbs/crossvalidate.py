@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ from seqvae.compute.termination import terminable
 from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
+from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensemble_jobs
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
@@ -60,6 +62,7 @@ def crossvalidate(
     num_samples: int = 50,
     k_shot: int = 0,
     warm_starts: bool = False,
+    ensembles: Ensembles | None = None,
     out_dir: str | None = None,
     jobs: int = 1,
     backend: Literal["loky", "ray", "dask"] = "loky",
@@ -98,6 +101,9 @@ def crossvalidate(
         k_shot: training trials for a second, few-shot score; 0: none.
         warm_starts: each size begins where the next smaller one of the same fold ended; fewer
             cells then run at a time. For learners that begin from a model's parameters.
+        ensembles: by a name models of the grid whose rates are averaged, nothing being learned
+            again: ``{all: [plds, flds]}`` at every size, or ``{all: {plds: 8, flds: 16}}`` at these
+            of ``dims``. Its own size is the largest of its members'.
         out_dir: folder of the results; None makes one under ``cv/`` named by time.
         jobs: cells at a time, each on one core; -1: one for each core.
         backend: where they run: ``loky`` (processes), ``ray`` or ``dask`` (a cluster).
@@ -137,6 +143,7 @@ def crossvalidate(
     for name in sorted(set(learners or {}) - set(factories)):
         raise InputError(f"learners.{name} is no model{nearest(name, factories)}")
 
+    grouped = checked_ensembles(ensembles, list(factories), dims=sizes, scheme=chosen)
     folder = Path(out_dir or f"cv/{datetime.now():%Y%m%d-%H%M%S}")
     recording = data.pool()
     with warnings.catch_warnings():
@@ -161,26 +168,28 @@ def crossvalidate(
             k_shot=k_shot,
             warm_starts=warm_starts,
             folder=folder,
+            members={name for rows in grouped.values() for sizes in rows for name in sizes},
         )
     for sentence in unread:
         warnings.warn(sentence, stacklevel=2)
-    todo = [job for chain in chains for job in chain]
+    together = ensemble_jobs(grouped, chains)
+    todo = [*(job for chain in chains for job in chain), *together]
     mine = shard_chains(chains, part)
     with _held(folder, recording.checksum, part):
         pending = [rest for chain in mine if (rest := undone(chain))]
-        results = run_jobs(
-            pending,
-            num_workers=jobs,
-            backend=backend,
-            remote_args=ray_remote_args,
-            num_done=sum(map(len, mine)) - sum(map(len, pending)),
-            progress=progress,
-        )
-        with closing(results):
+        run = partial(run_jobs, num_workers=jobs, backend=backend, remote_args=ray_remote_args,
+                      progress=progress)  # fmt: skip
+        num_done = sum(map(len, mine)) - sum(map(len, pending))
+        with closing(run(pending, num_done=num_done)) as results:
             by_key = {result["key"]: result for result in results}
         for job in todo:  # of former calls and other shards
             if job.key not in by_key and (result := read_result(job)) is not None:
                 by_key[job.key] = result
+        ready = [job for job in together if all(one.key in by_key for one in job.members)]
+        left = [[job] for job in ready if job.key not in by_key]
+        if left:
+            with closing(run(left, num_done=len(ready) - len(left))) as results:
+                by_key |= {result["key"]: result for result in results}
     table = scores_table([by_key[job.key] for job in todo if job.key in by_key],
                          unit=unit, k_shot=bool(k_shot))  # fmt: skip
     if missing := len(todo) - len(by_key):
@@ -191,7 +200,15 @@ def crossvalidate(
         "neuron_folds": neuron_folds, "seeds": seeds, "seed": seed,
         "trials": division.recording.num_trials, "neurons": division.recording.num_neurons,
     }  # fmt: skip
-    summary = facts | summarize(table, list(factories), rule=rule, unit=unit, k_shot=bool(k_shot))
+    names = [*factories, *grouped]
+    summary = facts | summarize(
+        table,
+        names,
+        rule=rule,
+        unit=unit,
+        k_shot=bool(k_shot),
+        fixed=[name for name, members in (ensembles or {}).items() if isinstance(members, Mapping)],
+    )
     _write(folder, table, summary)
     if wandb_project is not None:
         log_to_wandb(folder, table, summary, project=wandb_project, cells=wandb_cells)
@@ -213,7 +230,8 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
         for told in models.values():
             scores = dict(zip(told["dims"], told["mean"], strict=True))
             mark = "*" if dim == told["chosen_dim"] else " "
-            cells.append(f"{scores[dim]:.4f}{mark}" if dim in scores else "failed ")
+            absent = "failed " if dim in told["failed_dims"] else "- "
+            cells.append(f"{scores[dim]:.4f}{mark}" if dim in scores else absent)
         lines.append([str(dim), *cells])
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     laid = ["  ".join(map(str.rjust, line, widths)) for line in lines]
