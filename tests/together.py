@@ -96,6 +96,7 @@ CASES = {
         {**DOUBLE, "limit_val_batches": 0},
     ),
     "early_stopping": Case(IMPATIENT, {}, DOUBLE, {"patience": 2}),
+    "refitted": Case(TINY_VAE, RICH, DOUBLE, {"refit": True, "average_weights": 0.8}),
     "single_svae": Case(RICH_SVAE, RICH, SINGLE),
     "single_vae": Case(TINY_VAE, RICH, SINGLE),
     "single_flds": Case(TINY_FLDS, RICH, SINGLE),
