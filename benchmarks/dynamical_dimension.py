@@ -34,32 +34,36 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import seqvae.models
 from seqvae import GradientLearner, NeuralData, crossvalidate, fit, infer
 from seqvae.data.sources import LimitCycle, Lorenz
+from seqvae.encoders import TrialGRU
 from seqvae.generators import GRU, ResidualMLP
 from seqvae.learning import Learner, default_learner
 from seqvae.models import SequentialVAE
+from seqvae.objectives import Objective
 from seqvae.runs import Run
 from seqvae.scores import R2
 
 EPOCHS = 60
 SIZES = {
-    "num_trials": 1100, "num_val": 100, "num_test": 100, "num_time_bins": 20, "bin_width": 0.02,
-    "num_neurons": 40, "num_heldout": 10, "mean_count": 1.0,
+    "num_trials": 2300, "num_val": 100, "num_test": 100, "num_time_bins": 16, "bin_width": 0.02,
+    "num_neurons": 40, "num_heldout": 10, "mean_count": 2.0,
 }  # fmt: skip
 SYSTEMS = {
-    "lorenz": (partial(Lorenz, **SIZES, speed=2.0), 3, [1, 2, 3, 4, 5]),
-    "limit_cycle": (partial(LimitCycle, **SIZES, speed=15.0), 2, [1, 2, 3, 4]),
+    "lorenz": (partial(Lorenz, **SIZES, speed=2.5), 3, [1, 2, 3, 4, 5]),
+    "limit_cycle": (partial(LimitCycle, **SIZES, speed=19.0), 2, [1, 2, 3, 4]),
 }
 AUTONOMOUS = partial(
     SequentialVAE,
     generator_dim=None,
-    initial_condition_dim=None,
+    initial_condition_dim=16,
     inferred_input_dim=0,
     dropout=0.0,
-    optimizer=partial(AdamW, lr=8e-3, weight_decay=0.01),
+    encoder=partial(TrialGRU, hidden_dim=48),
+    objective=Objective(beta_steps=100),
+    optimizer=partial(AdamW, lr=4e-3, weight_decay=0.01),
     schedule=partial(CosineAnnealingLR, T_max=EPOCHS),
 )
 RECURRENT = {
-    "residual": partial(AUTONOMOUS, generator=partial(ResidualMLP, hidden_dims=(64, 64))),
+    "residual": partial(AUTONOMOUS, generator=partial(ResidualMLP, hidden_dims=(128, 128))),
     "gru": partial(AUTONOMOUS, generator=GRU),
 }
 
