@@ -12,6 +12,7 @@ from .models import PCA as PCA
 from .models import VAE as VAE
 from .models import FactorAnalysis as FactorAnalysis
 from .models import LinearDynamics as LinearDynamics
+from .models import NonlinearDynamics as NonlinearDynamics
 from .models import SequentialVAE as SequentialVAE
 from .models import SwitchingLinearDynamics as SwitchingLinearDynamics
 from .runs import Ensemble as Ensemble

@@ -19,6 +19,9 @@ from seqvae.distributions.mixed import Mixed as Mixed
 from seqvae.distributions.negative_binomial import (
     NegativeBinomialLogMean as NegativeBinomialLogMean,
 )
+from seqvae.distributions.nonlinear_markov_chain import (
+    NonlinearMarkovChain as NonlinearMarkovChain,
+)
 from seqvae.distributions.normal_in_units import NormalInUnits as NormalInUnits
 from seqvae.distributions.path_gaussian import PathGaussian as PathGaussian
 from seqvae.distributions.poisson import PoissonLogRate as PoissonLogRate

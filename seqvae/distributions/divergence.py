@@ -6,6 +6,7 @@ posterior q                   prior p          terms
 ``Delta``                     any              0 by definition
 ``GaussianMarkovChain``       the same         E_q[KL(q(z_t | z_{t-1}) || p(z_t | z_{t-1}))]
 ``GaussianMarkovChain``       switching        the same, and over the states of the prior
+``GaussianMarkovChain``       nonlinear        KL(q(z_t | z_{t-1}) || p(z_t | z_{t-1})) on the path
 ``DiscreteMarkovChain``       the same         E_q[KL(q(m_t | m_{t-1}) || p(m_t | m_{t-1}))]
 ``PathGaussian``              ``GaussianAR1``  KL(q(u_t | u_<t) || p(u_t | u_{t-1})) on the path
 ``PathGaussian``              ``Normal``       KL(q(u_t | u_<t) || p(u_t)) on the path
@@ -44,6 +45,7 @@ from seqvae.distributions.delta import Delta
 from seqvae.distributions.discrete_markov_chain import DiscreteMarkovChain
 from seqvae.distributions.gaussian_ar1 import GaussianAR1
 from seqvae.distributions.gaussian_markov_chain import GaussianMarkovChain
+from seqvae.distributions.nonlinear_markov_chain import NonlinearMarkovChain
 from seqvae.distributions.path_gaussian import PathGaussian
 from seqvae.distributions.switching_markov_chain import ContinuedChain, SwitchingMarkovChain
 from seqvae.errors import InputError
@@ -85,6 +87,8 @@ def kl_terms(latent: Latent) -> Float[Tensor, "sample batch ..."]:
         terms, shape = _chain_against_chain(posterior, prior), shape[:-1]
     elif isinstance(posterior, GaussianMarkovChain) and isinstance(prior, SwitchingMarkovChain):
         terms, shape = prior.kl_terms(posterior), shape[:-1]
+    elif isinstance(posterior, GaussianMarkovChain) and isinstance(prior, NonlinearMarkovChain):
+        terms, shape = prior.kl_terms(posterior, sample), shape[:-1]
     elif isinstance(posterior, DiscreteMarkovChain) and isinstance(prior, DiscreteMarkovChain):
         terms, shape = posterior.kl_terms(prior), shape[:-1]
     elif isinstance(posterior, PathGaussian | Normal) and isinstance(prior, Normal):

@@ -23,6 +23,7 @@ from seqvae.models import LinearDynamics, Model
 from seqvae.models.linear_readout import Inference
 from seqvae.models.scores import Scores
 from seqvae.state_space import (
+    LEAST_BINS_FOR_MOMENTS,
     EStep,
     LinearEmission,
     LinearStateSpace,
@@ -37,7 +38,6 @@ from seqvae.types import Batch
 
 STARTING_ITERATIONS = 3
 VALIDATION_SAMPLES = 10
-LEAST_BINS_FOR_MOMENTS = 4
 
 
 class BoundTerms(Protocol):

@@ -9,6 +9,7 @@ from seqvae.models.latent_variable import LatentVariableModel as LatentVariableM
 from seqvae.models.linear_dynamics import LinearDynamics as LinearDynamics
 from seqvae.models.linear_factors import LinearFactors as LinearFactors
 from seqvae.models.mixture import Mixture as Mixture
+from seqvae.models.nonlinear_dynamics import NonlinearDynamics as NonlinearDynamics
 from seqvae.models.sequential_vae import SequentialVAE as SequentialVAE
 from seqvae.models.switching_linear_dynamics import (
     SwitchingLinearDynamics as SwitchingLinearDynamics,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,7 +17,8 @@ from seqvae.distributions import GaussianMarkovChain
 from seqvae.encoders import InformationEncoder, InformationMLP
 from seqvae.errors import InputError
 from seqvae.models.base import Model
-from seqvae.models.latent_variable import DEFAULT_SCHEDULE, LatentVariableModel
+from seqvae.models.latent_dynamics import LatentDynamicsModel
+from seqvae.models.latent_variable import DEFAULT_SCHEDULE
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.linear_readout import has_linear_readout, linear_expectations
 from seqvae.models.session import Session
@@ -27,11 +27,11 @@ from seqvae.nn import feed_forward
 from seqvae.objectives import Objective
 from seqvae.observations import Gaussian, Observation, Poisson
 from seqvae.scores.floors import LEAST_COUNT
-from seqvae.state_space import Dynamics, GaussianEmission
+from seqvae.state_space import GaussianEmission
 from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
 
 
-class FLDS(LatentVariableModel):
+class FLDS(LatentDynamicsModel):
     """Linear dynamics with a nonlinear readout, fLDS (Archer et al. 2015; Gao et al. 2016).
 
         z_1 ~ N(m, V),   z_t = A z_{t-1} + B u_t + b + w_t,   w_t ~ N(0, Q),
@@ -84,22 +84,13 @@ class FLDS(LatentVariableModel):
     ) -> None:
         super().__init__(
             spec,
+            latent_dim=latent_dim,
             objective=objective,
             optimizer=optimizer,
             schedule=schedule,
             validation_samples=validation_samples,
         )
-        if latent_dim < 1:
-            raise InputError(f"latent_dim must be at least 1, got {latent_dim}")
-        self.latent_dim = latent_dim
         self.start = start
-        identity = torch.eye(latent_dim)
-        self.transition = nn.Parameter(0.95 * identity)
-        self.input_matrix = nn.Parameter(torch.zeros(latent_dim, spec.num_inputs))
-        self.offset = nn.Parameter(torch.zeros(latent_dim))
-        self.log_noise_root = nn.Parameter(identity * math.log(1 - 0.95**2) / 2)
-        self.initial_mean = nn.Parameter(torch.zeros(latent_dim))
-        self.log_initial_root = nn.Parameter(torch.zeros(latent_dim, latent_dim))
         self.encoder = encoder(spec.num_heldin, latent_dim)
         self.decoder: nn.Sequential | None = None
         factor_dim = latent_dim
@@ -115,22 +106,6 @@ class FLDS(LatentVariableModel):
             )
             factor_dim += last
         self.observation = observation(factor_dim, spec.num_neurons)
-
-    @property
-    def dynamics(self) -> Dynamics:
-        """The parameters of p(z), in double precision; covariances are positive whatever they are.
-
-        ``log_noise_root`` holds the Cholesky factor of Q below its diagonal, and the logarithm of
-        its diagonal; ``log_initial_root`` that of V. What stands above is not used.
-        """
-        return Dynamics(
-            self.transition.double(),
-            self.input_matrix.double(),
-            self.offset.double(),
-            _covariance(self.log_noise_root),
-            self.initial_mean.double(),
-            _covariance(self.log_initial_root),
-        )
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer the path of each trial, draw samples and decode them; see the class."""
@@ -170,9 +145,7 @@ class FLDS(LatentVariableModel):
     ) -> Output:
         """Draw new trials from the prior; ``inputs`` None: 0 everywhere."""
         if inputs is None:
-            inputs = self.offset.new_zeros(
-                num_trials, self.spec.num_time_bins, self.spec.num_inputs
-            )
+            inputs = self.no_inputs(num_trials)
         prior = self.dynamics.chain(inputs.double())
         sample = prior.rsample(Size((1,))).to(self.offset.dtype)
         return self._decoded(Latent(prior, prior, sample), self.session())
@@ -191,17 +164,6 @@ class FLDS(LatentVariableModel):
         self, path: Float[Tensor, "sample batch time latent"]
     ) -> Float[Tensor, "sample batch time factor"]:
         return path if self.decoder is None else torch.cat([path, self.decoder(path)], dim=-1)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the matrices of the networks, which weight decay may shrink, and all the rest.
-
-        Decay of A would make the dynamics forget.
-        """
-        dynamics = {id(parameter) for parameter in self.parameters(recurse=False)}
-        matrices, rest = (group["params"] for group in super().parameter_groups())
-        unshrunk = [parameter for parameter in matrices if id(parameter) in dynamics]
-        shrunk = [parameter for parameter in matrices if id(parameter) not in dynamics]
-        return [{"params": shrunk}, {"params": [*rest, *unshrunk], "weight_decay": 0.0}]
 
     def setup(self, stage: str) -> None:
         """Start at the data, once.
@@ -256,12 +218,7 @@ class FLDS(LatentVariableModel):
                 f"observation.link is {link!r}, but a linear model tells log rates; leave out "
                 f"start, or link"
             )
-        self.transition.copy_(dynamics.transition)
-        self.input_matrix.copy_(dynamics.input_matrix)
-        self.offset.copy_(dynamics.offset)
-        self.log_noise_root.copy_(_log_root(dynamics.noise_covariance))
-        self.initial_mean.copy_(dynamics.initial_mean)
-        self.log_initial_root.copy_(_log_root(dynamics.initial_covariance))
+        self.take_dynamics(dynamics)
         if isinstance(self.observation, Gaussian) and isinstance(emission, GaussianEmission):
             emission = emission.in_units(self.observation.origin, self.observation.unit)
             self.observation.take_std(emission.std)
@@ -284,14 +241,3 @@ class FLDS(LatentVariableModel):
             offset=heldin.loadings * (curvature * (centre - heldin.bias))[:, None],
             root=heldin.loadings * curvature.sqrt()[:, None],
         )
-
-
-def _covariance(log_root: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
-    log_root = log_root.double()
-    root = log_root.tril(-1) + log_root.diagonal().exp().diag()
-    return root @ root.mT
-
-
-def _log_root(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
-    root = torch.linalg.cholesky(covariance)
-    return root.tril(-1) + root.diagonal().log().diag()

@@ -9,11 +9,11 @@ from torch import distributions as torch_distributions
 
 from seqvae.distributions.kinds import Binary
 from seqvae.distributions.kinds.binary import LEAST_PROBABILITY
-from seqvae.observations.base import Observation
+from seqvae.observations.generalized_linear import GeneralizedLinear, Response
 from seqvae.types import Moments
 
 
-class Bernoulli(Observation):
+class Bernoulli(GeneralizedLinear):
     """Binary values: x_tn ~ Bernoulli(1 / (1 + exp(-(w_n . f_t + b_n)))).
 
     A grey value between 0 and 1 is scored by the cross-entropy x log p + (1 - x) log(1 - p).
@@ -32,6 +32,17 @@ class Bernoulli(Observation):
     def forward(self, factors: Float[Tensor, "*leading factor"]) -> torch_distributions.Bernoulli:
         """Return the distribution of values, batch shape (*leading, neuron)."""
         return torch_distributions.Bernoulli(logits=self.readout(factors), validate_args=False)
+
+    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+        """Return p, and p (1 - p) for both slope and variance."""
+        mean = torch.sigmoid(predictor).clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        return Response(mean, mean * (1 - mean), mean * (1 - mean))
+
+    def predictor_of(
+        self, mean: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> Float[Tensor, "*leading chosen"]:
+        """Return the logit."""
+        return torch.logit(mean, eps=LEAST_PROBABILITY)
 
     @torch.no_grad()
     def initialize(self, moments: Moments) -> None:

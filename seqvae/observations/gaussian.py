@@ -15,14 +15,14 @@ from seqvae.distributions.kinds import Real
 from seqvae.distributions.kinds.real import LEAST_SPREAD
 from seqvae.distributions.normal_in_units import NormalInUnits
 from seqvae.errors import InputError
-from seqvae.observations.base import Observation
+from seqvae.observations.generalized_linear import GeneralizedLinear, Response
 from seqvae.types import Moments
 
 LEAST_ABOVE = 1e-6
 """What sigma that is learned in closed form stays above its bound, in units."""
 
 
-class Gaussian(Observation):
+class Gaussian(GeneralizedLinear):
     """Real values: x_tn = o_n + u_n (w_n . f_t + b_n + sigma_n e_tn) with e ~ N(0, 1).
 
     Origin o and unit u are mean and standard deviation of the channel in training, so that the
@@ -90,6 +90,22 @@ class Gaussian(Observation):
         """Return the distribution of values, batch shape (*leading, neuron)."""
         mean = functional.linear(factors, self.loadings, self.bias)
         return NormalInUnits(mean, self.std, origin=self.origin, unit=self.unit)
+
+    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+        """Return mean, slope and variance of the standardised data."""
+        return Response(predictor, torch.ones_like(predictor), self.std[neurons].square())
+
+    def predictor_of(
+        self, mean: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> Float[Tensor, "*leading chosen"]:
+        """Return the standardised mean itself."""
+        return mean
+
+    def loadings_of(
+        self, neurons: list[int]
+    ) -> tuple[Float[Tensor, "chosen factor"], Float[Tensor, " chosen"]]:
+        """Return w and b of some channels; 0 where a channel does not vary."""
+        return self.loadings[neurons], self.bias[neurons]
 
     def standardized(
         self, values: Float[Tensor, "*leading chosen"], neurons: list[int]

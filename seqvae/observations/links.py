@@ -19,6 +19,9 @@ Link: TypeAlias = Annotated[_LinkName, InConfig(tells_default=False)]
 _FAR = 40.0
 """From here on log(1 + exp(eta)) is eta, and from -40 down exp(eta), to float64."""
 
+_HIGHEST = 30.0
+"""Counts beyond exp(30) are no expectation that inference should follow."""
+
 
 def check_link(link: str) -> None:
     """Refuse another word.
@@ -37,6 +40,15 @@ def log_mean(predictor: Tensor, link: Link) -> Tensor:
     is_near = predictor > -_FAR
     near = softplus(torch.where(is_near, predictor, 0.0), threshold=_FAR).log()
     return torch.where(is_near, near, predictor)
+
+
+def mean_and_slope(predictor: Tensor, link: Link) -> tuple[Tensor, Tensor]:
+    """Return m and dm / d eta at a predictor of any shape, which is held below 30."""
+    if link == "exp":
+        mean = predictor.clamp(max=_HIGHEST).exp()
+        return mean, mean
+    mean = log_mean(predictor, link).exp()
+    return mean, torch.sigmoid(predictor)
 
 
 def predictor_at(mean: Tensor, link: Link) -> Tensor:

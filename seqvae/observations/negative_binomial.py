@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from seqvae.distributions import NegativeBinomialLogMean
 from seqvae.distributions.kinds import Counts
-from seqvae.observations.base import Observation
-from seqvae.observations.links import Link, check_link, log_mean, predictor_at
+from seqvae.observations.generalized_linear import GeneralizedLinear, Response
+from seqvae.observations.links import Link, check_link, log_mean, mean_and_slope, predictor_at
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.types import Moments
 
 
-class NegativeBinomial(Observation):
+class NegativeBinomial(GeneralizedLinear):
     """Overdispersed counts: mean m_tn = g(w_n . f_t + b_n), variance m_tn + alpha_n m_tn^2.
 
     The dispersion alpha of each neuron is learned; alpha -> 0 is the Poisson model.
@@ -45,6 +45,17 @@ class NegativeBinomial(Observation):
         return NegativeBinomialLogMean(
             log_mean(self.readout(factors), self.link), self.log_dispersion, validate_args=False
         )
+
+    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+        """Return mean, slope and variance of the counts."""
+        mean, slope = mean_and_slope(predictor, self.link)
+        return Response(mean, slope, mean + self.log_dispersion[neurons].exp() * mean.square())
+
+    def predictor_of(
+        self, mean: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> Float[Tensor, "*leading chosen"]:
+        """Return the predictor of mean counts above 0."""
+        return predictor_at(mean.clamp(min=LEAST_COUNT), self.link)
 
     @torch.no_grad()
     def initialize(self, moments: Moments) -> None:

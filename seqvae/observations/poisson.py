@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from seqvae.distributions import PoissonLogRate
 from seqvae.distributions.kinds import Counts
-from seqvae.observations.base import Observation
-from seqvae.observations.links import Link, check_link, log_mean, predictor_at
+from seqvae.observations.generalized_linear import GeneralizedLinear, Response
+from seqvae.observations.links import Link, check_link, log_mean, mean_and_slope, predictor_at
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.types import Moments
 
 
-class Poisson(Observation):
+class Poisson(GeneralizedLinear):
     """Poisson counts: x_tn ~ Poisson(g(w_n . f_t + b_n)), expected counts per bin.
 
     Args:
@@ -38,6 +38,17 @@ class Poisson(Observation):
     def forward(self, factors: Float[Tensor, "*leading factor"]) -> PoissonLogRate:
         """Return the distribution of counts, batch shape (*leading, neuron)."""
         return PoissonLogRate(log_mean(self.readout(factors), self.link), validate_args=False)
+
+    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+        """Return mean, slope and variance of the counts: the variance is the mean."""
+        mean, slope = mean_and_slope(predictor, self.link)
+        return Response(mean, slope, mean)
+
+    def predictor_of(
+        self, mean: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> Float[Tensor, "*leading chosen"]:
+        """Return the predictor of mean counts above 0."""
+        return predictor_at(mean.clamp(min=LEAST_COUNT), self.link)
 
     @torch.no_grad()
     def initialize(self, moments: Moments) -> None:

@@ -1,0 +1,345 @@
+"""Nonlinear dynamics with a nonlinear readout, inferred by iterated linearisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution
+from torch.nn import functional
+from torch.optim import AdamW
+
+from seqvae.data import NeuralData
+from seqvae.distributions import GaussianMarkovChain, NonlinearMarkovChain
+from seqvae.errors import InputError
+from seqvae.models.base import Model
+from seqvae.models.latent_dynamics import LatentDynamicsModel
+from seqvae.models.latent_variable import DEFAULT_SCHEDULE
+from seqvae.models.linear_beginning import fitted_linear, readout_at
+from seqvae.models.linear_dynamics import LinearDynamics
+from seqvae.models.session import Session
+from seqvae.models.trained import OptimizerFactory, ScheduleFactory
+from seqvae.nn.smooth import Linearized, SmoothMLP
+from seqvae.objectives import Objective
+from seqvae.observations import GeneralizedLinear, Observation, Poisson
+from seqvae.types import Batch, DataSpec, Latent, Output
+
+FIRST_SIZE = 0.1
+"""Of the networks' last weights, next to what they would begin with."""
+
+SHARES = (1.0, 0.5, 0.25, 0.0)
+"""Of a step towards the mean of a linearised posterior; the most likely path is taken."""
+
+
+class NonlinearDynamics(LatentDynamicsModel):
+    """A nonlinear state-space model whose posterior follows from the model itself.
+
+        z_1 ~ N(m, V),   z_t = A z_{t-1} + r(z_{t-1}) + B u_t + b + w_t,   w_t ~ N(0, Q),
+        f_t = (z_t, s(z_t)),   x_t ~ p(x | f_t),
+
+    with external inputs u, and networks r and s. There is no encoder to overfit: q(z | x) is the
+    Gaussian chain that has dynamics and readout linearised about a path,
+
+        q(z | x) proportional to p~(z) prod_t exp(h_t . z_t - z_t' J_t z_t / 2),
+        J_t = G_t' W_t G_t,   h_t = G_t' (score_t + W_t G_t z~_t),
+
+    G_t the derivative of the held-in neurons' predictors at the path z~, W_t their Fisher
+    information, p~ the prior with A + r'(z~_{t-1}) in place of A. The path is the mean of the
+    posterior before; the first is that of a readout linear about the origin, its information read
+    halfway between data and mean. So any entries may be missing, and learning goes through the
+    last linearisation: neurons that inference does not see shape what it makes of the others.
+    Iterations are Gauss-Newton's for the most likely path, damped so that log p(x, z) does not fall
+    [Bell 1994, SIAM J. Optim. 4:626; as
+    inference for learned dynamics: Hernandez et al. 2018, arXiv:1811.02459]. The KL is unbiased,
+    along the drawn path (``NonlinearMarkovChain.kl_terms``); all of it in double precision.
+
+    Learning begins at linear dynamics after a few iterations of EM on all neurons.
+
+    Args:
+        spec: facts of the data.
+        latent_dim: size of z.
+        dynamics_dims: layers of r, then a linear one; none makes the dynamics linear.
+        decoder_dims: layers of s; none makes the readout linear, and the factors the latents.
+        dropout: probability with which a unit of s is dropped in training.
+        linearizations: how often dynamics and readout are linearised, after the first guess.
+        em_iterations: of EM before learning begins; 0 begins at slow latents of unit variance.
+        observation: factory (factor_dim, num_neurons) -> observation model with one predictor a
+            neuron: ``Poisson``, ``NegativeBinomial``, ``Bernoulli`` or ``Gaussian``.
+        objective: weights of the bound's terms and their warm-up.
+        optimizer: factory, parameters -> optimiser.
+        schedule: factory, optimiser -> learning-rate schedule; None keeps the rate constant.
+        validation_samples: posterior samples for each trial in validation.
+
+    Raises:
+        InputError: for a size below 1, or an observation model of another form.
+    """
+
+    dimension_argument: ClassVar[str] = "latent_dim"
+    reads_inputs: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        latent_dim: int = 8,
+        dynamics_dims: Sequence[int] = (32,),
+        decoder_dims: Sequence[int] = (64, 64),
+        dropout: float = 0.3,
+        linearizations: int = 2,
+        em_iterations: int = 5,
+        observation: Callable[[int, int], Observation] = Poisson,
+        objective: Objective = Objective(beta_steps=0),  # noqa: B008 (frozen)
+        optimizer: OptimizerFactory = partial(AdamW, lr=5e-3, weight_decay=0.1),
+        schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
+        validation_samples: int = 4,
+    ) -> None:
+        super().__init__(
+            spec,
+            latent_dim=latent_dim,
+            objective=objective,
+            optimizer=optimizer,
+            schedule=schedule,
+            validation_samples=validation_samples,
+        )
+        for name, number, least in (
+            ("linearizations", linearizations, 1),
+            ("em_iterations", em_iterations, 0),
+        ):
+            if number < least:
+                raise InputError(f"{name} must be at least {least}, got {number}")
+        self.linearizations = linearizations
+        self.em_iterations = em_iterations
+        self.residual: SmoothMLP | None = None
+        self.residual_readout: nn.Linear | None = None
+        if dynamics_dims:
+            self.residual = SmoothMLP((latent_dim, *dynamics_dims))
+            self.residual_readout = nn.Linear(dynamics_dims[-1], latent_dim)
+            with torch.no_grad():
+                self.residual_readout.weight.mul_(FIRST_SIZE)
+                self.residual_readout.bias.zero_()
+        self.decoder: SmoothMLP | None = None
+        factor_dim = latent_dim
+        if decoder_dims:
+            self.decoder = SmoothMLP((latent_dim, *decoder_dims), dropout=dropout, trial_axis=1)
+            factor_dim += decoder_dims[-1]
+        observed = observation(factor_dim, spec.num_neurons)
+        if not isinstance(observed, GeneralizedLinear):
+            raise InputError(
+                f"observation: NonlinearDynamics reads models with one predictor a neuron, such as "
+                f"Poisson or Gaussian, not {type(observed).__name__}; take a SequentialVAE"
+            )
+        self.observation = observed
+        with torch.no_grad():
+            self.observation.readout.weight[:, latent_dim:] *= FIRST_SIZE
+
+    def forward(self, batch: Batch, num_samples: int = 1) -> Output:
+        """Infer the path of each trial, draw samples and decode them; see the class."""
+        # whatever stands in the padding is no input
+        inputs = torch.where(batch.time_mask[..., None], batch.inputs, 0.0)
+        with torch.autocast(inputs.device.type, enabled=False):
+            prior = self._prior(inputs)
+            posterior = self._posterior(batch, prior)
+            path = self.draw(posterior, num_samples)
+        latent = Latent(posterior, prior, path.to(self.offset.dtype), batch.time_mask)
+        return self._decoded(latent, self.session(batch.session))
+
+    def sample(
+        self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
+    ) -> Output:
+        """Draw new trials from the prior; ``inputs`` None: 0 everywhere."""
+        prior = self._prior(self.no_inputs(num_trials) if inputs is None else inputs)
+        path = prior.rsample(Size((1,))).to(self.offset.dtype)
+        return self._decoded(Latent(prior, prior, path), self.session())
+
+    def emission_given(
+        self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
+    ) -> Distribution:
+        """Decode a given path, ``latents`` (sample, batch, time, latent)."""
+        return self.session(batch.session).observation(self._factors(latents["latents"]))
+
+    def initialize(self, data: NeuralData) -> None:
+        """Take the training means, and begin at linear dynamics after a few iterations of EM."""
+        super().initialize(data)
+        if self.em_iterations and not self.has_begun:
+            linear = fitted_linear(self, data, iterations=self.em_iterations)
+            if linear is not None:
+                self._begin_at(linear)
+
+    @torch.no_grad()
+    def begin_from(self, other: Model, *, leading_blocks: bool = False) -> list[str]:
+        """Begin at fitted linear dynamics of the same size, neurons and inputs, or as any model.
+
+        Raises:
+            InputError: if the two do not fit.
+        """
+        if isinstance(other, LinearDynamics):
+            self._begin_at(other)
+            self.has_begun = True
+            return []
+        return super().begin_from(other, leading_blocks=leading_blocks)
+
+    def _begin_at(self, linear: LinearDynamics) -> None:
+        readout = readout_at(self.observation, linear, like=self)
+        self.take_dynamics(linear.state_space.dynamics)
+        with torch.no_grad():
+            self.observation.readout.weight[:, : self.latent_dim] = readout.weight
+            self.observation.readout.bias.copy_(readout.bias)
+
+    def _prior(self, inputs: Float[Tensor, "batch time input"]) -> NonlinearMarkovChain:
+        dynamics = self.dynamics
+        offset = dynamics.offset + inputs[:, 1:].double() @ dynamics.input_matrix.mT
+        return NonlinearMarkovChain(
+            self._step,
+            offset,
+            noise_covariance=dynamics.noise_covariance,
+            initial_mean=dynamics.initial_mean,
+            initial_covariance=dynamics.initial_covariance,
+        )
+
+    def _step(self, path: Float[Tensor, "*leading latent"]) -> Float[Tensor, "*leading latent"]:
+        """Return A z + r(z)."""
+        linear = path @ self.transition.to(path).mT
+        if self.residual is None or self.residual_readout is None:
+            return linear
+        hidden = self.residual(path.to(self.offset.dtype))
+        return linear + self.residual_readout(hidden).to(path)
+
+    def _posterior(self, batch: Batch, prior: NonlinearMarkovChain) -> GaussianMarkovChain:
+        """Linearise, solve, and again about the mean of the solution."""
+        with torch.no_grad():
+            sight = self._sight(batch)
+            origin = prior.initial_mean.new_zeros(prior.batch_shape + prior.event_shape)
+            path = self._solved(prior, origin, sight, is_first=True).mean
+            for _ in range(self.linearizations - 1):
+                path = self._ahead(prior, path, sight, to=self._solved(prior, path, sight).mean)
+        return self._solved(prior, path, sight)
+
+    def _ahead(
+        self,
+        prior: NonlinearMarkovChain,
+        path: Float[Tensor, "batch time latent"],
+        sight: _Sight,
+        *,
+        to: Float[Tensor, "batch time latent"],
+    ) -> Float[Tensor, "batch time latent"]:
+        """Go from a path towards another as far as makes log p(x, z) largest, trial by trial."""
+        shares = path.new_tensor(SHARES)[:, None, None, None]
+        paths = path + shares * (to - path)
+        emission = sight.observation(self._factors(paths.to(self.offset.dtype)))
+        terms = emission.log_prob(sight.target)[..., sight.heldin]
+        joint = torch.where(sight.seen, terms, 0.0).sum((-2, -1)) + prior.log_prob(paths)
+        best = joint.nan_to_num(nan=-torch.inf).argmax(0)
+        return paths[best, torch.arange(len(best), device=best.device)]
+
+    def _sight(self, batch: Batch) -> _Sight:
+        """Return what inference sees, with forecast bins, where it sees nothing."""
+        session = self.session(batch.session)
+        heldin = list(session.spec.heldin)
+        assert isinstance(session.observation, GeneralizedLinear)
+        values = session.observation.standardized(batch.observed, heldin)
+        later = (0, 0, 0, batch.target.shape[1] - values.shape[1])
+        seen = functional.pad(batch.observed_mask, later)
+        values = torch.where(seen, functional.pad(values, later), 0.0)
+        target = torch.zeros_like(batch.target)
+        target[..., heldin] = torch.where(seen, functional.pad(batch.observed, later), 0.0)
+        return _Sight(values, target, seen, session.observation, heldin)
+
+    def _solved(
+        self,
+        prior: NonlinearMarkovChain,
+        path: Float[Tensor, "batch time latent"],
+        sight: _Sight,
+        *,
+        is_first: bool = False,
+    ) -> GaussianMarkovChain:
+        """Return the posterior with dynamics and readout linearised about a path.
+
+        The first time the path is the origin, and the score that of predictors halfway between data
+        and mean: as far from the data as the mean is, a step by the curvature there overshoots.
+        """
+        dynamics, about = self.dynamics, path.to(self.offset.dtype)
+        transition, drift = self._linear_step(about[:, :-1])
+        chain = GaussianMarkovChain.from_dynamics(
+            transition,
+            dynamics.noise_covariance,
+            initial_mean=dynamics.initial_mean,
+            initial_covariance=dynamics.initial_covariance,
+            num_steps=path.shape[1],
+            offset=prior.offset + drift,
+            validate_args=False,
+        )
+        observation, heldin = sight.observation, sight.heldin
+        predictor, slopes = self._linear_readout(about, sight)
+        point = predictor
+        if is_first:
+            mean = observation.response(predictor, heldin).mean
+            point = observation.predictor_of((sight.values + mean) / 2, heldin)
+        response = observation.response(point, heldin)
+        weight = torch.where(sight.seen, response.information, 0.0)
+        score = torch.where(sight.seen, response.score(sight.values), 0.0)
+        ahead = point - predictor + (slopes @ about[..., None])[..., 0]
+        vector = (slopes.mT @ (score + weight * ahead)[..., None])[..., 0].double()
+        matrix = ((slopes * weight[..., None]).mT @ slopes).double()
+        mean_of_all = chain.mean.expand(path.shape)
+        return GaussianMarkovChain.from_information(
+            chain.precision.matvec(mean_of_all) + vector,
+            chain.precision.plus_diagonal(matrix),
+            validate_args=False,
+        )
+
+    def _linear_step(
+        self, path: Float[Tensor, "batch links latent"]
+    ) -> tuple[Float[Tensor, "*batch latent latent"], Float[Tensor, "*batch latent"]]:
+        """Return F and c with A z + r(z) about F z + c near the path, in double precision."""
+        linear = self.transition.double()
+        if self.residual is None or self.residual_readout is None:
+            return linear, linear.new_zeros(self.latent_dim)
+        hidden = self.residual.linearized(path)
+        jacobian = self.residual_readout.weight @ hidden.jacobian
+        drift = self.residual_readout(hidden.value) - (jacobian @ path[..., None])[..., 0]
+        return linear + jacobian.double(), drift.double()
+
+    def _linear_readout(
+        self, path: Float[Tensor, "batch time latent"], sight: _Sight
+    ) -> Linearized:
+        """Return predictors of the held-in neurons, and their derivatives by z."""
+        weight, bias = sight.observation.loadings_of(sight.heldin)
+        if self.decoder is None:
+            return Linearized(
+                path @ weight.mT + bias, weight.expand(*path.shape[:2], *weight.shape)
+            )
+        direct, indirect = weight.tensor_split([self.latent_dim], dim=1)
+        decoded = self.decoder.linearized(path)
+        predictor = path @ direct.mT + decoded.value @ indirect.mT + bias
+        return Linearized(predictor, direct + indirect @ decoded.jacobian)
+
+    def _decoded(self, latent: Latent, session: Session) -> Output:
+        factors = self._factors(latent.sample)
+        return Output({"latents": latent}, factors, session.observation(factors))
+
+    def _factors(
+        self, path: Float[Tensor, "sample batch time latent"]
+    ) -> Float[Tensor, "sample batch time factor"]:
+        return path if self.decoder is None else torch.cat([path, self.decoder(path)], dim=-1)
+
+
+class _Sight(NamedTuple):
+    """What inference sees.
+
+    Attributes:
+        values: in the units in which they are learned from.
+        target: the same in those of the data, among all neurons.
+        seen: which values are there.
+        observation: reads the factors.
+        heldin: the neurons.
+    """
+
+    values: Float[Tensor, "batch time heldin"]
+    target: Float[Tensor, "batch time neuron"]
+    seen: Bool[Tensor, "batch time heldin"]
+    observation: GeneralizedLinear
+    heldin: list[int]

@@ -1,0 +1,58 @@
+"""Smooth feed-forward networks that tell their derivative, too."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seqvae.nn.dropout import Dropout
+
+
+class Linearized(NamedTuple):
+    """A function at a point, f(z) + J (z' - z).
+
+    Attributes:
+        value: f(z).
+        jacobian: J, the derivative of each output by each input.
+    """
+
+    value: Float[Tensor, "*leading output"]
+    jacobian: Float[Tensor, "*leading output input"]
+
+
+class SmoothMLP(nn.Module):
+    """Linear layers with a tanh after each; acts on the last axis.
+
+    Its derivative is found in the same pass, forwards, layer by layer: cheap where inputs are few.
+
+    Args:
+        dims: sizes of the input and of the layers.
+        dropout: probability with which a unit is dropped in training.
+        trial_axis: of the input, for the noise of the dropout.
+    """
+
+    def __init__(self, dims: Sequence[int], *, dropout: float = 0.0, trial_axis: int = 0) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(dims))
+        self.dropout = Dropout(dropout, trial_axis=trial_axis)
+
+    def forward(self, inputs: Float[Tensor, "*leading input"]) -> Float[Tensor, "*leading output"]:
+        """Return f(z)."""
+        for layer in self.layers:
+            inputs = self.dropout(torch.tanh(layer(inputs)))
+        return inputs
+
+    def linearized(self, inputs: Float[Tensor, "*leading input"]) -> Linearized:
+        """Return f(z) and its derivative there, without dropout."""
+        jacobian: Tensor | None = None
+        for layer in self.layers:
+            inputs = torch.tanh(layer(inputs))
+            tangent = layer.weight if jacobian is None else layer.weight @ jacobian
+            jacobian = (1 - inputs.square())[..., None] * tangent
+        assert jacobian is not None
+        return Linearized(inputs, jacobian)
