@@ -80,6 +80,7 @@ class NonlinearDynamics(LatentDynamicsModel):
 
     dimension_argument: ClassVar[str] = "latent_dim"
     reads_inputs: ClassVar[bool] = True
+    observation: GeneralizedLinear
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class SmoothMLP(nn.Module):
 
     def __init__(self, dims: Sequence[int], *, dropout: float = 0.0, trial_axis: int = 0) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(dims))
+        self.layers = nn.Sequential(*(nn.Linear(*pair) for pair in itertools.pairwise(dims)))
         self.dropout = Dropout(dropout, trial_axis=trial_axis)
 
     def forward(self, inputs: Float[Tensor, "*leading input"]) -> Float[Tensor, "*leading output"]:
@@ -51,6 +51,7 @@ class SmoothMLP(nn.Module):
         """Return f(z) and its derivative there, without dropout."""
         jacobian: Tensor | None = None
         for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
             inputs = torch.tanh(layer(inputs))
             tangent = layer.weight if jacobian is None else layer.weight @ jacobian
             jacobian = (1 - inputs.square())[..., None] * tangent
