@@ -131,10 +131,10 @@ def test_divergence_of_a_chain_from_itself_is_zero() -> None:
 def test_network_tells_its_derivative() -> None:
     network = SmoothMLP((3, 5, 4), dropout=0.5).double().eval()
     points = torch.randn(2, 6, 3).double()
-    value, jacobian = network.linearized(points)
+    value, slopes = network.linearized(points)
     assert_close(value, network(points))
     truth = torch.func.vmap(torch.func.vmap(torch.func.jacrev(network)))(points)
-    assert_close(jacobian, truth)
+    assert_close(slopes, truth.mT)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -282,9 +282,9 @@ class NonlinearDynamics(LatentDynamicsModel):
         response = observation.response(point, heldin)
         weight = torch.where(sight.seen, response.information, 0.0)
         score = torch.where(sight.seen, response.score(sight.values), 0.0)
-        ahead = point - predictor + (slopes @ about[..., None])[..., 0]
-        vector = (slopes.mT @ (score + weight * ahead)[..., None])[..., 0].double()
-        matrix = ((slopes * weight[..., None]).mT @ slopes).double()
+        ahead = point - predictor + (about[..., None, :] @ slopes)[..., 0, :]
+        vector = (slopes @ (score + weight * ahead)[..., None])[..., 0].double()
+        matrix = ((slopes * weight[..., None, :]) @ slopes.mT).double()
         mean_of_all = chain.mean.expand(path.shape)
         return GaussianMarkovChain.from_information(
             chain.precision.matvec(mean_of_all) + vector,
@@ -300,9 +300,9 @@ class NonlinearDynamics(LatentDynamicsModel):
         if self.residual is None or self.residual_readout is None:
             return linear, linear.new_zeros(self.latent_dim)
         hidden = self.residual.linearized(path)
-        jacobian = self.residual_readout.weight @ hidden.jacobian
-        drift = self.residual_readout(hidden.value) - (jacobian @ path[..., None])[..., 0]
-        return linear + jacobian.double(), drift.double()
+        slopes = functional.linear(hidden.slopes, self.residual_readout.weight)
+        drift = self.residual_readout(hidden.value) - (path[..., None, :] @ slopes)[..., 0, :]
+        return linear + slopes.mT.double(), drift.double()
 
     def _linear_readout(
         self, path: Float[Tensor, "batch time latent"], sight: _Sight
@@ -310,13 +310,11 @@ class NonlinearDynamics(LatentDynamicsModel):
         """Return predictors of the held-in neurons, and their derivatives by z."""
         weight, bias = sight.observation.loadings_of(sight.heldin)
         if self.decoder is None:
-            return Linearized(
-                path @ weight.mT + bias, weight.expand(*path.shape[:2], *weight.shape)
-            )
+            return Linearized(path @ weight.mT + bias, weight.mT.expand(*path.shape, len(weight)))
         direct, indirect = weight.tensor_split([self.latent_dim], dim=1)
         decoded = self.decoder.linearized(path)
         predictor = path @ direct.mT + decoded.value @ indirect.mT + bias
-        return Linearized(predictor, direct + indirect @ decoded.jacobian)
+        return Linearized(predictor, direct.mT + functional.linear(decoded.slopes, indirect))
 
     def _decoded(self, latent: Latent, session: Session) -> Output:
         factors = self._factors(latent.sample)

@@ -9,20 +9,21 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seqvae.nn.dropout import Dropout
 
 
 class Linearized(NamedTuple):
-    """A function at a point, f(z) + J (z' - z).
+    """A function about a point, f(z') = f(z) + (z' - z) S.
 
     Attributes:
         value: f(z).
-        jacobian: J, the derivative of each output by each input.
+        slopes: S, the derivative by each input of each output.
     """
 
     value: Float[Tensor, "*leading output"]
-    jacobian: Float[Tensor, "*leading output input"]
+    slopes: Float[Tensor, "*#leading input output"]
 
 
 class SmoothMLP(nn.Module):
@@ -49,11 +50,11 @@ class SmoothMLP(nn.Module):
 
     def linearized(self, inputs: Float[Tensor, "*leading input"]) -> Linearized:
         """Return f(z) and its derivative there, without dropout."""
-        jacobian: Tensor | None = None
+        slopes: Tensor | None = None
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
             inputs = torch.tanh(layer(inputs))
-            tangent = layer.weight if jacobian is None else layer.weight @ jacobian
-            jacobian = (1 - inputs.square())[..., None] * tangent
-        assert jacobian is not None
-        return Linearized(inputs, jacobian)
+            ahead = layer.weight.mT if slopes is None else functional.linear(slopes, layer.weight)
+            slopes = ahead * (1 - inputs.square())[..., None, :]
+        assert slopes is not None
+        return Linearized(inputs, slopes)
