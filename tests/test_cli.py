@@ -197,7 +197,6 @@ def test_mistake_gets_one_sentence_and_writes_nothing(
         ({"modle": 3}, "modle does not exist; did you mean 'model'"),
         ({"model": {"class_path": "VAE", "init_args": {"latent_dmi": 3}}}, "model.latent_dmi does"),
         ({"model": {"class_path": "VAE", "init_arg": {}}}, "model.init_arg"),
-        ({"model": None}, "model is required: give --model CLASS"),
         (
             {"data": {"source": {"class_path": "Lorenz", "init_args": {"sed": 1}}}},
             "data.source.sed",
@@ -229,7 +228,6 @@ def test_file_that_is_no_config(text, sentence, config, capsys):
 
 def test_missing_arguments_are_named(capsys):
     assert "give --data.source.path FILE" in refused(capsys, "fit")
-    assert "model is required" in refused(capsys, "fit", "--data.source", "Lorenz")
     assert "run is required: give --run FOLDER" in refused(capsys, "infer")
 
 

@@ -153,6 +153,8 @@ def with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool)
     from seqvae.runs import ModelFactory
 
     model = flags.get("model", flags.get("model.class_path", tree.get("model")))
+    if model is None and not settings and not any(key.startswith("learner.") for key in flags):
+        return dict(tree)  # the default model brings its own
     opened = open_parameters(model, ModelFactory, key="model", trust=trust)
     learner = default_learner(opened[0]) if opened else GradientLearner
     return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(settings)}}

@@ -18,7 +18,6 @@ from seqvae.distributions import GaussianMarkovChain, NonlinearMarkovChain
 from seqvae.errors import InputError
 from seqvae.models.base import Model
 from seqvae.models.latent_dynamics import LatentDynamicsModel
-from seqvae.models.latent_variable import DEFAULT_SCHEDULE
 from seqvae.models.linear_beginning import fitted_linear, readout_at
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.session import Session
@@ -71,7 +70,8 @@ class NonlinearDynamics(LatentDynamicsModel):
             neuron: ``Poisson``, ``NegativeBinomial``, ``Bernoulli`` or ``Gaussian``.
         objective: weights of the bound's terms and their warm-up.
         optimizer: factory, parameters -> optimiser.
-        schedule: factory, optimiser -> learning-rate schedule; None keeps the rate constant.
+        schedule: factory, optimiser -> learning-rate schedule; None keeps the rate constant, as
+            suits averaged weights.
         validation_samples: posterior samples for each trial in validation.
 
     Raises:
@@ -89,13 +89,13 @@ class NonlinearDynamics(LatentDynamicsModel):
         latent_dim: int = 8,
         dynamics_dims: Sequence[int] = (32,),
         decoder_dims: Sequence[int] = (64, 64),
-        dropout: float = 0.3,
+        dropout: float = 0.4,
         linearizations: int = 2,
         em_iterations: int = 5,
         observation: Callable[[int, int], Observation] = Poisson,
         objective: Objective = Objective(beta_steps=0),  # noqa: B008 (frozen)
-        optimizer: OptimizerFactory = partial(AdamW, lr=5e-3, weight_decay=0.1),
-        schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
+        optimizer: OptimizerFactory = partial(AdamW, lr=5e-3, weight_decay=0.2),
+        schedule: ScheduleFactory | None = None,
         validation_samples: int = 4,
     ) -> None:
         super().__init__(

@@ -16,7 +16,7 @@ from seqvae.config import to_config
 from seqvae.data import NeuralData, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
-from seqvae.learning import Learner, default_learner
+from seqvae.learning import Learner, default_fit, default_learner
 from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.observers import Alarms, HistoryRows, Observer, tell
 from seqvae.learning.unread import unread
@@ -57,7 +57,9 @@ def fit(
 
     Args:
         data: the recording, how it is split, and what inference may see.
-        model: factory of the model: a class, or ``functools.partial`` of one.
+        model: factory of the model: a class, or ``functools.partial`` of one. None takes that of
+            ``from_run``, else ``NonlinearDynamics`` of a size that suits the data, learned as
+            ``seqvae.learning.default_fit`` says.
         learner: how it is learned; None takes that of ``from_run``, else the model's own, with its
             defaults.
         bin_width: seconds per bin, where ``data`` is an array or a file.
@@ -90,11 +92,13 @@ def fit(
         model = recipe.build("model", ModelFactory) if model is None else model
         learner = recipe.build("learner", Learner) if learner is None else learner
         seed = recipe.config["seed"] if seed is None else seed
-    if data is None or model is None:
-        name = "data" if data is None else "model"
-        raise InputError(f"{name} is required: give it, or from_run, a run to repeat")
+    if data is None:
+        raise InputError("data is required: give it, or from_run, a run to repeat")
     seed = 0 if seed is None else seed
     data = as_data(data, bin_width)
+    if model is None:
+        default = default_fit(data)
+        model, learner = default.model, default.learner if learner is None else learner
     model_class = _checked(model, learner, seed=seed)
     learner = default_learner(model_class)() if learner is None else learner
     if init_from is not None:
@@ -177,8 +181,13 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
         return "the run was kept in memory: nothing was written"
     if arguments.get("seeds", 1) != 1:
         return seed_table.shown(run)
+    chosen = ""
+    if arguments.get("model") is None and arguments.get("from_run") is None:
+        tree = run.config["model"]
+        kind, size = tree["class_path"].rsplit(".", 1)[-1], tree["init_args"]["latent_dim"]
+        chosen = f"no model was named: {kind} of {size} latents, see config.yaml\n"
     names = sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("."))
-    return f"run folder: {run.folder}\n  {'  '.join(names)}"
+    return f"{chosen}run folder: {run.folder}\n  {'  '.join(names)}"
 
 
 def _checked(model: object, learner: object, *, seed: int) -> type:

@@ -1,0 +1,79 @@
+"""What is fitted where no model is named: one recipe, whose sizes follow from the data."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+from pytorch_lightning import Trainer
+from torch.optim import AdamW
+
+from seqvae.data import NeuralData
+from seqvae.distributions.kinds import kind_of
+from seqvae.learning.gradient import GradientLearner
+from seqvae.models import NonlinearDynamics
+from seqvae.observations import Gaussian, Poisson
+
+LATENT_DIM = 8
+LARGE_LATENT_DIM = 16
+LARGE_BINS = 10_000
+"""Training bins, over all trials, from which the larger size is worth its time."""
+
+WEIGHT_DECAY = 0.2
+SMALL_BINS = 3000
+"""Training bins up to which weight decay is as above; it falls as one over them."""
+
+MAX_STEPS = 2000
+STEPS_A_VALIDATION = 10
+PATIENCE = 40
+AVERAGED_STEPS = 50
+
+
+class DefaultFit(NamedTuple):
+    """A model and how it is learned, as ``fit`` takes them."""
+
+    model: partial[NonlinearDynamics]
+    learner: GradientLearner
+
+
+def default_fit(data: NeuralData) -> DefaultFit:
+    """Return what to fit to data: ``NonlinearDynamics``, averaged weights, all trials learned from.
+
+    Counts are read by a ``Poisson``, other data by a ``Gaussian`` model. Of the training trials and
+    their bins follow, by rule:
+
+    - the size, 8 latents, and 16 from 10,000 bins on, never more than half the held-in neurons;
+    - weight decay 0.2, and in proportion to 3000 / bins beyond 3000 bins: what holds a hundred
+      trials from over-fitting would starve a thousand;
+    - epochs for 2000 optimiser steps, a validation every 10 of them, and an end after 40
+      validations without improvement;
+    - where there are validation trials, ``refit`` learns from them, too, for as many steps as they
+      have chosen.
+
+    Args:
+        data: the data to learn from.
+    """
+    recording, num_trials = data.recording, len(data.trials("train"))
+    num_bins = num_trials * data.spec.num_time_bins
+    counts = kind_of(recording.read(trials) for trials in recording.chunks()).counts_events
+    size = LARGE_LATENT_DIM if num_bins >= LARGE_BINS else LATENT_DIM
+    decay = WEIGHT_DECAY * min(1.0, SMALL_BINS / max(num_bins, 1))
+    model = partial(
+        NonlinearDynamics,
+        latent_dim=max(1, min(size, data.spec.num_heldin // 2)),
+        observation=Poisson if counts else Gaussian,
+        optimizer=partial(AdamW, lr=5e-3, weight_decay=float(f"{decay:.2g}")),
+    )
+    steps = math.ceil(num_trials / data.batch_size)
+    settings: dict[str, Any] = {"max_epochs": math.ceil(MAX_STEPS / steps)}
+    validates = "val" in data.split
+    if validates:
+        settings["check_val_every_n_epoch"] = max(1, round(STEPS_A_VALIDATION / steps))
+    learner = GradientLearner(
+        partial(Trainer, **settings),
+        patience=PATIENCE if validates else None,
+        refit=validates,
+        averaged_steps=AVERAGED_STEPS,
+    )
+    return DefaultFit(model, learner)

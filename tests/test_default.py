@@ -1,0 +1,80 @@
+"""What is fitted where no model is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import seqvae.learning.default as default
+from seqvae import Run, fit
+from seqvae.console.main import main
+from seqvae.data import NeuralData, Recording
+from seqvae.data.sources import write_hdf5
+from seqvae.learning import EM, default_fit
+from seqvae.models import NonlinearDynamics
+from seqvae.observations import Gaussian, Poisson
+
+SHAPE = (12, 10, 8)
+
+
+def counts(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).poisson(0.5, shape).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default, "MAX_STEPS", 6)
+    monkeypatch.setattr(default, "STEPS_A_VALIDATION", 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "decay"),
+    [((12, 10, 8), 4, 0.2), ((40, 50, 30), 8, 0.2), ((400, 50, 40), 16, 0.037)],
+)
+def test_size_and_weight_decay_follow_from_the_data(shape, size, decay) -> None:
+    model, _ = default_fit(NeuralData(counts(shape), bin_width=0.02))
+    assert model.keywords["latent_dim"] == size
+    assert model.keywords["optimizer"].keywords["weight_decay"] == pytest.approx(decay, rel=0.02)
+
+
+def test_steps_do_not_hang_on_the_number_of_trials(monkeypatch) -> None:
+    monkeypatch.undo()
+    for num_trials in (20, 900):
+        data = NeuralData(counts((num_trials, 10, 8)), bin_width=0.02, batch_size=16)
+        trainer = default_fit(data).learner.trainer.keywords
+        steps = -(-len(data.trials("train")) // 16)
+        assert 0 <= trainer["max_epochs"] * steps - default.MAX_STEPS < steps
+        assert trainer["check_val_every_n_epoch"] == max(1, round(10 / steps))
+
+
+def test_real_values_are_read_by_gaussian_noise() -> None:
+    data = NeuralData(np.random.default_rng(0).normal(size=SHAPE), bin_width=0.02)
+    assert default_fit(data).model.keywords["observation"] is Gaussian
+    assert default_fit(NeuralData(counts(), bin_width=0.02)).model.keywords["observation"] is Poisson
+
+
+def test_without_validation_trials_nothing_is_refitted() -> None:
+    learner = default_fit(NeuralData(counts(), bin_width=0.02, val_fraction=0.0)).learner
+    assert not learner.refit
+    assert learner.patience is None
+
+
+def test_fit_without_a_model_learns_the_default(tmp_path) -> None:
+    run = fit(counts(), bin_width=0.02, run_dir=str(tmp_path / "run"))
+    assert isinstance(run.model(), NonlinearDynamics)
+    assert run.config["learner"]["init_args"]["refit"] is True
+    again = fit(from_run=run, run_dir=str(tmp_path / "again"))
+    assert again.config["model"] == run.config["model"]
+
+
+def test_a_learner_that_does_not_fit_the_default_is_refused(tmp_path) -> None:
+    with pytest.raises(Exception, match="EM learns"):
+        fit(counts(), learner=EM(), bin_width=0.02, run_dir=str(tmp_path / "run"))
+
+
+def test_command_without_a_model_says_what_was_chosen(tmp_path, capsys) -> None:
+    file, folder = tmp_path / "counts.h5", tmp_path / "run"
+    write_hdf5(Recording(counts(), 0.02), file)
+    assert main(["fit", "--data.source.path", str(file), "--run_dir", str(folder)]) == 0
+    assert "no model was named: NonlinearDynamics of 4 latents" in capsys.readouterr().out
+    assert Run(folder).config["learner"]["class_path"].endswith("GradientLearner")
