@@ -74,6 +74,5 @@ def default_fit(data: NeuralData) -> DefaultFit:
         partial(Trainer, **settings),
         patience=PATIENCE if validates else None,
         refit=validates,
-        averaged_steps=AVERAGED_STEPS,
     )
     return DefaultFit(model, learner)
