@@ -27,7 +27,7 @@ SMALL_BINS = 3000
 MAX_STEPS = 2000
 STEPS_A_VALIDATION = 10
 PATIENCE = 40
-AVERAGED_STEPS = 50
+AVERAGE_WEIGHTS = 0.98
 
 
 class DefaultFit(NamedTuple):
@@ -48,8 +48,9 @@ def default_fit(data: NeuralData) -> DefaultFit:
       trials from over-fitting would starve a thousand;
     - epochs for 2000 optimiser steps, a validation every 10 of them, and an end after 40
       validations without improvement;
-    - where there are validation trials, ``refit`` learns from them, too, for as many steps as they
-      have chosen.
+    - an average of the weights over some 50 steps is what is scored and kept;
+    - where there are validation trials, ``refit`` learns from them, too, as long as they have
+      chosen.
 
     Args:
         data: the data to learn from.
@@ -74,5 +75,6 @@ def default_fit(data: NeuralData) -> DefaultFit:
         partial(Trainer, **settings),
         patience=PATIENCE if validates else None,
         refit=validates,
+        average_weights=AVERAGE_WEIGHTS,
     )
     return DefaultFit(model, learner)

@@ -48,6 +48,7 @@ from seqvae.learning.refit import (
     check_going_on,
     check_refit,
     second_factory,
+    second_pass,
 )
 from seqvae.learning.rehearsal import check_select, rehearse
 from seqvae.learning.renewal import Renewal
@@ -73,9 +74,9 @@ class GradientLearner(Learner):
         freeze: parts whose parameters are not trained, by their names in the model, such as
             ``encoder``.
         refit: whether validation trials, once they have chosen the step of the best weights, are
-            learned from as well: the model is made anew and trained on training and validation
-            trials for as many steps, with the same learning rates and warm-ups, and the last
-            weights are kept. Only test trials are unseen then. See ``seqvae.learning.refit``.
+            learned from as well: the model is made anew and goes as often through training and
+            validation trials, with the same learning rates and warm-ups, and the last weights are
+            kept. Only test trials are unseen then. See ``seqvae.learning.refit``.
         average_weights: decay from step to step of an exponential moving average of the weights,
             over about 1 / (1 - decay) steps, such as 0.99, which is what is scored, selected and
             kept; 0: the weights themselves.
@@ -255,7 +256,7 @@ class GradientLearner(Learner):
                 model,
                 data,
                 observers,
-                SecondPass(first.path, best.step or trainer.global_step),
+                second_pass(first, best.step or trainer.global_step, data, self.learned_data(data)),
                 History(history.rows),
                 strategy=strategy,
                 loggers=trainer.loggers,

@@ -2,13 +2,15 @@
 
 A first pass learns from the training trials, and validation trials choose the step n of the best
 weights. The second one begins where the first began, with the validation trials among the training
-trials, and takes n steps, each with the learning rate that the first pass had at that step. So the
-trials that selection costs are learned from, too [Goodfellow et al. 2016, Deep Learning, alg. 7.2].
+trials, and goes as often through all of them: n steps times the batches there are now over the
+batches there were, each with the learning rate that the first pass had at its place. So the trials
+that selection costs are learned from, too [Goodfellow et al. 2016, Deep Learning, section 7.8].
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -81,12 +83,27 @@ class SecondPass(Callback):
 
     Args:
         path: the settings, as ``FirstPass`` notes them.
+        chosen_steps: steps of the first pass to the best weights.
+        batches: steps of an epoch, in the first pass and in this one.
+
+    Attributes:
         num_steps: how many steps are taken.
     """
 
-    def __init__(self, path: Sequence[tuple[int, GroupSettings]], num_steps: int) -> None:
-        self.path = [(step, settings) for step, settings in path if step < num_steps]
-        self.num_steps = num_steps
+    def __init__(
+        self,
+        path: Sequence[tuple[int, GroupSettings]],
+        chosen_steps: int,
+        *,
+        batches: tuple[int, int],
+    ) -> None:
+        before, now = batches
+
+        def place(step: int) -> int:
+            return -(-step * now // before)
+
+        self.path = [(place(step), settings) for step, settings in path if step < chosen_steps]
+        self.num_steps = place(chosen_steps)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -139,6 +156,21 @@ def beginning(model: LatentVariableModel, data: NeuralData) -> dict[str, Tensor]
         if model.has_begun:
             other.begin_from(model)
     return other.state_dict()
+
+
+def second_pass(
+    first: FirstPass, chosen_steps: int, data: NeuralData, learned: NeuralData
+) -> SecondPass:
+    """Return the second pass that follows on a first one.
+
+    Args:
+        first: of the first pass.
+        chosen_steps: its steps to the best weights.
+        data: what it learned from.
+        learned: what the second one learns from.
+    """
+    before, now = (math.ceil(len(d.trials("train")) / d.batch_size) for d in (data, learned))
+    return SecondPass(first.path, chosen_steps, batches=(before, now))
 
 
 def second_factory(factory: partial[Trainer], num_steps: int) -> partial[Trainer]:
