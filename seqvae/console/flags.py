@@ -194,10 +194,9 @@ def build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool)
     accepted = parameters(function)
     required = {name for name, parameter in accepted.items() if parameter.default is REQUIRED}
     if "from_run" in accepted and tree.get("from_run") is None:
-        required |= {"data", "model"}
+        required.add("data")
     cures = {
         "data": "--data.source.path FILE or --config FILE",
-        "model": "--model CLASS, e.g. seqvae.models.SequentialVAE",
         "dims": '--dims "[1, 2, 4, 8]"',
         "run": "--run FOLDER",
         "runs": "--runs FOLDER FOLDER ...",
