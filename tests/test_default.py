@@ -56,16 +56,18 @@ def test_real_values_are_read_by_gaussian_noise() -> None:
     )
 
 
-def test_without_validation_trials_nothing_is_refitted() -> None:
-    learner = default_fit(NeuralData(counts(), bin_width=0.02, val_fraction=0.0)).learner
-    assert not learner.refit
-    assert learner.patience is None
+@pytest.mark.parametrize(("val", "test"), [(0.2, 0.2), (0.2, 0.0), (0.0, 0.2)])
+def test_validation_trials_are_learned_from_where_others_are_left_to_score(val, test) -> None:
+    data = NeuralData(counts(), bin_width=0.02, val_fraction=val, test_fraction=test)
+    learner = default_fit(data).learner
+    assert learner.refit == (val > 0 and test > 0)
+    assert (learner.patience is None) == (val == 0)
 
 
 def test_fit_without_a_model_learns_the_default(tmp_path) -> None:
     run = fit(counts(), bin_width=0.02, run_dir=str(tmp_path / "run"))
     assert isinstance(run.model(), NonlinearDynamics)
-    assert run.config["learner"]["init_args"]["refit"] is True
+    assert run.config["learner"]["init_args"]["average_weights"] == default.AVERAGE_WEIGHTS
     again = fit(from_run=run, run_dir=str(tmp_path / "again"))
     assert again.config["model"] == run.config["model"]
 

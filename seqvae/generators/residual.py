@@ -20,7 +20,7 @@ class ResidualMLP(Generator):
     dynamics have dimensions to follow them; the network here may have any velocity at any state, so
     a state of the true dimension is enough (Sedler, Versteeg & Pandarinath 2023). Its hidden units
     are x sigmoid(x) (SiLU): the velocity is smooth, and curved where the state begins, so that the
-    products of a flow are learned soon; units of tanh, nearly linear there, take far longer.
+    products of a flow are learned soon; units of tanh, nearly linear there, take longer.
 
     Before learning the velocity is near 0, and a state stays where it began. It grows no faster
     than the state, so a run may grow exponentially but does not blow up in finite time.

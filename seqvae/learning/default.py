@@ -38,7 +38,7 @@ class DefaultFit(NamedTuple):
 
 
 def default_fit(data: NeuralData) -> DefaultFit:
-    """Return what to fit to data: ``NonlinearDynamics``, averaged weights, all trials learned from.
+    """Return what to fit to data: ``NonlinearDynamics``, and a learner that averages weights.
 
     Counts are read by a ``Poisson``, other data by a ``Gaussian`` model. Of the training trials and
     their bins follow, by rule:
@@ -49,8 +49,8 @@ def default_fit(data: NeuralData) -> DefaultFit:
     - epochs for 2000 optimiser steps, a validation every 10 of them, and an end after 40
       validations without improvement;
     - an average of the weights over some 50 steps is what is scored and kept;
-    - where there are validation trials, ``refit`` learns from them, too, as long as they have
-      chosen.
+    - where test trials are kept for the scores, ``refit`` learns from the validation trials, too,
+      once they have chosen for how long; without test trials they are what is scored.
 
     Args:
         data: the data to learn from.
@@ -74,7 +74,7 @@ def default_fit(data: NeuralData) -> DefaultFit:
     learner = GradientLearner(
         partial(Trainer, **settings),
         patience=PATIENCE if validates else None,
-        refit=validates,
+        refit=validates and "test" in data.split,
         average_weights=AVERAGE_WEIGHTS,
     )
     return DefaultFit(model, learner)
