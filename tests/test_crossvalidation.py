@@ -28,6 +28,7 @@ from seqvae.data.sources import Arrays
 from seqvae.distributions.kinds import Counts
 from seqvae.encoders import FreeGaussian
 from seqvae.learning import default_learner
+from seqvae.learning.learner import without_progress
 from seqvae.models import PCA, VAE, LinearDynamics, Mixture, Model
 from seqvae.observations import Gaussian
 from seqvae.plotting import dimension_curve
@@ -206,7 +207,7 @@ def job_for(member: type[Model], recording: Recording, scheme: str, like: Job | 
     whole = scheme == "speckled" or member.serves_any_heldin
     kind = default_learner(member)
     learner = tiny_learner(1) if kind().selects and kind.__name__ == "GradientLearner" else kind()
-    learner = cells.without_progress(learner)
+    learner = without_progress(learner)
     if hasattr(learner, "max_iterations"):
         learner = replace(learner, max_iterations=2)
     return Job(

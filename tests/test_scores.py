@@ -153,9 +153,12 @@ def test_scores_of_an_empty_region_are_left_out(batch: Batch):
     scores = Scores(spec, NULL, counts=True)
     whole = toy_batch(spec)
     rates = torch.zeros(1, *whole.target.shape, dtype=torch.float64)
-    scores.update(Output({}, rates, PoissonLogRate(rates)), whole)
+    normal = Normal(torch.zeros(len(whole), 1).double(), 1.0)
+    latent = Latent(normal, normal, normal.sample((1,)))
+    scores.update(Output({"z": latent}, rates, PoissonLogRate(rates)), whole)
     found = scores.compute()
-    assert set(found) == {"elbo", "heldin_elbo", "iwae", "log_likelihood", "bits_per_spike"}
+    regions = {"elbo", "heldin_elbo", "iwae", "log_likelihood", "bits_per_spike"}
+    assert set(found) == {"kl/z", *regions}
     assert found["heldin_elbo"] == pytest.approx(found["elbo"])
 
 

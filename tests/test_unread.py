@@ -21,6 +21,7 @@ from seqvae import (
     GradientLearner,
     LinearDynamics,
     NeuralData,
+    NonlinearDynamics,
     SwitchingEM,
     SwitchingLinearDynamics,
     crossvalidate,
@@ -38,6 +39,7 @@ SIZES = {
     "VAE": partial(VAE, latent_dim=2, factor_dim=4),
     "FLDS": partial(FLDS, latent_dim=2, decoder_dims=(4,)),
     "LinearDynamics": partial(LinearDynamics, latent_dim=2),
+    "NonlinearDynamics": partial(NonlinearDynamics, latent_dim=2, decoder_dims=(4,)),
     "SwitchingLinearDynamics": partial(SwitchingLinearDynamics, latent_dim=2),
     "FactorAnalysis": partial(FactorAnalysis, latent_dim=2, smoothing=0.02),
     "PCA": partial(PCA, latent_dim=2, smoothing=0.02),
@@ -78,7 +80,7 @@ def test_external_inputs_change_the_rates_or_are_told_not_to(name, monkeypatch):
     assert changed == run.model().reads_inputs
     expected = (
         f"{name} does not read the 1 external inputs of the data; FLDS, LinearDynamics, "
-        "SequentialVAE, SwitchingLinearDynamics do"
+        "NonlinearDynamics, SequentialVAE, SwitchingLinearDynamics do"
     )
     assert words == ([] if changed else [expected])
 
