@@ -18,7 +18,7 @@ from seqvae.observations import Gaussian, Poisson
 LATENT_DIM = 8
 LARGE_LATENT_DIM = 16
 LARGE_BINS = 10_000
-"""Training bins, over all trials, from which the larger size is worth its time."""
+"""Training bins, over all trials, from which the larger size is taken."""
 
 WEIGHT_DECAY = 0.2
 SMALL_BINS = 3000

@@ -23,14 +23,12 @@ from seqvae.models import LinearDynamics, Model
 from seqvae.models.linear_readout import Inference
 from seqvae.models.scores import Scores
 from seqvae.state_space import (
-    LEAST_BINS_FOR_MOMENTS,
     EStep,
     LinearEmission,
     LinearStateSpace,
     Posterior,
     canonical,
-    from_moments,
-    from_smoothing,
+    linear_starts,
     maximize,
     path_bound,
 )
@@ -244,9 +242,7 @@ class EM(ExpectationMaximization):
         begun: Sequence[LinearStateSpace] = (),
     ) -> Iterator[Iteration]:
         """Yield the iterations for a readout of this kind and size; see ``iterations``."""
-        starts = [*begun, from_smoothing(emission, batch, ridge=self.ridge)]
-        if batch.target.shape[1] >= LEAST_BINS_FOR_MOMENTS:
-            starts.append(from_moments(emission, batch))
+        starts = [*begun, *linear_starts(emission, batch, ridge=self.ridge)]
         first = min(STARTING_ITERATIONS, self.max_iterations)
         starts = [canonical(start, batch.target.shape[1]) for start in starts]  # in equal units
         tried = [list(self._steps(e_step, start, batch, first)) for start in starts]

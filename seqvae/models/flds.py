@@ -19,6 +19,7 @@ from seqvae.errors import InputError
 from seqvae.models.base import Model
 from seqvae.models.latent_dynamics import LatentDynamicsModel
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE
+from seqvae.models.linear_beginning import check_fits
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.linear_readout import has_linear_readout, linear_expectations
 from seqvae.models.session import Session
@@ -200,14 +201,7 @@ class FLDS(LatentDynamicsModel):
         if not self.initialized:
             raise InputError("the training means are not known yet; call initialize first")
         dynamics, emission = fitted.state_space
-        for name, own, other in (
-            ("latent_dim", self.latent_dim, fitted.latent_dim),
-            ("the number of neurons", self.spec.num_neurons, fitted.spec.num_neurons),
-            ("the number of inputs", self.spec.num_inputs, fitted.spec.num_inputs),
-            ("the kind of data", self.observation.kind, fitted.observation.kind),
-        ):
-            if own != other:
-                raise InputError(f"{name} is {other} in the fitted model, but {own} here")
+        check_fits(self, fitted)
         readout = getattr(self.observation, "readout", None)
         if not isinstance(readout, nn.Linear):
             name = type(self.observation).__name__

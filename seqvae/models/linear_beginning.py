@@ -49,26 +49,29 @@ def fitted_linear(
     return linear
 
 
+def check_fits(model: LatentDynamicsModel, linear: LinearDynamics) -> None:
+    """Refuse linear dynamics of another size, or of other data, than a model is to begin at.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    for name, here, there in (
+        ("latent_dim", model.latent_dim, linear.latent_dim),
+        ("the number of neurons", model.spec.num_neurons, linear.spec.num_neurons),
+        ("the number of inputs", model.spec.num_inputs, linear.spec.num_inputs),
+        ("the kind of data", model.observation.kind, linear.observation.kind),
+    ):
+        if here != there:
+            raise InputError(f"{name} is {there} in the fitted model, but {here} here")
+
+
 @torch.no_grad()
-def readout_at(
-    observation: GeneralizedLinear, linear: LinearDynamics, *, like: LatentDynamicsModel
-) -> LinearReadout:
+def readout_at(observation: GeneralizedLinear, linear: LinearDynamics) -> LinearReadout:
     """Return the readout that says of the latents what a linear model's says, near its bias.
 
     With m the mean of a neuron at its bias, a log-rate c . z + d becomes a predictor of bias eta(m)
     and loadings c m / m'(eta); the same c and d where the link is ``exp``.
-
-    Raises:
-        InputError: if the two do not fit.
     """
-    for name, number, other in (
-        ("latent_dim", like.latent_dim, linear.latent_dim),
-        ("the number of neurons", like.spec.num_neurons, linear.spec.num_neurons),
-        ("the number of inputs", like.spec.num_inputs, linear.spec.num_inputs),
-        ("the kind of data", observation.kind, linear.observation.kind),
-    ):
-        if number != other:
-            raise InputError(f"{name} is {other} in the fitted model, but {number} here")
     emission = linear.state_space.emission
     if isinstance(observation, Gaussian):
         assert isinstance(emission, GaussianEmission)

@@ -18,7 +18,7 @@ from seqvae.distributions import GaussianMarkovChain, NonlinearMarkovChain
 from seqvae.errors import InputError
 from seqvae.models.base import Model
 from seqvae.models.latent_dynamics import LatentDynamicsModel
-from seqvae.models.linear_beginning import fitted_linear, readout_at
+from seqvae.models.linear_beginning import check_fits, fitted_linear, readout_at
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.session import Session
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
@@ -51,10 +51,11 @@ class NonlinearDynamics(LatentDynamicsModel):
     posterior before; the first is that of a readout linear about the origin, its information read
     halfway between data and mean. So any entries may be missing, and learning goes through the
     last linearisation: neurons that inference does not see shape what it makes of the others.
-    Iterations are Gauss-Newton's for the most likely path, damped so that log p(x, z) does not fall
-    [Bell 1994, SIAM J. Optim. 4:626; as
-    inference for learned dynamics: Hernandez et al. 2018, arXiv:1811.02459]. The KL is unbiased,
-    along the drawn path (``NonlinearMarkovChain.kl_terms``); all of it in double precision.
+    Iterations are Gauss-Newton's for the most likely path, damped, but for the last one, so that
+    log p(x, z) does not fall [Bell 1994, SIAM J. Optim. 4:626; as inference for learned dynamics:
+    Hernandez et al. 2018, arXiv:1811.02459]. The KL is unbiased, along the drawn path
+    (``NonlinearMarkovChain.kl_terms``). Paths and chains are in double precision, the networks in
+    that of the weights.
 
     Learning begins at linear dynamics after a few iterations of EM on all neurons.
 
@@ -184,7 +185,8 @@ class NonlinearDynamics(LatentDynamicsModel):
         return super().begin_from(other, leading_blocks=leading_blocks)
 
     def _begin_at(self, linear: LinearDynamics) -> None:
-        readout = readout_at(self.observation, linear, like=self)
+        check_fits(self, linear)
+        readout = readout_at(self.observation, linear)
         self.take_dynamics(linear.state_space.dynamics)
         with torch.no_grad():
             self.observation.readout.weight[:, : self.latent_dim] = readout.weight

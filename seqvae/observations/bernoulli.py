@@ -9,7 +9,7 @@ from torch import distributions as torch_distributions
 
 from seqvae.distributions.kinds import Binary
 from seqvae.distributions.kinds.binary import LEAST_PROBABILITY
-from seqvae.observations.generalized_linear import GeneralizedLinear, Response
+from seqvae.observations.generalized_linear import GeneralizedLinear, LinkResponse
 from seqvae.types import Moments
 
 
@@ -33,10 +33,12 @@ class Bernoulli(GeneralizedLinear):
         """Return the distribution of values, batch shape (*leading, neuron)."""
         return torch_distributions.Bernoulli(logits=self.readout(factors), validate_args=False)
 
-    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+    def response(
+        self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> LinkResponse:
         """Return p, and p (1 - p) for both slope and variance."""
         mean = torch.sigmoid(predictor).clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-        return Response(mean, mean * (1 - mean), mean * (1 - mean))
+        return LinkResponse(mean, mean * (1 - mean), mean * (1 - mean))
 
     def predictor_of(
         self, mean: Float[Tensor, "*leading chosen"], neurons: list[int]

@@ -15,7 +15,7 @@ from seqvae.distributions.kinds import Real
 from seqvae.distributions.kinds.real import LEAST_SPREAD
 from seqvae.distributions.normal_in_units import NormalInUnits
 from seqvae.errors import InputError
-from seqvae.observations.generalized_linear import GeneralizedLinear, Response
+from seqvae.observations.generalized_linear import GeneralizedLinear, LinkResponse
 from seqvae.types import Moments
 
 LEAST_ABOVE = 1e-6
@@ -91,9 +91,11 @@ class Gaussian(GeneralizedLinear):
         mean = functional.linear(factors, self.loadings, self.bias)
         return NormalInUnits(mean, self.std, origin=self.origin, unit=self.unit)
 
-    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+    def response(
+        self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> LinkResponse:
         """Return mean, slope and variance of the standardised data."""
-        return Response(predictor, torch.ones_like(predictor), self.std[neurons].square())
+        return LinkResponse(predictor, torch.ones_like(predictor), self.std[neurons].square())
 
     def predictor_of(
         self, mean: Float[Tensor, "*leading chosen"], neurons: list[int]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqvae.observations.base import Observation
 
 
-class Response(NamedTuple):
+class LinkResponse(NamedTuple):
     """What a predictor makes of the data, in the units in which they are learned from.
 
     Attributes:
@@ -44,7 +44,9 @@ class GeneralizedLinear(Observation):
     readout: nn.Linear
 
     @abstractmethod
-    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+    def response(
+        self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> LinkResponse:
         """Return mean, slope and variance of the data of some neurons at a predictor."""
 
     @abstractmethod

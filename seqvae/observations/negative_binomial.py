@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqvae.distributions import NegativeBinomialLogMean
 from seqvae.distributions.kinds import Counts
-from seqvae.observations.generalized_linear import GeneralizedLinear, Response
+from seqvae.observations.generalized_linear import GeneralizedLinear, LinkResponse
 from seqvae.observations.links import Link, check_link, log_mean, mean_and_slope, predictor_at
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.types import Moments
@@ -46,10 +46,12 @@ class NegativeBinomial(GeneralizedLinear):
             log_mean(self.readout(factors), self.link), self.log_dispersion, validate_args=False
         )
 
-    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+    def response(
+        self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> LinkResponse:
         """Return mean, slope and variance of the counts."""
         mean, slope = mean_and_slope(predictor, self.link)
-        return Response(mean, slope, mean + self.log_dispersion[neurons].exp() * mean.square())
+        return LinkResponse(mean, slope, mean + self.log_dispersion[neurons].exp() * mean.square())
 
     def predictor_of(
         self, mean: Float[Tensor, "*leading chosen"], neurons: list[int]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seqvae.distributions import PoissonLogRate
 from seqvae.distributions.kinds import Counts
-from seqvae.observations.generalized_linear import GeneralizedLinear, Response
+from seqvae.observations.generalized_linear import GeneralizedLinear, LinkResponse
 from seqvae.observations.links import Link, check_link, log_mean, mean_and_slope, predictor_at
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.types import Moments
@@ -39,10 +39,12 @@ class Poisson(GeneralizedLinear):
         """Return the distribution of counts, batch shape (*leading, neuron)."""
         return PoissonLogRate(log_mean(self.readout(factors), self.link), validate_args=False)
 
-    def response(self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]) -> Response:
+    def response(
+        self, predictor: Float[Tensor, "*leading chosen"], neurons: list[int]
+    ) -> LinkResponse:
         """Return mean, slope and variance of the counts: the variance is the mean."""
         mean, slope = mean_and_slope(predictor, self.link)
-        return Response(mean, slope, mean)
+        return LinkResponse(mean, slope, mean)
 
     def predictor_of(
         self, mean: Float[Tensor, "*leading chosen"], neurons: list[int]

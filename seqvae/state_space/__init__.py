@@ -3,8 +3,8 @@
 A model is a ``LinearStateSpace``: linear Gaussian ``Dynamics`` and a ``LinearEmission``.
 """
 
-from seqvae.state_space.beginning import LEAST_BINS_FOR_MOMENTS as LEAST_BINS_FOR_MOMENTS
 from seqvae.state_space.beginning import begin_linear as begin_linear
+from seqvae.state_space.beginning import linear_starts as linear_starts
 from seqvae.state_space.canonical import canonical as canonical
 from seqvae.state_space.continuation import continued_moments as continued_moments
 from seqvae.state_space.continuation import continued_sample as continued_sample

@@ -14,6 +14,22 @@ from seqvae.types import Batch
 LEAST_BINS_FOR_MOMENTS = 4
 
 
+def linear_starts(
+    emission: LinearEmission, batch: Batch, *, ridge: float
+) -> list[LinearStateSpace]:
+    """Return where EM may begin: from smoothing and, with bins enough, from lagged covariances.
+
+    Args:
+        emission: says how the data are read, and how many latents there are.
+        batch: the trials to learn from; what has weight is seen.
+        ridge: of the loadings.
+    """
+    starts = [from_smoothing(emission, batch, ridge=ridge)]
+    if batch.target.shape[1] >= LEAST_BINS_FOR_MOMENTS:
+        starts.append(from_moments(emission, batch))
+    return starts
+
+
 @torch.no_grad()
 def begin_linear(
     emission: LinearEmission, batch: Batch, *, e_step: EStep, iterations: int, ridge: float = 1.0
@@ -27,14 +43,11 @@ def begin_linear(
         iterations: of EM from each start.
         ridge: of the loadings.
     """
-    starts = [from_smoothing(emission, batch, ridge=ridge)]
-    if batch.target.shape[1] >= LEAST_BINS_FOR_MOMENTS:
-        starts.append(from_moments(emission, batch))
     same_length = bool((batch.lengths == batch.target.shape[1]).all())
     lengths = None if same_length else batch.lengths
     data = {"target": batch.target, "weight": batch.weight}
     ended = []
-    for start in starts:
+    for start in linear_starts(emission, batch, ridge=ridge):
         learned, posterior, bound = canonical(start, batch.target.shape[1]), None, float("-inf")
         for _ in range(iterations):
             prior = learned.dynamics.chain(batch.inputs, lengths=lengths)
