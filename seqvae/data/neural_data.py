@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -12,15 +12,13 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from seqvae.compute import noise
-from seqvae.compute.noise import step_seed
 from seqvae.config.arguments import InConfig
 from seqvae.data.adapting import adapt
 from seqvae.data.containers import ArrayLike
-from seqvae.data.loading import OrderedBatches, ShuffledBatches, TrialDataset, resident_batch
-from seqvae.data.masking import CoordinatedDropout, speckle
+from seqvae.data.loaders import Loaders
+from seqvae.data.loading import resident_batch
+from seqvae.data.masking import CoordinatedDropout
 from seqvae.data.moments import batch_moments
 from seqvae.data.preparation import Preparation, Prepared
 from seqvae.data.recording import Recording
@@ -28,6 +26,7 @@ from seqvae.data.settings import check_settings
 from seqvae.data.sources.arrays import Arrays
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.front import SourceLike, as_source
+from seqvae.data.transforms import Transform, check_transforms, learners, transformed
 from seqvae.data.validation import NEW, SPLITS, as_heldout
 from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError, nearest
@@ -39,7 +38,7 @@ else:  # whatever holds no indices is refused in words
     _HeldOut: TypeAlias = Any
 
 
-class NeuralData(pl.LightningDataModule):
+class NeuralData(Loaders, pl.LightningDataModule):
     """A recording, split and masked, as batches for learning, selection and tests.
 
     The file is read once, when first needed. A split that the file gives wins over the fractions.
@@ -67,6 +66,8 @@ class NeuralData(pl.LightningDataModule):
         coordinated_dropout: applied to the training batches.
         speckled_fraction: share of the held-in entries hidden in a second validation loader.
         seed: of the order of the training trials and of the speckles.
+        transforms: what is done to the recording, in this order, before it is split; those that
+            learn from training trials come last (``seqvae.data.transforms``).
 
     Raises:
         InputError: in one sentence, for bad data or settings that do not fit them.
@@ -89,6 +90,7 @@ class NeuralData(pl.LightningDataModule):
         speckled_fraction: float = 0.0,
         seed: int = 0,
         window_bins: Annotated[int | None, InConfig(tells_default=False)] = None,
+        transforms: Annotated[list[Transform] | None, InConfig(tells_default=False)] = None,
     ) -> None:
         super().__init__()
         check_settings(
@@ -113,6 +115,7 @@ class NeuralData(pl.LightningDataModule):
         self.speckled_fraction = speckled_fraction
         self.seed = seed
         self.window_bins = window_bins
+        self.transforms = check_transforms(transforms)
         self._loaded: Prepared | None = None
         self._moments: Moments | None = None
 
@@ -120,21 +123,31 @@ class NeuralData(pl.LightningDataModule):
         """Load, validate and split the recording; a second call does nothing."""
         if self._loaded is not None:
             return
-        self._loaded = self._preparation.prepare(self.source.load())
+        self._loaded = self._preparation.prepare(self.raw())
 
     def raw(self) -> Recording:
-        """Return the recording as the source gives it, one long trial whole."""
-        is_raw = self._loaded is not None and self._loaded.start is None
-        return self.recording if is_raw else self.source.load()
+        """Return the recording as the source gives it, one long trial whole.
+
+        What transforms make of it that learn nothing is done, too.
+        """
+        loaded = self._loaded
+        is_raw = loaded is not None and loaded.start is None and not loaded.learned
+        return self.recording if is_raw else transformed(self.source.load(), self.transforms)
 
     def pool(self) -> Recording:
         """Return what is not kept for the test, for others to divide; one long trial stays one."""
+        for transform in learners(self.transforms):
+            raise InputError(
+                f"transforms: {type(transform).__name__} learns from training trials, which are "
+                "others in each cell of a cross-validation; name its result (ids, mean, sd)"
+            )
         return self._preparation.pool(self.raw())
 
     def of(self, recording: Recording) -> NeuralData:
-        """Return another recording, to be split and masked by the same settings."""
+        """Return another recording, as ``raw`` gives it, to be split and masked likewise."""
         data = copy.copy(self)
         data.source, data._loaded, data._moments = Arrays(recording), None, None
+        data.transforms = learners(self.transforms) or None
         return data
 
     def whole(self, *, like: DataSpec) -> NeuralData:
@@ -177,7 +190,9 @@ class NeuralData(pl.LightningDataModule):
         adapted = copy.copy(self)
         adapted._moments = None
         resident = resident_batch(recording, adapted_spec, lengths)
-        adapted._loaded = Prepared(recording, self.split, adapted_spec, resident, self.start)
+        adapted._loaded = self._get()._replace(
+            recording=recording, spec=adapted_spec, resident=resident
+        )
         return adapted
 
     def merged(self) -> NeuralData:
@@ -206,6 +221,11 @@ class NeuralData(pl.LightningDataModule):
     def start(self) -> Int[np.ndarray, " trial"] | None:
         """Where the trials are windows of one long recording, the first bin of each."""
         return self._get().start
+
+    @property
+    def learned(self) -> tuple[Transform, ...]:
+        """The transforms that learned from the training trials, with what they learned."""
+        return self._get().learned
 
     @property
     def split(self) -> Shaped[np.ndarray, " trial"]:
@@ -270,38 +290,6 @@ class NeuralData(pl.LightningDataModule):
         """Standard deviation of each neuron over the observed training entries."""
         return self.train_moments.std
 
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled training trials; the order of an epoch depends on ``seed`` and epoch alone."""
-        sampler = ShuffledBatches(
-            self.trials("train"), self.batch_size, seed=self.seed, **self._place
-        )
-        dataset = TrialDataset(self.batch, self.recording.num_trials)
-        return DataLoader(dataset, sampler=sampler, batch_size=None)
-
-    def val_dataloader(self) -> list[DataLoader]:
-        """Validation trials, plain and, if ``speckled_fraction`` > 0, speckled; empty if none."""
-        if "val" not in self.split:
-            return []
-        speckled = [self._speckled_batch] if self.speckled_fraction > 0 else []
-        return [self._loader("val", make_batch) for make_batch in (self.batch, *speckled)]
-
-    def test_dataloader(self) -> DataLoader:
-        """Test trials in order."""
-        return self._loader("test", self.batch)
-
-    def predict_dataloader(self) -> DataLoader:
-        """All trials in order."""
-        return self._loader("all", self.batch)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Apply coordinated dropout in learning; the mask depends on ``seed``, step and trial."""
-        if self.coordinated_dropout is None or self.trainer is None or not self.trainer.training:
-            return batch
-        seed = step_seed(self.seed, self.trainer.fit_loop.total_batch_idx, stream=1)
-        center = self._center.to(batch.observed)
-        with noise.keyed(seed), noise.of_trials(batch.trial):
-            return self.coordinated_dropout(batch, self.spec.heldin, center=center)
-
     @property
     def _preparation(self) -> Preparation:
         return Preparation(
@@ -312,33 +300,13 @@ class NeuralData(pl.LightningDataModule):
             heldout_seed=self.heldout_seed,
             forecast_bins=self.forecast_bins,
             window_bins=self.window_bins,
+            transforms=learners(self.transforms),
         )
 
     def _get(self) -> Prepared:
         self.setup()
         assert self._loaded is not None
         return self._loaded
-
-    def _speckled_batch(self, trials: Int[np.ndarray, " chosen"] | list[int] | int) -> Batch:
-        batch = self.batch(trials)
-        if not len(batch):
-            return batch
-        heldin, fraction = self.spec.heldin, self.speckled_fraction
-        return speckle(batch, heldin, fraction, seed=self.seed, center=self._center)
-
-    @property
-    def _center(self) -> Float[Tensor, " heldin"]:
-        return self.train_mean[list(self.spec.heldin)]
-
-    def _loader(self, split: str, make_batch: Callable[..., Batch]) -> DataLoader:
-        sampler = OrderedBatches(self.trials(split), self.eval_batch_size, **self._place)
-        dataset = TrialDataset(make_batch, self.recording.num_trials)
-        return DataLoader(dataset, sampler=sampler, batch_size=None)
-
-    @property
-    def _place(self) -> dict[str, int]:
-        """Which of how many processes this is, where the trainer has several."""
-        return dict(getattr(self.trainer, "distributed_sampler_kwargs", None) or {})
 
     @property
     def train_moments(self) -> Moments:

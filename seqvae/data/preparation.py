@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from seqvae.data.loading import resident_batch
 from seqvae.data.recording import Recording
 from seqvae.data.splits import check_fractions, choose_heldin, split_trials
+from seqvae.data.transforms import Transform
 from seqvae.data.windows import held_blocks, into_windows, is_continuous
 from seqvae.errors import InputError
 from seqvae.types import Batch, DataSpec
@@ -24,6 +26,7 @@ class Prepared(NamedTuple):
         spec: the facts a model must know.
         resident: all trials as one batch.
         start: the first bin of each window, where there are windows.
+        learned: the transforms that learned from the training trials.
     """
 
     recording: Recording
@@ -31,6 +34,7 @@ class Prepared(NamedTuple):
     spec: DataSpec
     resident: Batch
     start: np.ndarray | None
+    learned: tuple[Transform, ...] = ()
 
     def merged(self) -> Prepared:
         """Return the same with the validation trials among the training trials."""
@@ -48,9 +52,12 @@ class Preparation:
     heldout_seed: int
     forecast_bins: int | None
     window_bins: int | None
+    transforms: Sequence[Transform] = ()
 
     def prepare(self, recording: Recording) -> Prepared:
         """Split a recording, or cut one long trial into windows, and choose what is encoded.
+
+        In between, transforms learn from the training trials what they do to all.
 
         Raises:
             InputError: if the settings do not fit the recording.
@@ -72,6 +79,10 @@ class Preparation:
                 test_fraction=self.test_fraction,
                 seed=self.split_seed,
             )
+        learned = []
+        for transform in self.transforms:
+            learned.append(transform.learned(recording, np.flatnonzero(split == "train")))
+            recording = learned[-1](recording)
         spec = DataSpec(
             heldin=choose_heldin(recording, self.heldout, seed=self.heldout_seed),
             num_neurons=recording.num_neurons,
@@ -81,7 +92,7 @@ class Preparation:
             bin_width=recording.bin_width,
         )
         resident = resident_batch(recording, spec, recording.lengths)
-        return Prepared(recording, split, spec, resident, start)
+        return Prepared(recording, split, spec, resident, start, tuple(learned))
 
     def pool(self, recording: Recording) -> Recording:
         """Return what is not kept for the test; of one long trial, the bins before it."""

@@ -282,6 +282,14 @@ class Recording:
         chosen._keep("num_encoded_bins", as_encoded_bins(num_bins, self.num_time_bins))
         return chosen
 
+    def changed(self, **others: Any) -> Recording:
+        """Return the recording with other fields, which are taken as they are: of a transform."""
+        chosen = copy.copy(self)
+        for name, value in others.items():
+            assert hasattr(self, name), name
+            chosen._keep(name, value)
+        return chosen
+
     def __repr__(self) -> str:
         """Tell the sizes, and what is there beside the activity."""
         sizes = f"{self.num_trials} trials, {self.num_time_bins} bins"

@@ -278,7 +278,8 @@ def constant_neurons(
     return neurons[np.isfinite(activity[..., neurons]).sum((0, 1)) > 1]
 
 
-def _are_counts(trial: Float32[np.ndarray, "time neuron"]) -> bool:
+def are_counts(trial: Float32[np.ndarray, "time neuron"]) -> bool:
+    """Whether all that is there are whole numbers from 0 on."""
     return bool((((trial >= 0) & (trial == np.floor(trial))) | np.isnan(trial)).all())
 
 
@@ -294,7 +295,7 @@ def warn_of_odd_neurons(
     """Warn of neurons that are silent, or constant, and of the first pair of identical ones."""
     constant = constant_neurons(activity)
     silent = constant[~np.nan_to_num(activity[..., constant]).any((0, 1))]
-    if len(constant) and not all(map(_are_counts, activity)):
+    if len(constant) and not all(map(are_counts, activity)):
         warnings.warn(
             f"{len(constant)} of {activity.shape[2]} channels never change: "
             f"{names_of(constant, neuron_ids)}; a Gaussian observation neither learns nor scores "

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 
-from seqvae.config import from_config
+from seqvae.config import from_config, to_config
 from seqvae.data import NeuralData
 from seqvae.data.validation import as_bin_width, as_labels, check_neurons
 from seqvae.errors import InputError
@@ -54,6 +54,7 @@ def provenance(
             "num_trials": data.num_trials,
             **_moments(moments),
             "neuron_ids": None if names is None else [*map(_in_json, names.tolist())],
+            **({"transforms": to_config(list(data.learned))} if data.learned else {}),
         },
         "init_from": init_from,
         "resumed": [],

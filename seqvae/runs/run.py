@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 
 from seqvae.config import check_trusted, from_config
 from seqvae.data import NeuralData, Recording
+from seqvae.data.transforms import Transform, transformed
 from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError
 from seqvae.models import Model
@@ -199,14 +200,15 @@ class Run:
         """Return the data of the fit, split as they were, of their recording given again.
 
         Args:
-            recording: as a source gives it, before windows are cut.
+            recording: as ``prepared`` returns it, before windows are cut.
             trust: allow the config to name classes from anywhere.
 
         Returns:
             None for another recording.
         """
         checksum = self.provenance["data"]["checksum"]
-        if recording.checksum != checksum and not is_continuous(recording):
+        is_changed = is_continuous(recording) or "transforms" in self.provenance["data"]
+        if recording.checksum != checksum and not is_changed:
             return None
         settings = self._data
         if settings is None:
@@ -224,6 +226,29 @@ class Run:
             return None
         self._data = data if self._data is None else self._data
         return self._data
+
+    def prepared(self, recording: Recording, *, trust: bool = False) -> Recording:
+        """Return a recording after those transforms of the fit that learned nothing.
+
+        Args:
+            recording: as a source gives it.
+            trust: allow the config to name classes from anywhere.
+        """
+        tree = self.config["data"]["init_args"].get("transforms")
+        return transformed(recording, self._transforms(tree, "data.transforms", trust))
+
+    def as_learned(self, recording: Recording, *, trust: bool = False) -> Recording:
+        """Return a prepared recording after the transforms that the fit learned.
+
+        Args:
+            recording: as ``prepared`` returns it.
+            trust: allow the provenance to name classes from anywhere.
+        """
+        tree = self.provenance["data"].get("transforms")
+        return transformed(recording, self._transforms(tree, "provenance.json: transforms", trust))
+
+    def _transforms(self, tree: Any, key: str, trust: bool) -> list[Transform]:
+        return [] if tree is None else self._built(tree, key, list[Transform], trust)
 
     def _build(self, section: str, annotation: Any, trust: bool) -> Any:
         return self._built(self.config[section], section, annotation, trust)

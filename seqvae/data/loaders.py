@@ -1,0 +1,116 @@
+"""The loaders of batches that a trainer asks data for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float, Int, Shaped
+from numpy import ndarray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from seqvae.compute import noise
+from seqvae.compute.noise import step_seed
+from seqvae.data.loading import OrderedBatches, ShuffledBatches, TrialDataset
+from seqvae.data.masking import CoordinatedDropout, speckle
+from seqvae.data.recording import Recording
+from seqvae.types import Batch, DataSpec
+
+
+class Loaders(ABC):
+    """Loaders of data that are split and made batches by whoever inherits this."""
+
+    batch_size: int
+    eval_batch_size: int
+    coordinated_dropout: CoordinatedDropout | None
+    speckled_fraction: float
+    seed: int
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training trials; the order of an epoch depends on ``seed`` and epoch alone."""
+        sampler = ShuffledBatches(
+            self.trials("train"), self.batch_size, seed=self.seed, **self._place
+        )
+        dataset = TrialDataset(self.batch, self.recording.num_trials)
+        return DataLoader(dataset, sampler=sampler, batch_size=None)
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Validation trials, plain and, if ``speckled_fraction`` > 0, speckled; empty if none."""
+        if "val" not in self.split:
+            return []
+        speckled = [self._speckled_batch] if self.speckled_fraction > 0 else []
+        return [self._loader("val", make_batch) for make_batch in (self.batch, *speckled)]
+
+    def test_dataloader(self) -> DataLoader:
+        """Test trials in order."""
+        return self._loader("test", self.batch)
+
+    def predict_dataloader(self) -> DataLoader:
+        """All trials in order."""
+        return self._loader("all", self.batch)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Apply coordinated dropout in learning; the mask depends on ``seed``, step and trial."""
+        trainer = self._trainer
+        if self.coordinated_dropout is None or trainer is None or not trainer.training:
+            return batch
+        seed = step_seed(self.seed, trainer.fit_loop.total_batch_idx, stream=1)
+        center = self._center.to(batch.observed)
+        with noise.keyed(seed), noise.of_trials(batch.trial):
+            return self.coordinated_dropout(batch, self.spec.heldin, center=center)
+
+    @property
+    @abstractmethod
+    def recording(self) -> Recording:
+        """The recording."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> DataSpec:
+        """Its facts."""
+
+    @property
+    @abstractmethod
+    def split(self) -> Shaped[ndarray, " trial"]:
+        """The split of each trial."""
+
+    @property
+    @abstractmethod
+    def train_mean(self) -> Float[Tensor, " neuron"]:
+        """Mean of each neuron in training."""
+
+    @abstractmethod
+    def trials(self, split: str) -> Int[ndarray, " chosen"]:
+        """Return the trials of a split."""
+
+    @abstractmethod
+    def batch(self, trials: Int[ndarray, " chosen"] | list[int] | int) -> Batch:
+        """Return trials as one batch."""
+
+    def _speckled_batch(self, trials: Int[ndarray, " chosen"] | list[int] | int) -> Batch:
+        batch = self.batch(trials)
+        if not len(batch):
+            return batch
+        heldin, fraction = self.spec.heldin, self.speckled_fraction
+        return speckle(batch, heldin, fraction, seed=self.seed, center=self._center)
+
+    @property
+    def _center(self) -> Float[Tensor, " heldin"]:
+        return self.train_mean[list(self.spec.heldin)]
+
+    def _loader(self, split: str, make_batch: Callable[..., Batch]) -> DataLoader:
+        sampler = OrderedBatches(self.trials(split), self.eval_batch_size, **self._place)
+        dataset = TrialDataset(make_batch, self.recording.num_trials)
+        return DataLoader(dataset, sampler=sampler, batch_size=None)
+
+    @property
+    def _trainer(self) -> Any:
+        """The trainer that asks, if any."""
+        return getattr(self, "trainer", None)
+
+    @property
+    def _place(self) -> dict[str, int]:
+        """Which of how many processes this is, where the trainer has several."""
+        return dict(getattr(self._trainer, "distributed_sampler_kwargs", None) or {})
