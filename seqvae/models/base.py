@@ -19,6 +19,7 @@ from seqvae.data.validation import constant_neurons, names_of
 from seqvae.errors import InputError
 from seqvae.models.session import Session
 from seqvae.observations import Observation
+from seqvae.state_space import LinearFilter
 from seqvae.types import Batch, DataSpec, Expectations, Moments, Output
 
 _TRAINING_MEANS = (
@@ -197,6 +198,17 @@ class Model(nn.Module, ABC):
         with ``heldin_elbo``. Most models know nothing.
         """
         return {}
+
+    def filter(self) -> LinearFilter:
+        """Return what infers each bin from it and those before, one at a time.
+
+        Raises:
+            InputError: for a model that is not causal, as most are not.
+        """
+        raise InputError(
+            f"{type(self).__name__} is not causal: it infers each bin from later ones, too; a "
+            "LinearDynamics fitted to the same data is, by its filter"
+        )
 
     def expectations(self, output: Output, batch: Batch) -> Expectations | None:
         """Return what the posterior expects of factors and data, if that is known without samples.

@@ -28,6 +28,7 @@ from seqvae.state_space import (
     Dynamics,
     EStep,
     LinearEmission,
+    LinearFilter,
     LinearStateSpace,
     exact,
     laplace,
@@ -161,6 +162,12 @@ class LinearDynamics(Model):
             mode = e_step(prior, emission, target=target, weight=weight)
             log_evidence = laplace_evidence(prior, emission, mode, target=target, weight=weight)
         return {"log_evidence" if is_exact else "laplace_evidence": log_evidence}
+
+    def filter(self) -> LinearFilter:
+        """Return the Kalman filter of the model; for counts, Laplace's approximation of it."""
+        session = self.session()
+        scored = session.observation.scored
+        return LinearFilter(self.state_space, list(session.spec.heldin), scored=scored)
 
     def _problem(self, batch: Batch) -> _Problem:
         """Return what inference knows of a batch."""

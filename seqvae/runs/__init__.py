@@ -9,3 +9,4 @@ from seqvae.runs.memory import FitInMemory as FitInMemory
 from seqvae.runs.origin import Origin as Origin
 from seqvae.runs.recipe import Recipe as Recipe
 from seqvae.runs.run import Run as Run
+from seqvae.runs.stream import Stream as Stream

@@ -27,6 +27,7 @@ from seqvae.runs.provenance import (
     read_provenance,
     read_spec,
 )
+from seqvae.runs.stream import Stream
 from seqvae.storage.files import RunFiles
 from seqvae.storage.history import read_history
 from seqvae.storage.weights import check_weights, is_refitted, read_weights
@@ -168,6 +169,17 @@ class Run:
                 )
             self._model = model
         return self._model.eval()
+
+    def stream(self, *, trust: bool = False) -> Stream:
+        """Return the model as a stream: one bin in, rates out, state kept, latency told.
+
+        Args:
+            trust: allow the config to name classes from anywhere.
+
+        Raises:
+            InputError: for a model that is not causal.
+        """
+        return Stream(self.model(trust=trust))
 
     @property
     def _is_to_be_refitted(self) -> bool:

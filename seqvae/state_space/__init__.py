@@ -20,6 +20,8 @@ from seqvae.state_space.emissions import GaussianEmission as GaussianEmission
 from seqvae.state_space.emissions import LinearEmission as LinearEmission
 from seqvae.state_space.emissions import PoissonEmission as PoissonEmission
 from seqvae.state_space.evidence import laplace_evidence as laplace_evidence
+from seqvae.state_space.filtering import FilteredBin as FilteredBin
+from seqvae.state_space.filtering import LinearFilter as LinearFilter
 from seqvae.state_space.initialization import from_moments as from_moments
 from seqvae.state_space.initialization import from_smoothing as from_smoothing
 from seqvae.state_space.m_step import LinearStateSpace as LinearStateSpace
