@@ -81,10 +81,17 @@ def posterior_dataset(
         coordinates["start"] = ("trial", data.start[trials] * (spec.bin_width or 1))
     if recording.condition is not None:
         coordinates["condition"] = ("trial", recording.condition[trials])
+    for name in ("start_times", "event_times", "segment_ids"):
+        values = getattr(recording, name)
+        if values is not None:
+            coordinates[name.removesuffix("s")] = ("trial", values[trials])
     if isinstance(model, Mixture):
         with deterministic(model, seed):
             first = data.batch(trials[:1]).to(model.null_counts.device)
             coordinates["member"] = ("factor", np.array(model.members_of_factors(first)))
+    facts = dict(attributes or {})
+    if recording.session_id is not None:
+        facts["session_id"] = recording.session_id
     neuron, trial = recording.neuron_ids, recording.trial_ids
     assert neuron is not None
     assert trial is not None
@@ -94,8 +101,10 @@ def posterior_dataset(
         neuron=neuron,
         num_time_bins=spec.num_time_bins,
         bin_width=spec.bin_width,
+        centres=recording.times,
+        event_name=recording.event_name,
         coordinates=coordinates,
-        attributes=attributes,
+        attributes=facts,
     )
     counts = model.observation.kind.counts_events
     bin_width = spec.bin_width if counts else None

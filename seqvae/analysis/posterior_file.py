@@ -13,7 +13,7 @@ import h5netcdf
 import h5py
 import numpy as np
 import xarray as xr
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from seqvae.errors import InputError
 from seqvae.storage.files import Lenient, atomic_path
@@ -49,6 +49,8 @@ class PosteriorWriter:
         num_time_bins: bins of the longest trial.
         bin_width: seconds; the time coordinate is then the start of each bin in seconds. None:
             the index of the bin.
+        centres: of the bins, in seconds from an event, which are then the time coordinate.
+        event_name: what the event is.
         coordinates: more coordinates, name -> (dim, values), such as
             ``{"heldin": ("neuron", mask), "condition": ("trial", labels)}``.
         attributes: facts about the whole, such as model, run hash and versions.
@@ -65,6 +67,8 @@ class PosteriorWriter:
         neuron: Shaped[np.ndarray, " neuron"],
         num_time_bins: int,
         bin_width: float | None = None,
+        centres: Float[np.ndarray, " time"] | None = None,
+        event_name: str | None = None,
         coordinates: Mapping[str, tuple[str, np.ndarray]] | None = None,
         attributes: Mapping[str, str | int | float] | None = None,
     ) -> None:
@@ -77,9 +81,15 @@ class PosteriorWriter:
             time = time * bin_width
             units, long_name = "s", "start of the bin"
             self._attributes["bin_width"] = bin_width
+        described = {"units": units, "long_name": long_name}
+        if centres is not None:
+            event = event_name or "event"
+            time = centres
+            described = {"units": "s", "long_name": f"centre of the bin, 0 at {event}"}
+            described["event"] = event
         self._coordinates: dict[str, tuple[str, np.ndarray, dict[str, str]]] = {
             "trial": ("trial", trial, {"long_name": "trial"}),
-            "time": ("time", time, {"units": units, "long_name": long_name}),
+            "time": ("time", time, described),
             "neuron": ("neuron", neuron, {"long_name": "neuron"}),
         }
         for name, (dim, values) in (coordinates or {}).items():

@@ -15,7 +15,7 @@ from seqvae.data.validation import as_labels
 from seqvae.errors import InputError
 
 SERIES = ("inputs", "behavior", "rates")
-_LABELS = ("condition", "split")
+_LABELS = ("condition", "split", "start_times", "event_times", "segment_ids")
 
 
 def assembled(fields: Mapping[str, Any]) -> dict[str, Any]:

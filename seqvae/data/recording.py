@@ -9,12 +9,13 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Shaped
+from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from seqvae.data.assembly import SERIES, assembled
 from seqvae.data.containers import ArrayLike
 from seqvae.data.neurons import Positions
 from seqvae.data.padding import warn_of_silent_ends
+from seqvae.data.timing import as_event_times, as_name, as_start_times, bin_centres
 from seqvae.data.validation import (
     as_bin_width,
     as_encoded_bins,
@@ -34,11 +35,17 @@ from seqvae.errors import InputError
 
 if TYPE_CHECKING:
     _Array: TypeAlias = np.ndarray
+    _Text: TypeAlias = str
 else:  # any container is taken, and laid out as an array
     _Array: TypeAlias = Any
+    _Text: TypeAlias = Any
 
 _NUMBERS_AT_ONCE = 1_000_000
-_PER_TRIAL = ("activity", "inputs", "behavior", "condition", "rates", "trial_ids", "split")
+_LATER = ("start_times", "event_times", "event_name", "segment_ids", "session_id")
+_PER_TRIAL = (
+    *("activity", "inputs", "behavior", "condition", "rates", "trial_ids", "split"),
+    *("start_times", "event_times", "segment_ids"),
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,6 +73,12 @@ class Recording:
         heldin: indices of the neurons that inference may see, where the file says so.
         num_encoded_bins: bins that inference may see, where the file says so.
         image_shape: (height, width) where each bin is an image, its pixels row by row.
+        start_times: (trial,) seconds on the clock of the session at which the first bin begins.
+        event_times: (trial,) seconds from there to the event of the trial, NaN = no event; one
+            number stands for all trials. Where all are alike, they are the zero of ``times``.
+        event_name: what the event is.
+        segment_ids: (trial,) names of the stretches of unbroken recording that trials lie in.
+        session_id: name of the session.
 
     Raises:
         InputError: in one sentence with field, first offending index or value, and cure.
@@ -83,6 +96,11 @@ class Recording:
     heldin: _Array | None = None
     num_encoded_bins: int | None = None
     image_shape: tuple[int, int] | None = None
+    start_times: _Array | None = None
+    event_times: _Array | None = None
+    event_name: _Text | None = None
+    segment_ids: _Array | None = None
+    session_id: _Text | None = None
 
     def __post_init__(self) -> None:
         for name, value in assembled({f.name: getattr(self, f.name) for f in fields(self)}).items():
@@ -104,6 +122,11 @@ class Recording:
             self._keep("heldin", check_neurons("heldin", self.heldin, num_neurons))
         self._keep("num_encoded_bins", as_encoded_bins(self.num_encoded_bins, num_time_bins))
         self._keep("image_shape", as_image_shape(self.image_shape, num_neurons))
+        self._keep("start_times", as_start_times(self.start_times, num_trials))
+        self._keep("event_times", as_event_times(self.event_times, num_trials))
+        self._keep("segment_ids", as_labels("segment_ids", self.segment_ids, num_trials))
+        for name in ("event_name", "session_id"):
+            self._keep(name, as_name(name, getattr(self, name)))
         if self.bin_width is not None or num_time_bins > 1:  # in images dark pixels are usual
             assert self.neuron_ids is not None
             warn_of_odd_neurons(self.activity, self.neuron_ids)
@@ -181,11 +204,18 @@ class Recording:
         return trial_lengths(self.activity)
 
     @property
+    def times(self) -> Float64[np.ndarray, " time"] | None:
+        """Centres of the bins in seconds from the event, where it is in the same bin throughout."""
+        return bin_centres(self.event_times, self.bin_width, self.num_time_bins)
+
+    @property
     def checksum(self) -> str:
-        """SHA-256 (hexadecimal) over every field."""
+        """SHA-256 (hexadecimal) over every field; those that came later count where they are."""
         digest = hashlib.sha256()
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and field.name in _LATER:
+                continue
             if isinstance(value, np.ndarray):
                 digest.update(f"{field.name} {value.dtype.str} {value.shape}".encode())
                 flat = value.reshape(-1)
@@ -264,9 +294,15 @@ class Recording:
             if values is not None:
                 trials = [values[0, start:stop] for start, stop in pieces]
                 chosen._keep(name, pad_trials(trials))
-        if self.condition is not None:
-            chosen._keep("condition", np.repeat(self.condition, len(pieces)))
-        chosen._keep("trial_ids", np.array([start for start, _ in pieces]))
+        for name in ("condition", "segment_ids"):
+            if getattr(self, name) is not None:
+                chosen._keep(name, np.repeat(getattr(self, name), len(pieces)))
+        begins = np.array([start for start, _ in pieces])
+        chosen._keep("trial_ids", begins)
+        for name, sign in (("start_times", 1), ("event_times", -1)):
+            values, width = getattr(self, name), self.bin_width
+            if values is not None:  # nobody knows when a bin without a width begins
+                chosen._keep(name, None if width is None else values + sign * width * begins)
         chosen._keep("num_encoded_bins", None)
         return chosen
 

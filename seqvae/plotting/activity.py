@@ -23,6 +23,7 @@ from seqvae.plotting.style import (
     SMALL_SIZE,
     VERMILLION,
     expected_activity,
+    mark_event,
     new_figure,
     some_trials,
     tidy,
@@ -70,6 +71,7 @@ def rasters_and_rates(
         for column, trial in enumerate(shown):
             axes = grid[row, column]
             image = _heat_map(axes, values[trial][:, order], edges, limits=limits, counts=is_counts)
+            mark_event(axes, results, int(trial))
             tidy(
                 axes,
                 x=time_label if row == len(rows) - 1 else "",
@@ -130,6 +132,7 @@ def rate_traces(
             if true_rates is not None:
                 truth = true_rates[trial, :, neuron]
                 axes.plot(middle, truth, color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
+            mark_event(axes, results, int(trial))
             if name == "mean":
                 axes.plot(
                     middle, activity[trial, :, neuron], ".", color=GREY, markersize=2.5, zorder=0

@@ -24,6 +24,7 @@ from seqvae.plotting.style import (
     SMALL_SIZE,
     are_categories,
     category_colors,
+    mark_event,
     new_figure,
     some_trials,
     tidy,
@@ -57,8 +58,8 @@ def latents_3d(
     columns, labels = _principal_components(values)
     num_components = len(labels)
     if num_components < 3:
-        edges, time_label = time_axis(results)
-        time = np.broadcast_to(edges[:-1, None], (*values.shape[:2], 1))
+        _, time_label = time_axis(results)
+        time = np.broadcast_to(results.time.values[:, None], (*values.shape[:2], 1))
         columns, labels = np.concatenate([time, columns], -1), [time_label, *labels]
 
     figure = new_figure(4.6, 3.8)
@@ -82,6 +83,8 @@ def latents_3d(
             markeredgewidth=0.4,
         )
     tidy(axes, x=labels[0], y=labels[1])
+    if num_components < 2:
+        mark_event(axes, results)
     if solid:
         axes.set_zlabel(labels[2], fontsize=NORMAL_SIZE)
         axes.tick_params(labelsize=SMALL_SIZE, pad=-3)
@@ -144,6 +147,7 @@ def inferred_inputs(
         _band(right, middle, (average[:, dim], spread[:, dim]), color=BLACK)
         for axes in (left, right):
             axes.axhline(0.0, color=GREY, linewidth=0.5, zorder=0)
+            mark_event(axes, results)
         bottom = dim == num_dims - 1
         name = variable.replace("_", " ").removesuffix("s")
         label = f"{name} {dim + 1}"

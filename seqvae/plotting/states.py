@@ -15,6 +15,7 @@ from seqvae.plotting.style import (
     NORMAL_SIZE,
     SMALL_SIZE,
     category_colors,
+    mark_event,
     new_figure,
     some_trials,
     tidy,
@@ -67,6 +68,7 @@ def discrete_states(
         rasterized=True,
     )
     top.invert_yaxis()
+    mark_event(top, results)
     tidy(top, y="trial", title="most likely state")
     for axes, trial in zip(grid[1:], shown, strict=True):
         lines = paths[trial]
@@ -86,6 +88,7 @@ def discrete_states(
         for dimension, shade in zip(lines.T, shades, strict=True):
             axes.plot(middle, dimension, color=str(shade), linewidth=0.9)
         axes.axhline(0.0, color=GREY, linewidth=0.4)
+        mark_event(axes, results, int(trial))
         axes.set_ylim(bottom - margin, ceiling + margin)
         tidy(axes, y=path, title=trial_title(results, int(trial)))
     grid[-1].set_xlabel(time_label, fontsize=NORMAL_SIZE)

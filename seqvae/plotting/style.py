@@ -69,11 +69,28 @@ def are_categories(labels: Shaped[np.ndarray, " item"]) -> bool:
 
 
 def time_axis(results: xr.Dataset) -> tuple[Float[np.ndarray, " edge"], str]:
-    """Edges of the bins, and the label of the axis with its unit."""
+    """Edges of the bins, and the label of the axis with its unit.
+
+    Where the zero of time is an event, the times are those of the centres of the bins.
+    """
     start = results.time.values.astype(np.float64)
     step = start[1] - start[0] if len(start) > 1 else results.attrs.get("bin_width", 1.0)
     label = "time (s)" if results.time.attrs.get("units") == "s" else "time (bins)"
+    event = results.time.attrs.get("event")
+    if event is not None:
+        start = start - step / 2
+        label = f"time from {event.removesuffix('_time').replace('_', ' ')} (s)"
     return np.append(start, start[-1] + step), label
+
+
+def mark_event(axes: Axes, results: xr.Dataset, trial: int | None = None) -> None:
+    """Draw a line at the event: at 0, or where it is in a trial if trials differ in it."""
+    place = 0.0 if "event" in results.time.attrs else None
+    if place is None and trial is not None and "event_time" in results.coords:
+        place = float(results.event_time.values[trial])
+    edges, _ = time_axis(results)
+    if place is not None and edges[0] <= place <= edges[-1]:
+        axes.axvline(place, color=VERMILLION, linewidth=0.8, linestyle=(0, (2, 2)), label="event")
 
 
 def expected_activity(results: xr.Dataset) -> tuple[str, str]:

@@ -35,6 +35,11 @@ class Arrays(RecordingSource):
     num_encoded_bins: int | None = None
     image_shape: tuple[int, int] | None = None
     lengths: ArrayLike = None
+    start_times: ArrayLike = None
+    event_times: ArrayLike = None
+    event_name: str | None = None
+    segment_ids: ArrayLike = None
+    session_id: str | None = None
 
     def load(self) -> Recording:
         """Validate the arrays."""
