@@ -11,6 +11,7 @@ from seqvae import plotting
 from seqvae.analysis.posterior import posterior_dataset
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import HDF5, Arrays, Npz, write_hdf5, write_npz
+from seqvae.data.transforms import align
 from seqvae.errors import InputError
 from seqvae.models import VAE
 
@@ -74,6 +75,14 @@ def test_times_go_with_their_trials():
     assert chosen.start_times.tolist() == [21, 6]
     assert chosen.segment_ids.tolist() == [1, 0]
     assert chosen.session_id == "monday"
+
+
+def test_trials_cut_out_around_events_know_when_they_are():
+    long = Recording(np.arange(30.0)[None, :, None], 0.1, start_times=[50.0], segment_ids=["a"])
+    trials = align(long, [1.0, 2.0], (-0.2, 0.3))
+    assert np.allclose(trials.start_times, [50.8, 51.8])
+    assert np.allclose(trials.times, [-0.15, -0.05, 0.05, 0.15, 0.25])
+    assert trials.segment_ids.tolist() == ["a", "a"]
 
 
 def test_windows_begin_where_they_lie_in_the_long_recording():

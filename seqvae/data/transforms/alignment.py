@@ -60,6 +60,7 @@ def align(recording: Recording, events: Any, window: tuple[float, float]) -> Rec
     if inputs is not None:  # known in every bin: before the first and past the last there are none
         inputs = np.nan_to_num(inputs)
     condition, split, ids = recording.condition, recording.split, recording.trial_ids
+    begins, segments = recording.start_times, recording.segment_ids
     assert ids is not None
     return recording.changed(
         activity=activity,
@@ -69,6 +70,9 @@ def align(recording: Recording, events: Any, window: tuple[float, float]) -> Rec
         condition=None if condition is None else condition[trial],
         split=None if split is None else split[trial],
         trial_ids=there if is_long else ids[trial],
+        start_times=None if begins is None else begins[trial] + first * width,
+        event_times=times[there] - first * width,
+        segment_ids=None if segments is None else segments[trial],
         num_encoded_bins=None,
     )
 
