@@ -212,16 +212,39 @@ def nonlinear(**options: object) -> NonlinearDynamics:
 def test_iterated_linearisation_ends_at_the_most_likely_path(observation: type) -> None:
     model = nonlinear(linearizations=40, observation=observation)
     batch = example(observation(1, 1).kind.name)
-    output = model(batch)
-    path = output.latents["latents"].posterior.mean.detach().requires_grad_()
-    prior = output.latents["latents"].prior
-    emission = model.emission_given({"latents": path[None]}, batch)
-    heldin = list(SPEC.heldin)
-    seen = batch.observed_mask
-    terms = emission.log_prob(batch.target)[0][:, : seen.shape[1]][..., heldin]
-    joint = torch.where(seen, terms, 0.0).sum() + prior.log_prob(path).sum()
-    (slope,) = torch.autograd.grad(joint, path)
+    path = model(batch).latents["latents"].posterior.mean.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(log_joint(model, path, batch).sum(), path)
     assert float(slope.abs().max()) < 1e-5
+
+
+def log_joint(model: NonlinearDynamics, path: Tensor, batch: Batch) -> Tensor:
+    """Return log p(x, z) of each trial, x what inference sees."""
+    emission = model.emission_given({"latents": path[None]}, batch)
+    seen = batch.observed_mask
+    terms = emission.log_prob(batch.target)[0][:, : seen.shape[1]][..., list(SPEC.heldin)]
+    prior = model(batch).latents["latents"].prior
+    return torch.where(seen, terms, 0.0).sum((1, 2)) + prior.log_prob(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_linearisation_is_about_a_less_likely_path_than_the_one_before(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = NonlinearDynamics(SPEC, latent_dim=DIM, linearizations=4).double()
+    scramble(model, size=0.7)  # where whole steps overshoot
+    batch, paths = example(), []
+    solve = model.eval()._solved
+
+    def recording(prior: object, path: Tensor, *rest: object, **options: object) -> object:
+        paths.append(path)
+        return solve(prior, path, *rest, **options)
+
+    model._solved = recording  # type: ignore[method-assign]
+    model(batch)
+    model._solved = solve  # type: ignore[method-assign]
+    joint = torch.stack([log_joint(model, path, batch) for path in paths])
+    assert len(joint) == 5
+    assert (joint.diff(dim=0) >= -1e-9).all()
+    assert (joint[-1] > joint[0]).any()
 
 
 def test_two_linearisations_are_near_the_most_likely_path_of_learned_dynamics() -> None:

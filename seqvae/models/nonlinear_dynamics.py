@@ -51,9 +51,10 @@ class NonlinearDynamics(LatentDynamicsModel):
     posterior before; the first is that of a readout linear about the origin, its information read
     halfway between data and mean. So any entries may be missing, and learning goes through the
     last linearisation: neurons that inference does not see shape what it makes of the others.
-    Iterations are Gauss-Newton's for the most likely path, damped, but for the last one, so that
-    log p(x, z) does not fall [Bell 1994, SIAM J. Optim. 4:626; as inference for learned dynamics:
-    Hernandez et al. 2018, arXiv:1811.02459]. The KL is unbiased, along the drawn path
+    Iterations are Gauss-Newton's for the most likely path, damped from the first guess on so that
+    log p(x, z) does not fall; the last one, which is learned through, is not damped
+    [Bell 1994, SIAM J. Optim. 4:626; as inference for learned dynamics: Hernandez et al. 2018,
+    arXiv:1811.02459]. The KL is unbiased, along the drawn path
     (``NonlinearMarkovChain.kl_terms``). Paths and chains are in double precision, the networks in
     that of the weights.
 
@@ -215,10 +216,10 @@ class NonlinearDynamics(LatentDynamicsModel):
         """Linearise, solve, and again about the mean of the solution."""
         with torch.no_grad():
             sight = self._sight(batch)
-            origin = prior.initial_mean.new_zeros(prior.batch_shape + prior.event_shape)
-            path = self._solved(prior, origin, sight, is_first=True).mean
-            for _ in range(self.linearizations - 1):
-                path = self._ahead(prior, path, sight, to=self._solved(prior, path, sight).mean)
+            path = prior.initial_mean.new_zeros(prior.batch_shape + prior.event_shape)
+            for number in range(self.linearizations):
+                guess = self._solved(prior, path, sight, is_first=number == 0).mean
+                path = self._ahead(prior, path, sight, to=guess)
         return self._solved(prior, path, sight)
 
     def _ahead(
