@@ -163,7 +163,7 @@ def test_numbers_are_learned_from_training_trials_alone():
     other[split != "train"] = 9 - other[split != "train"]  # other rates and other spread
     again = NeuralData(Recording(other, 0.01), **settings)
     assert (again.split == split).all()
-    assert to_config(list(again.learned)) == to_config(list(data.learned))
+    assert to_config(list(again.settled)) == to_config(list(data.settled))
     train = data.recording.read(data.trials("train"))
     np.testing.assert_allclose(train.mean((0, 1)), 0, atol=1e-5)
     np.testing.assert_allclose(train.std((0, 1)), 1, atol=1e-5)
@@ -178,7 +178,7 @@ def test_one_long_trial_learns_from_its_training_blocks():
     train = np.concatenate(
         [values[0, p] for p, s in zip(pieces, data.split, strict=True) if s == "train"]
     )
-    (learned,) = data.learned
+    (learned,) = data.settled
     np.testing.assert_allclose(learned.mean, train.mean(0, dtype=float), rtol=1e-6)
 
 
@@ -205,6 +205,7 @@ def test_new_data_are_transformed_as_those_of_the_run(scaled_run):
     run, recording = scaled_run
     learned = json.loads(run.files.provenance.read_text())["data"]["transforms"]
     assert [tree["class_path"].rpartition(".")[2] for tree in learned] == [
+        "Rebin",
         "SelectNeurons",
         "ZScore",
     ]

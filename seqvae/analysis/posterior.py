@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +25,8 @@ from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
 if TYPE_CHECKING:
     import xarray as xr
 
+    from seqvae.analysis.stores import Precision
+
 MAX_ENTRIES = 8_000_000
 """Numbers of one tensor (samples x trials x bins x neurons) that a chunk may hold.
 
@@ -44,6 +46,8 @@ def posterior_dataset(
     seed: int = 0,
     devices: Sequence[torch.device] | None = None,
     work: str | None = None,
+    variables: Sequence[str] | None = None,
+    precision: Precision = "float32",
 ) -> xr.Dataset:
     """Infer the latents of some trials, and take posterior means and standard deviations.
 
@@ -64,6 +68,8 @@ def posterior_dataset(
         seed: of the posterior samples.
         devices: share the trials out to replicas of the model, one on each; None: where it is.
         work: what a progress bar calls it; None shows none.
+        variables: names of those to keep; None: all.
+        precision: of all that has more than one number per trial.
 
     Returns:
         The dataset described in ``seqvae.analysis.posterior_file``.
@@ -105,23 +111,47 @@ def posterior_dataset(
         event_name=recording.event_name,
         coordinates=coordinates,
         attributes=facts,
+        variables=variables,
+        precision=precision,
     )
+    answers = inferred(
+        model, data, trials, num_samples=num_samples, seed=seed, devices=devices, work=work
+    )
+    with writer, closing(answers):
+        for part in answers:
+            writer.write(part.values, lengths=part.lengths)
+    return writer.dataset()
+
+
+def inferred(
+    model: Model,
+    data: NeuralData,
+    trials: np.ndarray,
+    *,
+    num_samples: int,
+    seed: int,
+    devices: Sequence[torch.device] | None,
+    work: str | None,
+) -> Generator[ChunkValues, None, None]:
+    """Yield what is inferred of some trials, chunk by chunk; see ``posterior_dataset``."""
+    spec = data.spec
     counts = model.observation.kind.counts_events
     bin_width = spec.bin_width if counts else None
 
-    def answer(replica: Model, chosen: np.ndarray) -> _ChunkValues:
+    def answer(replica: Model, chosen: np.ndarray) -> ChunkValues:
         batch = data.batch(chosen).to(replica.null_counts.device)
         with torch.no_grad(), noise.keyed(seed):  # in whatever thread
             output = replica(batch, num_samples)
             expectations = replica.expectations(output, batch)
             values = posterior_summary(output, batch, expectations, bin_width=bin_width)
-        return _ChunkValues(values, batch.lengths.cpu().numpy())
+        observed = (batch.weight > 0).any(dim=-1).cpu().numpy()
+        return ChunkValues(values, batch.lengths.cpu().numpy(), observed)
 
     size = trials_per_chunk(spec, num_samples)
     chunks = [trials[start : start + size] for start in range(0, len(trials), size)]
     chosen_devices = [model.null_counts.device] if devices is None else devices[: len(chunks)]
     cure = f"use fewer num_samples than {num_samples}"
-    with writer, deterministic(model, seed):
+    with deterministic(model, seed):
         workers = [
             Halving(partial(answer, replica), cure=cure)
             for replica in replicas(model, chosen_devices)
@@ -130,16 +160,16 @@ def posterior_dataset(
         with closing(in_order(chunks, workers)) as answers, count as advance:
             for parts in answers:
                 for part in parts:
-                    writer.write(part.values, lengths=part.lengths)
+                    yield part
                     advance(len(part.lengths))
-    return writer.dataset()
 
 
-class _ChunkValues(NamedTuple):
+class ChunkValues(NamedTuple):
     """What to write of some trials."""
 
     values: dict[str, np.ndarray]
     lengths: np.ndarray
+    observed: np.ndarray  # (trial, time): whether any neuron was
 
 
 @contextmanager

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import h5netcdf
-import h5py
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
-from seqvae.errors import InputError
-from seqvae.storage.files import Lenient, atomic_path
+from seqvae.analysis.stores import InFile, InMemory, Precision, open_store, rounded
+from seqvae.errors import InputError, nearest
 
 _ACTIVITY = ("trial", "time", "neuron")
 _KNOWN = {
@@ -54,6 +51,8 @@ class PosteriorWriter:
         coordinates: more coordinates, name -> (dim, values), such as
             ``{"heldin": ("neuron", mask), "condition": ("trial", labels)}``.
         attributes: facts about the whole, such as model, run hash and versions.
+        variables: names of those to keep; None: all.
+        precision: of what has more than one number per trial.
 
     Raises:
         InputError: ``path`` cannot be written.
@@ -71,7 +70,10 @@ class PosteriorWriter:
         event_name: str | None = None,
         coordinates: Mapping[str, tuple[str, np.ndarray]] | None = None,
         attributes: Mapping[str, str | int | float] | None = None,
+        variables: Sequence[str] | None = None,
+        precision: Precision = "float32",
     ) -> None:
+        self._variables, self._precision = variables, precision
         self._path = None if path is None else Path(path)
         self._sizes = {"trial": len(trial), "time": num_time_bins, "neuron": len(neuron)}
         self._attributes = dict(attributes or {})
@@ -94,12 +96,12 @@ class PosteriorWriter:
         }
         for name, (dim, values) in (coordinates or {}).items():
             self._coordinates[name] = (dim, values, {"long_name": name.replace("_", " ")})
-        self._store: _Memory | _File
+        self._store: InMemory | InFile
         self._num_written = 0
 
     def __enter__(self) -> PosteriorWriter:
         with ExitStack() as place:
-            self._store = _Memory() if self._path is None else _File(self._path, place)
+            self._store = open_store(self._path, place, self._precision)
             for name, (dim, values, attributes) in self._coordinates.items():
                 self._store.add_coordinate(name, dim, values, attributes=attributes)
             self._store.set_attributes(self._attributes)
@@ -120,8 +122,8 @@ class PosteriorWriter:
         """
         start = self._num_written
         stop = start + len(next(iter(values.values())))
-        for name, array in values.items():
-            dims, units, long_name = _describe(name, array.ndim)
+        for name, array in chosen_variables(values, self._variables).items():
+            dims, units, long_name = describe(name, array.ndim)
             assert len(array) == stop - start, f"{name}: {len(array)} trials, not {stop - start}"
             if start == 0:
                 for dim, size in zip(dims, array.shape, strict=True):
@@ -139,7 +141,10 @@ class PosteriorWriter:
             if lengths is not None and "time" in dims:
                 padded = np.arange(array.shape[1]) >= lengths[:, None]
                 array = np.where(padded[(...,) + (None,) * (array.ndim - 2)], np.nan, array)
-            self._store.variables[name][start:stop] = array
+            whole = dims == ("trial",)
+            self._store.variables[name][start:stop] = (
+                array if whole else rounded(array, self._precision)
+            )
         self._store.check()
         self._num_written = stop
 
@@ -160,7 +165,21 @@ class PosteriorWriter:
         return self._store.dataset()
 
 
-def _describe(name: str, num_axes: int) -> tuple[tuple[str, ...], str, str]:
+def chosen_variables(
+    values: Mapping[str, np.ndarray], names: Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """Return the variables of some names, by name.
+
+    Raises:
+        InputError: for a name that is not there.
+    """
+    for name in names or ():
+        if name not in values:
+            raise InputError(f"variables: there is no {name!r}{nearest(name, values)}")
+    return {name: values[name] for name in values if names is None or name in names}
+
+
+def describe(name: str, num_axes: int) -> tuple[tuple[str, ...], str, str]:
     """Dims, units and long name of a variable."""
     if name in _KNOWN:
         return _KNOWN[name]
@@ -173,122 +192,3 @@ def _describe(name: str, num_axes: int) -> tuple[tuple[str, ...], str, str]:
     dims = ("trial", "time", f"{latent}_dim") if num_axes == 3 else ("trial", f"{latent}_dim")
     word = "mean" if moment == "mean" else "standard deviation"
     return dims, "1", f"{latent.replace('_', ' ')}, posterior {word}"
-
-
-def _dtype(dims: tuple[str, ...]) -> type[np.floating]:
-    """Double precision for one number per trial, single for the rest."""
-    return np.float64 if dims == ("trial",) else np.float32
-
-
-class _Memory:
-    """Variables as arrays."""
-
-    def __init__(self) -> None:
-        self.variables: dict[str, Any] = {}
-        self._coordinates: dict[str, xr.Variable] = {}
-        self._described: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {}
-        self._attributes: dict[str, Any] = {}
-
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        self._attributes = dict(attributes)
-
-    def check(self) -> None:
-        """Memory refuses nothing by halves."""
-
-    def add_coordinate(
-        self, name: str, dim: str, values: np.ndarray, *, attributes: Mapping[str, str]
-    ) -> None:
-        self._coordinates[name] = xr.Variable((dim,), values, dict(attributes))
-
-    def add_variable(
-        self,
-        name: str,
-        dims: tuple[str, ...],
-        *,
-        shape: tuple[int, ...],
-        chunk: tuple[int, ...],
-        attributes: Mapping[str, str],
-    ) -> None:
-        self.variables[name] = np.full(shape, np.nan, dtype=_dtype(dims))
-        self._described[name] = (dims, dict(attributes))
-
-    def dataset(self) -> xr.Dataset:
-        data = {
-            name: xr.Variable(dims, self.variables[name], attributes)
-            for name, (dims, attributes) in self._described.items()
-        }
-        return xr.Dataset(data, coords=self._coordinates, attrs=self._attributes)
-
-
-class _File:
-    """Variables in a netCDF4 file that comes to its ``path`` when ``place`` is left."""
-
-    def __init__(self, path: Path, place: ExitStack) -> None:
-        self.variables: dict[str, Any] = {}
-        self._path = path
-        if path.is_dir():
-            raise InputError(f"out: {path} is a folder; give the name of a file in it.")
-        self._raw = Lenient(place.enter_context(atomic_path(path)))
-        place.callback(self._raw.check)
-        place.callback(self._raw.close)
-        self._file = h5netcdf.File(self._raw, "w")
-        place.callback(self._file.close)
-
-    def check(self) -> None:
-        """Raise what the disk refused, if it did."""
-        self._raw.check()
-
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        self._file.attrs.update(attributes)
-
-    def add_coordinate(
-        self, name: str, dim: str, values: np.ndarray, *, attributes: Mapping[str, str]
-    ) -> None:
-        """Strings have any length; netCDF has no booleans, and xarray reads them back by a mark."""
-        attributes = dict(attributes)
-        dtype: Any = values.dtype
-        if dtype.kind in "OU":
-            dtype = h5py.string_dtype()
-            values = values.astype(object)
-        elif dtype.kind == "b":
-            dtype = np.dtype(np.int8)
-            values = values.astype(dtype)
-            attributes["dtype"] = "bool"
-        self._create(name, (dim,), values.shape, dtype=dtype, attributes=attributes)[...] = values
-        if name != dim:
-            named = self._file.attrs.get("coordinates", "")
-            self._file.attrs["coordinates"] = f"{named} {name}".strip()
-
-    def add_variable(
-        self,
-        name: str,
-        dims: tuple[str, ...],
-        *,
-        shape: tuple[int, ...],
-        chunk: tuple[int, ...],
-        attributes: Mapping[str, str],
-    ) -> None:
-        self.variables[name] = self._create(
-            name, dims, shape, dtype=_dtype(dims), attributes=attributes, chunk=chunk
-        )
-
-    def _create(
-        self,
-        name: str,
-        dims: tuple[str, ...],
-        shape: tuple[int, ...],
-        *,
-        dtype: Any,
-        attributes: Mapping[str, str],
-        chunk: tuple[int, ...] | None = None,
-    ) -> Any:
-        for dim, size in zip(dims, shape, strict=True):
-            if dim not in self._file.dimensions:
-                self._file.dimensions[dim] = size
-        fill = np.nan if chunk else None
-        variable = self._file.create_variable(name, dims, dtype, fillvalue=fill, chunks=chunk)
-        variable.attrs.update(attributes)
-        return variable
-
-    def dataset(self) -> xr.Dataset:
-        return xr.open_dataset(self._path, engine="h5netcdf")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Shaped
 
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.neurons import neuron_columns
 from seqvae.data.recording import Recording
 from seqvae.data.sizes import check_memory
@@ -53,12 +54,19 @@ def adapt(
     if spec.num_forecast_bins:
         num_encoded = min(spec.num_encoded_bins, num_bins)
         num_bins = spec.num_time_bins if num_bins == spec.num_encoded_bins else num_bins
-    check_memory(f"{num_bins} bins", 16.0 * recording.num_trials * num_bins * spec.num_neurons)
+    if not isinstance(recording.activity, LazyActivity):
+        check_memory(f"{num_bins} bins", 16.0 * recording.num_trials * num_bins * spec.num_neurons)
     joint = replace(spec, num_time_bins=num_bins, num_encoded_bins=num_encoded)
     is_whole = np.array_equal(columns, np.arange(recording.num_neurons))
     if names is None and is_whole:
         names = recording.neuron_ids
-    lengths = recording.lengths if is_whole else trial_lengths(_chosen(recording.activity, columns))
+    activity = recording.activity
+    if is_whole:
+        lengths = recording.lengths
+    elif isinstance(activity, LazyActivity):
+        lengths = activity.neurons(columns).lengths
+    else:
+        lengths = trial_lengths(_chosen(activity, columns))
     lengths = np.where(lengths == recording.num_time_bins, num_bins, lengths)
     return Adapted(_placed(recording, joint, columns, names), joint, lengths)
 
@@ -92,9 +100,14 @@ def _placed(
         return placed
 
     inputs, behavior, rates = recording.inputs, recording.behavior, recording.rates
+    activity = recording.activity
+    if isinstance(activity, LazyActivity):
+        activity = activity.neurons(columns).padded(spec.num_time_bins)
+    else:
+        activity = place(_chosen(activity, columns))
     return replace(
         recording,
-        activity=place(_chosen(recording.activity, columns)),
+        activity=activity,
         inputs=None if inputs is None else place(inputs),
         behavior=None if behavior is None else place(behavior),
         rates=None if rates is None else place(_chosen(rates, columns)),

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from seqvae.data.axes import Series, along, labels_in_order, places_of, series
+from seqvae.data.axes import Series, along, labels_in_order, places_of, series, stand_in
+from seqvae.data.lazy import as_lazy
 from seqvae.data.neurons import Positions
 from seqvae.data.validation import as_labels
 from seqvae.errors import InputError
@@ -33,7 +34,8 @@ def assembled(fields: Mapping[str, Any]) -> dict[str, Any]:
             contradict each other.
     """
     values = dict(fields)
-    activity = series("activity", fields["activity"])
+    lazy = as_lazy(fields["activity"])
+    activity = series("activity", fields["activity"]) if lazy is None else stand_in(lazy.shape)
     width = fields["bin_width"]
     spacing = activity.bin_width("activity", is_told=width is not None)
     values["bin_width"] = spacing if width is None else width
@@ -48,7 +50,7 @@ def assembled(fields: Mapping[str, Any]) -> dict[str, Any]:
         labels = names[axis]
         ids[axis] = np.arange(count) if labels is None else labels
     values |= {
-        "activity": activity.values,
+        "activity": activity.values if lazy is None else lazy,
         "trial_ids": ids["trial"],
         "neuron_ids": names["neuron"],
     }

@@ -84,6 +84,11 @@ def series(name: str, value: Any, lengths: list[int] | None = None) -> Series:
     return whole
 
 
+def stand_in(shape: tuple[int, int, int]) -> Series:
+    """Return a series of these sizes that takes no memory, in place of one that is not read."""
+    return Series(np.broadcast_to(np.float32(0), shape))
+
+
 def places_of(
     name: str,
     axis: str,

@@ -1,9 +1,10 @@
-"""A recording as tensors in memory, and what a DataLoader needs to answer trials with a batch."""
+"""A recording as tensors, in memory or read when asked for, and what a DataLoader needs of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,19 +14,56 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from seqvae.compute.ranks import Share
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
 from seqvae.types import Batch, DataSpec
 
 
-def resident_batch(
-    recording: Recording, spec: DataSpec, lengths: Int[np.ndarray, " trial"]
+@runtime_checkable
+class Trials(Protocol):
+    """Trials to index by a tensor of their numbers: one batch, or what makes it when asked."""
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        """Return some trials as a batch."""
+
+
+def resident(recording: Recording, spec: DataSpec, lengths: Int[np.ndarray, " trial"]) -> Trials:
+    """Return all trials to index: as tensors in memory, or read when asked for."""
+    if isinstance(recording.activity, LazyActivity):
+        return OnDemand(recording, spec, lengths)
+    everyone = np.arange(recording.num_trials)
+    return _batch(recording.activity, recording.inputs, everyone, spec, lengths)
+
+
+class OnDemand:
+    """Trials of a recording whose activity is read when it is asked for."""
+
+    def __init__(
+        self, recording: Recording, spec: DataSpec, lengths: Int[np.ndarray, " trial"]
+    ) -> None:
+        self._recording, self._spec, self._lengths = recording, spec, lengths
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        """Read some trials as a batch."""
+        recording = self._recording
+        chosen = np.arange(recording.num_trials)[index.cpu().numpy()]
+        inputs = None if recording.inputs is None else recording.inputs[chosen]
+        activity = recording.read(chosen)
+        return _batch(activity, inputs, chosen, self._spec, self._lengths[chosen])
+
+
+def _batch(
+    activity: Float[np.ndarray, "trial time neuron"],
+    inputs: Float[np.ndarray, "trial time input"] | None,
+    trials: Int[np.ndarray, " trial"],
+    spec: DataSpec,
+    lengths: Int[np.ndarray, " trial"],
 ) -> Batch:
-    """Return all trials as one batch of tensors to index."""
-    observed = torch.from_numpy(~np.isnan(recording.activity))
-    target = torch.from_numpy(np.nan_to_num(recording.activity))
-    inputs = recording.inputs
+    """Return trials as one batch of tensors."""
+    observed = torch.from_numpy(~np.isnan(activity))
+    target = torch.from_numpy(np.nan_to_num(activity))
     if inputs is None:
-        inputs = np.empty((*recording.activity.shape[:2], 0), dtype=np.float32)
+        inputs = np.empty((*activity.shape[:2], 0), dtype=np.float32)
     return Batch(
         observed=_encoded(target, spec),
         observed_mask=_encoded(observed, spec),
@@ -33,7 +71,7 @@ def resident_batch(
         weight=observed.float(),
         inputs=torch.from_numpy(np.nan_to_num(inputs)),
         lengths=torch.from_numpy(lengths),
-        trial=torch.arange(recording.num_trials),
+        trial=torch.from_numpy(trials),
     )
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from seqvae.config.arguments import InConfig
 from seqvae.data.adapting import adapt
+from seqvae.data.chopping import Chopped, chop
 from seqvae.data.containers import ArrayLike
 from seqvae.data.loaders import Loaders
-from seqvae.data.loading import resident_batch
+from seqvae.data.loading import resident
 from seqvae.data.masking import CoordinatedDropout
 from seqvae.data.moments import batch_moments
 from seqvae.data.preparation import Preparation, Prepared
@@ -123,7 +124,9 @@ class NeuralData(Loaders, pl.LightningDataModule):
         """Load, validate and split the recording; a second call does nothing."""
         if self._loaded is not None:
             return
-        self._loaded = self._preparation.prepare(self.raw())
+        recording, settled = transformed(self.source.load(), self.transforms)
+        prepared = self._preparation.prepare(recording)
+        self._loaded = prepared._replace(settled=(*settled, *prepared.settled))
 
     def raw(self) -> Recording:
         """Return the recording as the source gives it, one long trial whole.
@@ -131,8 +134,10 @@ class NeuralData(Loaders, pl.LightningDataModule):
         What transforms make of it that learn nothing is done, too.
         """
         loaded = self._loaded
-        is_raw = loaded is not None and loaded.start is None and not loaded.learned
-        return self.recording if is_raw else transformed(self.source.load(), self.transforms)
+        is_raw = loaded is not None and loaded.start is None and not learners(self.transforms)
+        if is_raw:
+            return self.recording
+        return transformed(self.source.load(), self.transforms).recording
 
     def pool(self) -> Recording:
         """Return what is not kept for the test, for others to divide; one long trial stays one."""
@@ -171,6 +176,18 @@ class NeuralData(Loaders, pl.LightningDataModule):
             data._loaded = loaded._replace(split=np.full(len(loaded.split), NEW))
         return data
 
+    def chopped(self, window_bins: int, *, overlap: float) -> tuple[NeuralData, Chopped]:
+        """Return all of the recording in windows that may overlap, one long trial uncut before.
+
+        See ``seqvae.data.chopping``. Nothing is split off.
+        """
+        learned = self.settled[-len(self._preparation.transforms) :] if self.transforms else ()
+        chopped = chop(transformed(self.raw(), learned).recording, window_bins, overlap=overlap)
+        data = self.of(chopped.recording)
+        data.val_fraction = data.test_fraction = 0.0
+        data.window_bins = data.forecast_bins = data.transforms = None
+        return data, chopped
+
     def adapted(
         self, spec: DataSpec, names: Shaped[np.ndarray, " neuron"] | None = None
     ) -> NeuralData:
@@ -189,9 +206,9 @@ class NeuralData(Loaders, pl.LightningDataModule):
         recording, adapted_spec, lengths = adapt(self.recording, self.spec, spec, names)
         adapted = copy.copy(self)
         adapted._moments = None
-        resident = resident_batch(recording, adapted_spec, lengths)
+        trials = resident(recording, adapted_spec, lengths)
         adapted._loaded = self._get()._replace(
-            recording=recording, spec=adapted_spec, resident=resident
+            recording=recording, spec=adapted_spec, resident=trials
         )
         return adapted
 
@@ -223,9 +240,9 @@ class NeuralData(Loaders, pl.LightningDataModule):
         return self._get().start
 
     @property
-    def learned(self) -> tuple[Transform, ...]:
-        """The transforms that learned from the training trials, with what they learned."""
-        return self._get().learned
+    def settled(self) -> tuple[Transform, ...]:
+        """The transforms, with what they took from the recording."""
+        return self._get().settled
 
     @property
     def split(self) -> Shaped[np.ndarray, " trial"]:

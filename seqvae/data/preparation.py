@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqvae.data.loading import resident_batch
+from seqvae.data.loading import Trials, resident
 from seqvae.data.recording import Recording
 from seqvae.data.splits import check_fractions, choose_heldin, split_trials
 from seqvae.data.transforms import Transform
 from seqvae.data.windows import held_blocks, into_windows, is_continuous
 from seqvae.errors import InputError
-from seqvae.types import Batch, DataSpec
+from seqvae.types import DataSpec
 
 
 class Prepared(NamedTuple):
@@ -24,17 +24,17 @@ class Prepared(NamedTuple):
         recording: the recording, or its windows.
         split: "train", "val" or "test" for each trial; "gap" beside a block of windows.
         spec: the facts a model must know.
-        resident: all trials as one batch.
+        resident: all trials, to index.
         start: the first bin of each window, where there are windows.
-        learned: the transforms that learned from the training trials.
+        settled: the transforms, with what they took from the recording.
     """
 
     recording: Recording
     split: np.ndarray
     spec: DataSpec
-    resident: Batch
+    resident: Trials
     start: np.ndarray | None
-    learned: tuple[Transform, ...] = ()
+    settled: tuple[Transform, ...] = ()
 
     def merged(self) -> Prepared:
         """Return the same with the validation trials among the training trials."""
@@ -91,8 +91,8 @@ class Preparation:
             num_encoded_bins=self._encoded_bins(recording),
             bin_width=recording.bin_width,
         )
-        resident = resident_batch(recording, spec, recording.lengths)
-        return Prepared(recording, split, spec, resident, start, tuple(learned))
+        trials = resident(recording, spec, recording.lengths)
+        return Prepared(recording, split, spec, trials, start, tuple(learned))
 
     def pool(self, recording: Recording) -> Recording:
         """Return what is not kept for the test; of one long trial, the bins before it."""

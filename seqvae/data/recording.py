@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from seqvae.data.assembly import SERIES, assembled
 from seqvae.data.containers import ArrayLike
+from seqvae.data.lazy import LazyActivity, as_lazy
+from seqvae.data.lazy_checks import add_to, check_lazy
 from seqvae.data.neurons import Positions
 from seqvae.data.padding import warn_of_silent_ends
 from seqvae.data.timing import as_event_times, as_name, as_start_times, bin_centres
@@ -54,7 +56,8 @@ class Recording:
 
     Every array is copied, converted and made read-only; it may come in any container: lists of
     trials, masked and sparse arrays, tensors, tables, DataArrays. Counts of any numeric type become
-    float32, exactly. Names along the axes of a table or DataArray become ``neuron_ids`` and
+    float32, exactly; large ones of 8 or 16 bits when they are read (``seqvae.data.lazy``).
+    Names along the axes of a table or DataArray become ``neuron_ids`` and
     ``trial_ids``, and the other arguments follow them. Trailing bins in which all neurons are NaN
     are padding.
 
@@ -105,13 +108,16 @@ class Recording:
     def __post_init__(self) -> None:
         for name, value in assembled({f.name: getattr(self, f.name) for f in fields(self)}).items():
             object.__setattr__(self, name, value)
-        for name in ("activity", *SERIES):
+        lazy = as_lazy(self.activity)
+        for name in SERIES if lazy is not None else ("activity", *SERIES):
             self._keep(name, as_series(name, getattr(self, name)))
-        check_activity(self.activity)
+        if lazy is None:
+            check_activity(self.activity)
         num_trials, num_time_bins, num_neurons = self.activity.shape
         self._keep("bin_width", as_bin_width(self.bin_width, num_time_bins))
         for name in SERIES:
-            check_series(name, getattr(self, name), self.activity)
+            if (values := getattr(self, name)) is not None:
+                check_series(name, values, self.shape, self.lengths)
         self._keep("condition", as_labels("condition", self.condition, num_trials))
         ids = self.neuron_ids
         ids = Positions.of(num_neurons) if ids is None else as_neuron_ids(ids, num_neurons)
@@ -127,8 +133,10 @@ class Recording:
         self._keep("segment_ids", as_labels("segment_ids", self.segment_ids, num_trials))
         for name in ("event_name", "session_id"):
             self._keep(name, as_name(name, getattr(self, name)))
-        if self.bin_width is not None or num_time_bins > 1:  # in images dark pixels are usual
-            assert self.neuron_ids is not None
+        assert self.neuron_ids is not None
+        if lazy is not None:
+            check_lazy(lazy, self.neuron_ids)
+        elif self.bin_width is not None or num_time_bins > 1:  # in images dark pixels are usual
             warn_of_odd_neurons(self.activity, self.neuron_ids)
             warn_of_silent_ends(self.activity)
 
@@ -201,7 +209,8 @@ class Recording:
     @property
     def lengths(self) -> Int[np.ndarray, " trial"]:
         """Bins of each trial up to the last one in which anything was observed."""
-        return trial_lengths(self.activity)
+        lazy = as_lazy(self.activity)
+        return trial_lengths(self.activity) if lazy is None else lazy.lengths
 
     @property
     def times(self) -> Float64[np.ndarray, " time"] | None:
@@ -214,15 +223,8 @@ class Recording:
         digest = hashlib.sha256()
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None and field.name in _LATER:
-                continue
-            if isinstance(value, np.ndarray):
-                digest.update(f"{field.name} {value.dtype.str} {value.shape}".encode())
-                flat = value.reshape(-1)
-                for start in range(0, len(flat), _NUMBERS_AT_ONCE):
-                    digest.update(flat[start : start + _NUMBERS_AT_ONCE].tobytes())
-            else:
-                digest.update(f"{field.name} {value!r}".encode())
+            if value is not None or field.name not in _LATER:
+                add_to(digest, field.name, value)
         return digest.hexdigest()
 
     def read(
@@ -232,7 +234,7 @@ class Recording:
 
         The package reads ``activity`` outside ``seqvae.data`` by this way alone.
         """
-        return self.activity if trials is None else self.activity[self._index(trials)]
+        return np.asarray(self.activity if trials is None else self.activity[self._index(trials)])
 
     def chunks(self) -> Iterator[Int[np.ndarray, " chosen"]]:
         """Yield the indices of all trials in order, so many at a time that memory is bounded."""
@@ -259,7 +261,9 @@ class Recording:
         chosen = copy.copy(self)
         for name in ("activity", "rates", "neuron_ids"):
             values = getattr(self, name)
-            if values is not None:
+            if isinstance(values, LazyActivity):
+                chosen._keep(name, values.neurons(neurons))
+            elif values is not None:
                 chosen._keep(name, np.ascontiguousarray(values[..., neurons]))
         if self.heldin is not None:
             chosen._keep("heldin", np.flatnonzero(np.isin(neurons, self.heldin)))
@@ -291,9 +295,10 @@ class Recording:
         chosen = copy.copy(self)
         for name in ("activity", *SERIES):
             values = getattr(self, name)
-            if values is not None:
-                trials = [values[0, start:stop] for start, stop in pieces]
-                chosen._keep(name, pad_trials(trials))
+            if isinstance(values, LazyActivity):
+                chosen._keep(name, values.cut(0, pieces))
+            elif values is not None:
+                chosen._keep(name, pad_trials([values[0, slice(*piece)] for piece in pieces]))
         for name in ("condition", "segment_ids"):
             if getattr(self, name) is not None:
                 chosen._keep(name, np.repeat(getattr(self, name), len(pieces)))

@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 import os
 
+import numpy as np
+from jaxtyping import Int
+
 from seqvae.errors import InputError
 
+LARGE = 64_000_000
+"""Numbers of activity (256 MB in single precision) beyond which not all are held at a time."""
 _MOST = 1e8
 
 
@@ -25,6 +30,21 @@ def check_memory(what: str, num_bytes: int | float) -> None:
             f"{what} would take {num_bytes / 1e9:.3g} GB, more than the "
             f"{machine_memory() / 1e9:.3g} GB of this machine; choose smaller sizes"
         )
+
+
+def spread_out(
+    trials: Int[np.ndarray, " chosen"], shape: tuple[int, int, int]
+) -> Int[np.ndarray, " fewer"]:
+    """Return the trials, or as many evenly spread ones of them as ``LARGE`` numbers allow.
+
+    Args:
+        trials: indices.
+        shape: of the recording that they are of.
+    """
+    most = max(1, LARGE // (shape[1] * shape[2]))
+    if len(trials) <= most:
+        return trials
+    return trials[np.linspace(0, len(trials) - 1, most).round().astype(int)]
 
 
 def check_extent(what: str, *sizes: int | float) -> None:

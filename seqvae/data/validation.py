@@ -148,20 +148,26 @@ def check_activity(activity: Float32[np.ndarray, "trial time neuron"] | None) ->
 
 def check_series(
     name: str,
-    value: Float32[np.ndarray, "trials times channel"] | None,
-    activity: Float32[np.ndarray, "trial time neuron"],
+    value: Float32[np.ndarray, "trials times channel"],
+    shape: tuple[int, int, int],
+    lengths: Int[np.ndarray, " trial"],
 ) -> None:
-    """Refuse a series whose axes disagree with the activity, or with impossible values."""
-    if value is None:
-        return
-    expected = activity.shape if name == "rates" else activity.shape[:2]
+    """Refuse a series whose axes disagree with the activity, or with impossible values.
+
+    Args:
+        name: of the series.
+        value: the series.
+        shape: of the activity.
+        lengths: bins of each trial.
+    """
+    expected = shape if name == "rates" else shape[:2]
     if value.shape[: len(expected)] != expected:
         raise InputError(
-            f"{name} has shape {value.shape}, but activity has {activity.shape}; "
+            f"{name} has shape {value.shape}, but activity has {shape}; "
             f"both must agree in {'every axis' if name == 'rates' else 'trials and time bins'}"
         )
     if name == "inputs":
-        inside = np.arange(activity.shape[1]) < trial_lengths(activity)[:, None]
+        inside = np.arange(shape[1]) < lengths[:, None]
         missing = np.isnan(value) & inside[:, :, None]
         if missing.any():
             raise InputError(

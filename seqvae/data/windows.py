@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from seqvae.data.folds import check_folds
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
 from seqvae.errors import InputError
 
@@ -18,7 +19,10 @@ PATIENCE = 10
 WINDOWS_PER_BLOCK = 4
 FEWEST_BINS = 5
 """Of a window that is chosen by default: fewer tell nothing of a time course."""
+SAMPLED = 4_000_000
+"""Numbers of a large recording by which its memory is measured."""
 _SHORTEST, _LONGEST, _MEMORIES = 50, 200, 10
+_PIECES = 10
 
 
 class Stretch(NamedTuple):
@@ -137,7 +141,7 @@ def held_blocks(
         for split, fraction in (("test", test_fraction), ("val", val_fraction))
         if fraction > 0
     }
-    memory = autocorrelation_time(recording.activity)
+    memory = autocorrelation_time(sampled(recording))
     gap = gap_bins(memory, min(sizes.values(), default=0))
     if sizes and gap < memory - 1:
         warnings.warn(
@@ -203,6 +207,22 @@ def windows(stretch: Stretch, longest: int) -> list[Stretch]:
     number = -(-(stretch.stop - stretch.start) // longest)
     edges = np.linspace(stretch.start, stretch.stop, number + 1).round().astype(int).tolist()
     return [Stretch(start, stop) for start, stop in pairwise(edges)]
+
+
+def sampled(recording: Recording) -> Float[np.ndarray, "piece time neuron"]:
+    """Return the activity; of what is read when it is asked for, pieces spread evenly over it."""
+    activity = recording.activity
+    if not isinstance(activity, LazyActivity):
+        return activity
+    num_trials, num_bins, num_neurons = activity.shape
+    bins = min(num_bins, max(2, SAMPLED // (_PIECES * num_neurons)))
+    starts = np.linspace(0, num_bins - bins, min(_PIECES, num_bins // bins)).round().astype(int)
+    trials = np.linspace(0, num_trials - 1, min(num_trials, _PIECES)).round().astype(int)
+    return (
+        np.asarray(activity.take(trials))
+        if num_trials > 1
+        else np.stack([activity.block(0, start, start + bins) for start in starts.tolist()])
+    )
 
 
 def autocorrelation_time(activity: Float[np.ndarray, "trial time neuron"]) -> float:

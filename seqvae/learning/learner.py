@@ -9,6 +9,8 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from seqvae.compute.ranks import Place
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
@@ -137,9 +139,11 @@ def require_every_neuron(data: NeuralData) -> None:
     Raises:
         InputError: naming the first such neuron.
     """
-    scored = data.batch(data.trials("train")).weight.sum((0, 1))
-    if not bool((scored > 0).all()):
-        neuron = int((scored == 0).nonzero()[0])
+    scored = torch.zeros(data.spec.num_neurons, dtype=torch.bool)
+    for batch in data.batches("train"):
+        scored |= (batch.weight > 0).any(dim=0).any(dim=0)
+    if not bool(scored.all()):
+        neuron = int((~scored).nonzero()[0])
         raise InputError(
             f"activity: neuron {neuron} has no value in the training trials; leave it out"
         )

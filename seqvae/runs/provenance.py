@@ -54,7 +54,7 @@ def provenance(
             "num_trials": data.num_trials,
             **_moments(moments),
             "neuron_ids": None if names is None else [*map(_in_json, names.tolist())],
-            **({"transforms": to_config(list(data.learned))} if data.learned else {}),
+            **({"transforms": to_config(list(data.settled))} if data.settled else {}),
         },
         "init_from": init_from,
         "resumed": [],

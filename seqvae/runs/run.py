@@ -240,24 +240,25 @@ class Run:
         return self._data
 
     def prepared(self, recording: Recording, *, trust: bool = False) -> Recording:
-        """Return a recording after those transforms of the fit that learned nothing.
+        """Return a recording after those transforms of the fit that need no training trials.
 
         Args:
             recording: as a source gives it.
             trust: allow the config to name classes from anywhere.
         """
         tree = self.config["data"]["init_args"].get("transforms")
-        return transformed(recording, self._transforms(tree, "data.transforms", trust))
+        return transformed(recording, self._transforms(tree, "data.transforms", trust)).recording
 
     def as_learned(self, recording: Recording, *, trust: bool = False) -> Recording:
-        """Return a prepared recording after the transforms that the fit learned.
+        """Return another recording after all transforms of the fit, with what they took then.
 
         Args:
-            recording: as ``prepared`` returns it.
+            recording: as a source gives it.
             trust: allow the provenance to name classes from anywhere.
         """
         tree = self.provenance["data"].get("transforms")
-        return transformed(recording, self._transforms(tree, "provenance.json: transforms", trust))
+        transforms = self._transforms(tree, "provenance.json: transforms", trust)
+        return transformed(recording, transforms).recording
 
     def _transforms(self, tree: Any, key: str, trust: bool) -> list[Transform]:
         return [] if tree is None else self._built(tree, key, list[Transform], trust)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from seqvae.analysis.devices import chosen_devices
+from seqvae.analysis.merging import merged_dataset
 from seqvae.analysis.posterior import posterior_dataset
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.runs import Run
+from seqvae.verbs.merging import whole_of
 from seqvae.verbs.opening import check_num_samples, check_out, open_run
 
 if TYPE_CHECKING:
@@ -25,6 +28,10 @@ def infer(
     num_samples: int = 50,
     devices: str | int = "auto",
     out: str | None = None,
+    merged: bool = False,
+    overlap: float = 0.5,
+    variables: list[str] | None = None,
+    dtype: Literal["float16", "float32"] = "float32",
     trust: bool = False,
 ) -> xr.Dataset:
     """Infer rates, factors and latents of every trial with a fitted model.
@@ -40,13 +47,19 @@ def infer(
         devices: "auto" shares the trials out over all GPUs there are, for a model that is learned
             by gradients, and else takes the CPU; or "cpu", or how many GPUs.
         out: netCDF file to write; it appears whole or not at all.
+        merged: infer windows that overlap, as long as the trials that the run knows, and cross-fade
+            them onto the time of the whole recording; gaps are NaN.
+        overlap: share of a window that the next one has, too, where they are merged; 0 to below 1.
+        variables: names of those to keep, such as rates and rates_sd; None: all.
+        dtype: float32, or float16 for files half as large.
         trust: allow the run's config to import classes from anywhere.
 
     Returns:
         Dataset with dims trial, time (s), neuron, factor; variables ``rates`` (Hz) or ``mean``,
         ``factors``, ``<latent>_mean``, each with its ``_sd``, and ``elbo`` (nats per trial).
+        Merged it has no dim trial, and time is that of the recording, in seconds.
     """
-    run, data, model, _ = open_run(run, data, trust, bin_width=bin_width)
+    opened = run, data, model, _ = open_run(run, data, trust, bin_width=bin_width)
     check_num_samples(num_samples)
     trials, chosen = data.trials(split), chosen_devices(model, devices)
     if out is not None:
@@ -57,16 +70,21 @@ def infer(
         "num_samples": num_samples,
         **{f"{name}_version": run.provenance["versions"][name] for name in ("seqvae", "torch")},
     }
-    return posterior_dataset(
-        model,
-        data,
-        trials,
+    infer_into = partial(posterior_dataset, model, data, trials)
+    if merged:
+        whole = whole_of(opened, split=split, overlap=overlap)
+        windows, chopped, axis = whole.data, whole.chopped, whole.axis
+        infer_into = partial(merged_dataset, model, windows, chopped, axis, split=whole.split)
+        attributes["overlap"] = overlap
+    return infer_into(
         num_samples=num_samples,
         path=out,
         attributes=attributes,
         seed=run.seed,
         devices=chosen,
         work="infer",
+        variables=variables,
+        precision=dtype,
     )
 
 

@@ -75,7 +75,7 @@ def open_run(
     The recording of the run, given again in whatever order of its neurons, is split as it was. Of
     others nothing is split off, and their neurons are found by name; see ``NeuralData.whole`` and
     ``seqvae.data.neurons``. What the run did to its recording is done to both, with the numbers it
-    learned; to ``NeuralData`` with transforms of their own only the latter.
+    took from it; to ``NeuralData`` with transforms of their own only the latter.
 
     Raises:
         InputError: if run and data cannot be read, or do not go together.
@@ -85,17 +85,16 @@ def open_run(
     if data is None:
         return Opened(run, as_data(run.data(trust=trust), bin_width), model, is_new=False)
     data = as_data(data, bin_width)
-    recording, names = data.raw(), run.neuron_names(trust=trust)
-    if data.transforms is None:
-        recording = run.prepared(recording, trust=trust)
+    raw, names = data.raw(), run.neuron_names(trust=trust)
+    recording = raw if data.transforms else run.prepared(raw, trust=trust)
     model.observation.check(recording)
     order = order_of(recording.neuron_names, names)
     recording = recording if order is None else recording.arrange(order)
     if (again := run.own_data(recording, trust=trust)) is not None:
         return Opened(run, again, model, is_new=False)
-    data = data.of(run.as_learned(recording, trust=trust))
-    data.transforms = None
-    data = data.whole(like=run.spec)
+    recording = raw if data.transforms else run.as_learned(raw, trust=trust)
+    order = order_of(recording.neuron_names, names)
+    data = data.of(recording if order is None else recording.arrange(order)).whole(like=run.spec)
     data = data.adapted(run.spec, names)
     if model.keeps_trials:
         model = copy.deepcopy(model)

@@ -9,6 +9,7 @@ import numpy as np
 from seqvae.analysis.diagnosis.cures import choose
 from seqvae.analysis.diagnosis.facts import Checkup, Finding, OddChannels
 from seqvae.data import NeuralData
+from seqvae.data.sizes import spread_out
 from seqvae.distributions.kinds import DataKind, Real
 
 LARGE_COUNT = 10.0
@@ -28,7 +29,8 @@ def odd_channels(data: NeuralData, kind: DataKind) -> OddChannels:
         data: the data.
         kind: what the observation model takes them for.
     """
-    recording, trials = data.recording, data.trials("train")
+    recording = data.recording
+    trials = spread_out(data.trials("train"), recording.shape)
     assert recording.neuron_ids is not None
     names = [str(name) for name in recording.neuron_ids]
     values = recording.read(trials).reshape(-1, recording.num_neurons)

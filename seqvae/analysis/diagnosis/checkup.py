@@ -27,6 +27,7 @@ from seqvae.analysis.diagnosis.activity import odd_channels
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
 from seqvae.baselines.mean_rate import MeanRate
 from seqvae.data import NeuralData
+from seqvae.data.sizes import spread_out
 from seqvae.distributions import DiscreteMarkovChain, kl_by_dimension
 from seqvae.distributions.kinds import Counts, kind_of
 from seqvae.models import LatentVariableModel, Model
@@ -91,7 +92,7 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
     other = _SplitCheckup(model, data, words[0], seed) if words else None
     seen = train if other is None else other
     recording, counts = data.recording, model.observation.kind.counts_events
-    values = recording.read()
+    values = recording.read(spread_out(np.arange(recording.num_trials), recording.shape))
     values = values[np.isfinite(values)]
     dispersion, error = seen.dispersion() if counts else ([], [])
     parts = (recording.read(trials) for trials in recording.chunks())

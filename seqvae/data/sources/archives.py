@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.sizes import check_memory
+from seqvae.data.sources.rows import large_rows
 from seqvae.errors import InputError
 
 _SMALL = 64 * 1024 * 1024  # bytes that any file may take
@@ -171,6 +173,18 @@ class _HDF5Entries(_Entries):
     def is_matlab(self) -> bool:
         """Whether MATLAB wrote one of the datasets."""
         return any("MATLAB_class" in place.attrs for place in self._datasets().values())
+
+    def large(self, name: str) -> LazyActivity | None:
+        """Return large counts of few bits as they lie; None for what is read at once."""
+        import h5py
+
+        place = self._places[name]
+        if not isinstance(place, h5py.Dataset) or "MATLAB_class" in place.attrs:
+            return None
+        with _mended(self._path):
+            self._check_storage(name, place)
+            rows = large_rows(self._path, place)
+        return None if rows is None else LazyActivity(rows)
 
     def _datasets(self) -> dict[str, Any]:
         """Find the datasets of all groups: hard links, and soft links to one of those."""

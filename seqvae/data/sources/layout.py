@@ -65,7 +65,7 @@ def read_recording(
         bin_width = next((_scalar(entries, name) for name in stated if name in entries), None)
     if flat:
         values = {
-            field: _take(entries, name)
+            field: _activity_or_entry(entries, field, name)
             for field, name in names.items()
             if name in entries or field == "activity"
         }
@@ -104,6 +104,15 @@ def existing_file(path: str | Path) -> Path:
             what = "is a folder, not a file" if os.path.isdir(file) else "is no file, but a device"
         raise InputError(f"source.path: {str(file)!r} {what}; check the path")
     return file
+
+
+def _activity_or_entry(entries: Mapping[str, Any], field: str, name: str) -> Any:
+    """Return an entry; large activity as it lies, to be read when it is asked for."""
+    if field == "activity" and name in entries and hasattr(entries, "large"):
+        lazy = entries.large(name)
+        if lazy is not None:
+            return lazy
+    return _take(entries, name)
 
 
 def _take(entries: Mapping[str, Any], name: str) -> Any:

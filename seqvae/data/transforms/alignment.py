@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from seqvae.data.containers import plain_numbers
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
 from seqvae.data.transforms.base import Transform
 from seqvae.data.validation import check_number
@@ -96,9 +97,11 @@ def _window(window: Any) -> tuple[float, float]:
 
 
 def _cut(
-    values: np.ndarray, trial: np.ndarray, first: np.ndarray, num_bins: int
+    values: Any, trial: np.ndarray, first: np.ndarray, num_bins: int
 ) -> Float[np.ndarray, "event time channel"]:
     """Return the bins from ``first`` on of each event's trial; NaN beyond it."""
+    if isinstance(values, LazyActivity):
+        return values.around(trial, first.astype(int), num_bins)
     bins = first.astype(int)[:, None] + np.arange(num_bins)
     beyond = (bins < 0) | (bins >= values.shape[1])
     pieces = values[trial[:, None], np.where(beyond, 0, bins)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -18,6 +18,7 @@ class Transform(ABC):
 
     One that takes numbers from the data (a mean, which neurons fire) has ``learns`` True until it
     has learned them, from training trials alone; with these numbers it is a function as any other.
+    What it asks of all trials alike (which units are one), it settles by ``learned``, too.
     """
 
     @property
@@ -66,12 +67,21 @@ def check_transforms(transforms: Any) -> list[Transform] | None:
     return list(transforms)
 
 
-def transformed(recording: Recording, transforms: Sequence[Transform] | None) -> Recording:
-    """Return what the transforms that learn nothing make of a recording."""
+class Transformed(NamedTuple):
+    """A recording after transforms, and these with all that they took from it."""
+
+    recording: Recording
+    settled: tuple[Transform, ...]
+
+
+def transformed(recording: Recording, transforms: Sequence[Transform] | None) -> Transformed:
+    """Return what the transforms that do not learn from training trials make of a recording."""
+    settled: list[Transform] = []
     for transform in transforms or ():
         if not transform.learns:
-            recording = transform(recording)
-    return recording
+            settled.append(transform.learned(recording, np.arange(recording.num_trials)))
+            recording = settled[-1](recording)
+    return Transformed(recording, tuple(settled))
 
 
 def learners(transforms: Sequence[Transform] | None) -> list[Transform]:

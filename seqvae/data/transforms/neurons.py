@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from seqvae.data.lazy import LazyActivity, parts
 from seqvae.data.recording import Recording
 from seqvae.data.transforms.base import Transform
 from seqvae.data.transforms.query import chosen_by
@@ -112,23 +113,21 @@ class DropDuplicates(Transform):
 
     What is compared with ``correlation`` is rho(0) - (rho(-1) + rho(1)) / 2, of the counts of two
     neurons in the same bin and in neighbouring ones, so that neurons of one slow rate are no
-    duplicates. Of a pair the neuron of fewer counts goes. Learned of training trials alone.
+    duplicates. Of a pair the neuron of fewer counts goes. It tells which units were sorted twice
+    and nothing else, so all trials are asked, whatever their split.
 
     Attributes:
         correlation: above which two neurons are taken for one, from 0 to 1.
-        dropped: names of those that go; None: to be learned.
+        dropped: names of those that go; None: whoever is twice in the recording.
     """
 
     correlation: float = 0.5
     dropped: list[int | str] | None = None
 
-    @property
-    def learns(self) -> bool:
-        """Whether it is not known yet which go."""
-        return self.dropped is None
-
     def learned(self, recording: Recording, trials: Int[np.ndarray, " chosen"]) -> DropDuplicates:
         """Return the transform that leaves out the same neurons by name."""
+        if self.dropped is not None:
+            return self
         check_number("drop_duplicates.correlation", self.correlation)
         if not 0 < self.correlation <= 1:
             raise InputError(
@@ -169,8 +168,13 @@ def taken(recording: Recording, columns: Int[np.ndarray, " chosen"]) -> Recordin
         heldin = np.flatnonzero(np.isin(columns, heldin))
         if not len(heldin):
             raise InputError("select_neurons leaves no neuron that is held in; take others, too")
+    activity: Any = recording.activity
+    if isinstance(activity, LazyActivity):
+        activity = activity.neurons(columns)
+    else:
+        activity = activity[..., columns]
     return recording.changed(
-        activity=recording.activity[..., columns],
+        activity=activity,
         rates=None if rates is None else rates[..., columns],
         neuron_ids=np.array(names)[columns],
         heldin=heldin,
@@ -196,8 +200,7 @@ def _columns(recording: Recording, ids: list[Any]) -> Int[np.ndarray, " chosen"]
 def _mean(recording: Recording, trials: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, " neuron"]:
     """Return the mean of each neuron over the observed bins of some trials."""
     total = count = np.zeros(recording.num_neurons)
-    for trial in trials:
-        values = recording.read([int(trial)])[0]
+    for values in parts(recording.activity, trials):
         total = total + np.nansum(values, axis=0, dtype=np.float64)
         count = count + np.isfinite(values).sum(axis=0)
     return total / np.maximum(count, 1)
@@ -211,8 +214,8 @@ def _coincidence(
     """Return the correlation in the same bin without that in neighbouring bins."""
     size = recording.num_neurons
     same, next_to = np.zeros((size, size)), np.zeros((size, size))
-    for trial in trials:
-        deviation = np.nan_to_num(recording.read([int(trial)])[0] - mean.astype(np.float32))
+    for values in parts(recording.activity, trials):
+        deviation = np.nan_to_num(values - mean.astype(np.float32))
         same += deviation.T @ deviation
         next_to += deviation[1:].T @ deviation[:-1]
     sd = np.sqrt(np.diagonal(same))

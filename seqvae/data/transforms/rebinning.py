@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
+from seqvae.data.lazy import LazyActivity, joined, parts
 from seqvae.data.recording import Recording
 from seqvae.data.transforms.base import Transform
 from seqvae.data.validation import are_counts, check_number
@@ -29,9 +31,13 @@ def rebin(recording: Recording, bin_width: float) -> Recording:
     factor = num_joined(recording, bin_width)
     if factor == 1:
         return recording
-    counts = all(are_counts(trial) for trial in recording.activity)
-    activity = _joined(recording.activity, factor)
-    activity = activity.sum(axis=2) if counts else activity.mean(axis=2)
+    activity: Any = recording.activity
+    counts = all(are_counts(values) for values in parts(activity, range(len(activity))))
+    if isinstance(activity, LazyActivity):
+        activity = joined(activity, factor, counts=counts)
+    else:
+        activity = _joined(activity, factor)
+        activity = activity.sum(axis=2) if counts else activity.mean(axis=2)
     lengths = recording.lengths // factor
     if (lengths == 0).any():
         raise InputError(

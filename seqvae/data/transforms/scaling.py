@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from seqvae.data.lazy import parts
 from seqvae.data.recording import Recording
 from seqvae.data.transforms.base import Transform
 from seqvae.errors import InputError
@@ -46,14 +47,16 @@ class ZScore(Transform):
 
     def learned(self, recording: Recording, trials: Int[np.ndarray, " chosen"]) -> ZScore:
         """Return the transform with mean and sd of some trials, in double precision."""
+        if not self.learns:
+            return self
         total = square = count = np.zeros(recording.num_neurons)
-        for trial in trials:
-            values = recording.read([int(trial)])[0].astype(np.float64)
+        for part in parts(recording.activity, trials):
+            values = part.astype(np.float64)
             total = total + np.nansum(values, axis=0)
             count = count + np.isfinite(values).sum(axis=0)
         mean = total / np.maximum(count, 1)
-        for trial in trials:
-            values = recording.read([int(trial)])[0].astype(np.float64)
+        for part in parts(recording.activity, trials):
+            values = part.astype(np.float64)
             square = square + np.nansum((values - mean) ** 2, axis=0)
         sd = np.sqrt(square / np.maximum(count, 1))
         varies = sd > 1e-9 * np.abs(mean)  # less is rounding

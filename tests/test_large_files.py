@@ -1,0 +1,65 @@
+"""Counts in a file are read batch by batch, and are the same as those read at once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+
+import seqvae.data.sizes
+from seqvae import InputError, NeuralData
+from seqvae.data import Recording
+from seqvae.data.lazy import LazyActivity
+from seqvae.data.sources import HDF5
+from seqvae.data.transforms import Rebin
+
+STORED = [{}, {"chunks": (1, 100, 5)}, {"compression": "gzip"}]
+
+
+@pytest.fixture(params=STORED, ids=["in one piece", "in chunks", "compressed"])
+def path(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1000)
+    counts = np.random.default_rng(0).poisson(0.4, (1, 2000, 10)).astype(np.uint16)
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        file.create_dataset("activity", data=counts, **request.param)
+        file["behavior"] = np.random.default_rng(1).normal(size=(1, 2000, 2))
+        file.attrs["bin_width"] = 0.001
+    return tmp_path / "long.h5"
+
+
+def test_a_file_is_read_batch_by_batch(path, monkeypatch):
+    lazy = HDF5(path).load()
+    assert isinstance(lazy.activity, LazyActivity)
+    data = NeuralData(str(path), transforms=[Rebin(0.005)], window_bins=40)
+    batches = list(data.batches("train"))
+    pickled = pickle.loads(pickle.dumps(lazy))
+    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 10**9)
+    whole = HDF5(path).load()
+    assert not isinstance(whole.activity, LazyActivity)
+    assert whole.checksum == lazy.checksum == pickled.checksum
+    again = NeuralData(str(path), transforms=[Rebin(0.005)], window_bins=40)
+    assert again.recording.checksum == data.recording.checksum
+    for one, other in zip(batches, again.batches("train"), strict=True):
+        assert (one.target == other.target).all()
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(path):
+    recording = HDF5(path).load()
+    with h5py.File(path, "a") as file:
+        file["activity"][0, 0] = 7
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(InputError, match="was changed while it was read"):
+        recording.read([0])
+    path.unlink()
+    with pytest.raises(InputError, match="was changed while it was read"):
+        recording.read([0])
+
+
+def test_large_counts_in_memory_are_not_copied(monkeypatch):
+    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1000)
+    counts = np.random.default_rng(0).poisson(0.4, (1, 2000, 10)).astype(np.uint8)
+    recording = Recording(counts, 0.001)
+    assert np.shares_memory(recording.activity._rows, counts)
