@@ -24,8 +24,8 @@ def counts(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(default, "MAX_STEPS", 6)
-    monkeypatch.setattr(default, "STEPS_A_VALIDATION", 2)
+    monkeypatch.setattr(default, "STEPS", 6)
+    monkeypatch.setattr(default, "VALIDATIONS", 3)
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,21 @@ def test_size_and_weight_decay_follow_from_the_data(shape, size, decay) -> None:
     assert model.keywords["optimizer"].keywords["weight_decay"] == pytest.approx(decay, rel=0.02)
 
 
-def test_steps_do_not_hang_on_the_number_of_trials(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("shape", "steps"), [((20, 10, 8), 800), ((200, 15, 8), 800), ((400, 30, 8), 1600)]
+)
+def test_steps_grow_with_the_root_of_the_bins(shape, steps, monkeypatch) -> None:
     monkeypatch.undo()
-    for num_trials in (20, 900):
-        data = NeuralData(counts((num_trials, 10, 8)), bin_width=0.02, batch_size=16)
-        trainer = default_fit(data).learner.trainer.keywords
-        steps = -(-len(data.trials("train")) // 16)
-        assert 0 <= trainer["max_epochs"] * steps - default.MAX_STEPS < steps
-        assert trainer["check_val_every_n_epoch"] == max(1, round(10 / steps))
+    data = NeuralData(counts(shape), bin_width=0.02, batch_size=16, val_fraction=0.0)
+    trainer = default_fit(data).learner.trainer.keywords
+    an_epoch = -(-shape[0] // 16)
+    assert 0 <= trainer["max_epochs"] * an_epoch - steps < an_epoch
+
+
+def test_validations_are_spread_over_all_epochs(monkeypatch) -> None:
+    monkeypatch.undo()
+    trainer = default_fit(NeuralData(counts((20, 10, 8)), bin_width=0.02)).learner.trainer.keywords
+    assert trainer["check_val_every_n_epoch"] == trainer["max_epochs"] // default.VALIDATIONS
 
 
 def test_real_values_are_read_by_gaussian_noise() -> None:
@@ -62,6 +69,7 @@ def test_validation_trials_are_learned_from_where_others_are_left_to_score(val, 
     learner = default_fit(data).learner
     assert learner.refit == (val > 0 and test > 0)
     assert (learner.patience is None) == (val == 0)
+    assert (learner.select == "val/elbo") == learner.refit
 
 
 def test_fit_without_a_model_learns_the_default(tmp_path) -> None:

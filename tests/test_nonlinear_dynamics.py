@@ -241,7 +241,7 @@ def test_no_linearisation_is_about_a_less_likely_path_than_the_one_before(seed: 
     model._solved = recording  # type: ignore[method-assign]
     model(batch)
     model._solved = solve  # type: ignore[method-assign]
-    joint = torch.stack([log_joint(model, path, batch) for path in paths])
+    joint = torch.stack([log_joint(model, path.expand(4, -1, -1), batch) for path in paths])
     assert len(joint) == 5
     assert (joint.diff(dim=0) >= -1e-9).all()
     assert (joint[-1] > joint[0]).any()

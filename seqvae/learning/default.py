@@ -20,12 +20,13 @@ LARGE_LATENT_DIM = 16
 LARGE_BINS = 10_000
 """Training bins, over all trials, from which the larger size is taken."""
 
-WEIGHT_DECAY = 0.2
 SMALL_BINS = 3000
-"""Training bins up to which weight decay is as above; it falls as one over them."""
+"""Training bins, beyond which weight decay falls, and the number of steps grows."""
 
-MAX_STEPS = 2000
-STEPS_A_VALIDATION = 10
+WEIGHT_DECAY = 0.2
+
+STEPS = 800
+VALIDATIONS = 80
 PATIENCE = 40
 AVERAGE_WEIGHTS = 0.98
 
@@ -46,11 +47,12 @@ def default_fit(data: NeuralData) -> DefaultFit:
     - the size, 8 latents, and 16 from 10,000 bins on, never more than half the held-in neurons;
     - weight decay 0.2, and in proportion to 3000 / bins beyond 3000 bins: what holds a hundred
       trials from over-fitting would starve a thousand;
-    - epochs for 2000 optimiser steps, a validation every 10 of them, and an end after 40
-      validations without improvement;
+    - epochs for 800 optimiser steps, and in proportion to sqrt(bins / 3000) beyond 3000 bins; some
+      80 validations, and an end after 40 of them without improvement;
     - an average of the weights over some 50 steps is what is scored and kept;
     - where test trials are kept for the scores, ``refit`` learns from the validation trials, too,
-      once they have chosen for how long; without test trials they are what is scored.
+      once they have chosen for how long by the bound of all neurons; without test trials they are
+      what is scored, and the bound of the held-in neurons chooses.
 
     Args:
         data: the data to learn from.
@@ -59,22 +61,26 @@ def default_fit(data: NeuralData) -> DefaultFit:
     num_bins = num_trials * data.spec.num_time_bins
     counts = kind_of(recording.read(trials) for trials in recording.chunks()).counts_events
     size = LARGE_LATENT_DIM if num_bins >= LARGE_BINS else LATENT_DIM
-    decay = WEIGHT_DECAY * min(1.0, SMALL_BINS / max(num_bins, 1))
+    larger = max(1.0, num_bins / SMALL_BINS)
+    decay = WEIGHT_DECAY / larger
     model = partial(
         NonlinearDynamics,
         latent_dim=max(1, min(size, data.spec.num_heldin // 2)),
         observation=Poisson if counts else Gaussian,
         optimizer=partial(AdamW, lr=5e-3, weight_decay=float(f"{decay:.2g}")),
     )
-    steps = math.ceil(num_trials / data.batch_size)
-    settings: dict[str, Any] = {"max_epochs": math.ceil(MAX_STEPS / steps)}
+    steps_an_epoch = math.ceil(num_trials / data.batch_size)
+    max_epochs = math.ceil(STEPS * math.sqrt(larger) / steps_an_epoch)
+    settings: dict[str, Any] = {"max_epochs": max_epochs}
     validates = "val" in data.split
     if validates:
-        settings["check_val_every_n_epoch"] = max(1, round(STEPS_A_VALIDATION / steps))
+        settings["check_val_every_n_epoch"] = math.ceil(max_epochs / VALIDATIONS)
+    scores_others = validates and "test" in data.split
     learner = GradientLearner(
         partial(Trainer, **settings),
+        select="val/elbo" if scores_others else "val/heldin_elbo",
         patience=PATIENCE if validates else None,
-        refit=validates and "test" in data.split,
+        refit=scores_others,
         average_weights=AVERAGE_WEIGHTS,
     )
     return DefaultFit(model, learner)

@@ -30,8 +30,8 @@ from seqvae.types import Batch, DataSpec, Latent, Output
 FIRST_SIZE = 0.1
 """Of the networks' last weights, next to what they would begin with."""
 
-SHARES = (1.0, 0.5, 0.25, 0.0)
-"""Of a step towards the mean of a linearised posterior; the most likely path is taken."""
+SHARES = (1.0, 0.5, 0.25, 0.1)
+"""Of a step towards the mean of a linearised posterior; the first that helps is taken."""
 
 
 class NonlinearDynamics(LatentDynamicsModel):
@@ -216,10 +216,10 @@ class NonlinearDynamics(LatentDynamicsModel):
         """Linearise, solve, and again about the mean of the solution."""
         with torch.no_grad():
             sight = self._sight(batch)
-            path = prior.initial_mean.new_zeros(prior.batch_shape + prior.event_shape)
+            path = prior.initial_mean.new_zeros(1, *prior.event_shape)
             for number in range(self.linearizations):
                 guess = self._solved(prior, path, sight, is_first=number == 0).mean
-                path = self._ahead(prior, path, sight, to=guess)
+                path = self._ahead(prior, path.expand_as(guess), sight, to=guess)
         return self._solved(prior, path, sight)
 
     def _ahead(
@@ -230,14 +230,26 @@ class NonlinearDynamics(LatentDynamicsModel):
         *,
         to: Float[Tensor, "batch time latent"],
     ) -> Float[Tensor, "batch time latent"]:
-        """Go from a path towards another as far as makes log p(x, z) largest, trial by trial."""
-        shares = path.new_tensor(SHARES)[:, None, None, None]
-        paths = path + shares * (to - path)
-        emission = sight.observation(self._factors(paths.to(self.offset.dtype)))
-        terms = emission.log_prob(sight.target)[..., sight.heldin]
-        joint = torch.where(sight.seen, terms, 0.0).sum((-2, -1)) + prior.log_prob(paths)
-        best = joint.nan_to_num(nan=-torch.inf).argmax(0)
-        return paths[best, torch.arange(len(best), device=best.device)]
+        """Go from a path towards another, trial by trial as far as log p(x, z) does not fall."""
+        least = self._log_joint(prior, path, sight)
+        waits = torch.ones_like(least, dtype=torch.bool)
+        start = path
+        for share in SHARES:
+            ahead = start + share * (to - start)
+            goes = waits & (self._log_joint(prior, ahead, sight) >= least)
+            path = torch.where(goes[:, None, None], ahead, path)
+            waits = waits & ~goes
+            if not waits.any():
+                break
+        return path
+
+    def _log_joint(
+        self, prior: NonlinearMarkovChain, path: Float[Tensor, "batch time latent"], sight: _Sight
+    ) -> Float[Tensor, " batch"]:
+        """Return log p(x, z) of each trial, x what inference sees."""
+        emission = sight.observation(self._factors(path.to(self.offset.dtype)[None]))
+        terms = emission.log_prob(sight.target)[0][..., sight.heldin]
+        return torch.where(sight.seen, terms, 0.0).sum((-2, -1)) + prior.log_prob(path)
 
     def _sight(self, batch: Batch) -> _Sight:
         """Return what inference sees, with forecast bins, where it sees nothing."""
@@ -255,7 +267,7 @@ class NonlinearDynamics(LatentDynamicsModel):
     def _solved(
         self,
         prior: NonlinearMarkovChain,
-        path: Float[Tensor, "batch time latent"],
+        path: Float[Tensor, "#batch time latent"],
         sight: _Sight,
         *,
         is_first: bool = False,
@@ -288,7 +300,7 @@ class NonlinearDynamics(LatentDynamicsModel):
         ahead = point - predictor + (about[..., None, :] @ slopes)[..., 0, :]
         vector = (slopes @ (score + weight * ahead)[..., None])[..., 0].double()
         matrix = ((slopes * weight[..., None, :]) @ slopes.mT).double()
-        mean_of_all = chain.mean.expand(path.shape)
+        mean_of_all = chain.mean.expand_as(vector)
         return GaussianMarkovChain.from_information(
             chain.precision.matvec(mean_of_all) + vector,
             chain.precision.plus_diagonal(matrix),
@@ -296,7 +308,7 @@ class NonlinearDynamics(LatentDynamicsModel):
         )
 
     def _linear_step(
-        self, path: Float[Tensor, "batch links latent"]
+        self, path: Float[Tensor, "#batch links latent"]
     ) -> tuple[Float[Tensor, "*batch latent latent"], Float[Tensor, "*batch latent"]]:
         """Return F and c with A z + r(z) about F z + c near the path, in double precision."""
         linear = self.transition.double()
@@ -308,7 +320,7 @@ class NonlinearDynamics(LatentDynamicsModel):
         return linear + slopes.mT.double(), drift.double()
 
     def _linear_readout(
-        self, path: Float[Tensor, "batch time latent"], sight: _Sight
+        self, path: Float[Tensor, "#batch time latent"], sight: _Sight
     ) -> Linearized:
         """Return predictors of the held-in neurons, and their derivatives by z."""
         weight, bias = sight.observation.loadings_of(sight.heldin)
