@@ -91,7 +91,8 @@ class LinearFilter:
     def _expected(self) -> FilteredBin:
         mean, covariance, emission = self._mean, self._covariance, self._emission
         assert mean is not None
-        spread = emission.spread(covariance[None, None])
+        loadings = emission.loadings
+        spread = ((loadings @ covariance) * loadings).sum(1)[None, None]
         response = emission.response(emission.predictor(mean[None, None]), spread)
         sd = covariance.diagonal().clamp_min(0.0).sqrt()
         return FilteredBin(mean, sd, response.mean[0, 0], response.sd[0, 0])
@@ -112,19 +113,20 @@ def _updated(
         return mean, covariance
     target, weight = values.nan_to_num()[None, None], weight[None, None]
     none = torch.zeros_like(target)
-    precision = torch.linalg.inv(covariance)
+    precision, loadings = torch.linalg.inv(covariance), emission.loadings
     latent, predictor = mean, emission.predictor(mean[None, None])
     for _ in range(MAX_STEPS):
         terms = emission.terms(target, predictor, none)
         pull = precision @ (latent - mean)
-        gradient = ((weight * terms.slope) @ emission.loadings)[0, 0] - pull
-        hessian = precision + emission.information(weight * terms.curvature)[0, 0]
+        gradient = (weight * terms.slope)[0, 0] @ loadings - pull
+        curvature = (weight * terms.curvature)[0, 0]
+        hessian = precision + (curvature * loadings.mT) @ loadings
         root = torch.linalg.cholesky(hessian)
         step = torch.cholesky_solve(gradient[:, None], root)[:, 0]
         decrement = float(gradient @ step)
         if decrement < DECREMENT:
             return latent + step, torch.cholesky_inverse(root)
-        change = (step @ emission.loadings.mT)[None, None]
+        change = (loadings @ step)[None, None]
         value = float((weight * terms.value).sum())
         along, square = float(step @ pull), float(step @ precision @ step)
         length = 1.0
