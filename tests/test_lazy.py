@@ -93,12 +93,14 @@ def test_baselines_of_what_is_large_are_learned_on_a_part_and_it_is_told(both, m
         warnings.simplefilter("ignore")
         run = fit(NeuralData(lazy, val_fraction=0.3), partial(LinearDynamics, latent_dim=1),
                   EM(max_iterations=1), in_memory=True)  # fmt: skip
-    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 800)
+    monkeypatch.setattr(seqvae.data.sizes, "HELD", 800)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         scores = evaluate(run)
     sentences = [str(warning.message) for warning in told]
-    assert any("baselines are learned on" in s and "train trials" in s for s in sentences)
+    assert any(
+        s.startswith("train: ") and "are learned from, evenly spread" in s for s in sentences
+    )
     assert set(scores["baselines"]) == {"mean_rate", "smoothing_glm"}
 
 

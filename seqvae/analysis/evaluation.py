@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,7 +28,6 @@ from seqvae.baselines.smoothing_glm import SmoothingGLM
 from seqvae.compute import noise
 from seqvae.compute.progress import progress
 from seqvae.data import NeuralData
-from seqvae.data.sizes import spread_out
 from seqvae.distributions import (
     Delta,
     GaussianAR1,
@@ -231,13 +229,13 @@ def _baselines(
     rows: dict[str, tuple[PairedScores, dict[str, Any]]] = {}
     seen, learned = training.data, training.learned
     if seen is not None and learned is not None and "train" in seen.split:
-        train = learned.recording.read(_some_trials(learned, "train"))
+        train = learned.recording.read(learned.at_once("train"))
         mean_rate = MeanRate.of(train, kind)
         spread = _spread(train, mean_rate.predict)
         rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict, spread)
         chosen_on = ("train", "val" if "val" in seen.split else "train")
         smoothing = SmoothingGLM.fit(
-            *(seen.recording.read(_some_trials(seen, word)) for word in chosen_on),
+            *(seen.recording.read(seen.at_once(word)) for word in chosen_on),
             heldin=heldin,
             num_encoded_bins=seen.spec.num_encoded_bins,
             kind=kind,
@@ -273,19 +271,6 @@ def _baselines(
             row.add_mean(mean, log_prob, batch)
         rows["true_rates"] = (row, row.compute())
     return rows
-
-
-def _some_trials(data: NeuralData, word: str) -> np.ndarray:
-    """Return the trials of a split, or of a large one as many as baselines are learned on."""
-    trials = data.trials(word)
-    some = spread_out(trials, data.recording.shape)
-    if len(some) < len(trials):
-        warnings.warn(
-            f"baselines are learned on {len(some)} of {len(trials)} {word} trials, evenly spread: "
-            "all of them are too large to be held at a time",
-            stacklevel=2,
-        )
-    return some
 
 
 def _spread(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +14,12 @@ from torch.utils.data import DataLoader
 
 from seqvae.compute import noise
 from seqvae.compute.noise import step_seed
+from seqvae.data import sizes
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.loading import OrderedBatches, ShuffledBatches, TrialDataset
 from seqvae.data.masking import CoordinatedDropout, speckle
 from seqvae.data.recording import Recording
+from seqvae.data.sizes import spread_out
 from seqvae.types import Batch, DataSpec
 
 
@@ -60,6 +64,24 @@ class Loaders(ABC):
         center = self._center.to(batch.observed)
         with noise.keyed(seed), noise.of_trials(batch.trial):
             return self.coordinated_dropout(batch, self.spec.heldin, center=center)
+
+    def at_once(self, split: str) -> Int[ndarray, " chosen"]:
+        """Return the trials of a split to be held at a time, for what cannot go batch by batch.
+
+        Of a recording that is read when it is asked for they are evenly spread ones; a warning
+        tells it.
+        """
+        trials, recording = self.trials(split), self.recording
+        if not isinstance(recording.activity, LazyActivity):
+            return trials
+        some = spread_out(trials, recording.shape, most=sizes.HELD)
+        if len(some) < len(trials):
+            warnings.warn(
+                f"{split}: {len(some)} of {len(trials)} trials are learned from, evenly spread, "
+                "since all of them are too large to be held at a time",
+                stacklevel=3,
+            )
+        return some
 
     @property
     @abstractmethod

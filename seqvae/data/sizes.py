@@ -12,6 +12,8 @@ from seqvae.errors import InputError
 
 LARGE = 64_000_000
 """Numbers of activity (256 MB in single precision) beyond which not all are held at a time."""
+HELD = 8_000_000
+"""Numbers of a recording that is not held which are held at a time, some times over."""
 _MOST = 1e8
 
 
@@ -33,15 +35,16 @@ def check_memory(what: str, num_bytes: int | float) -> None:
 
 
 def spread_out(
-    trials: Int[np.ndarray, " chosen"], shape: tuple[int, int, int]
+    trials: Int[np.ndarray, " chosen"], shape: tuple[int, int, int], *, most: int | None = None
 ) -> Int[np.ndarray, " fewer"]:
-    """Return the trials, or as many evenly spread ones of them as ``LARGE`` numbers allow.
+    """Return the trials, or as many evenly spread ones of them as some numbers allow.
 
     Args:
         trials: indices.
         shape: of the recording that they are of.
+        most: numbers of activity; None: ``LARGE``.
     """
-    most = max(1, LARGE // (shape[1] * shape[2]))
+    most = max(1, (LARGE if most is None else most) // (shape[1] * shape[2]))
     if len(trials) <= most:
         return trials
     return trials[np.linspace(0, len(trials) - 1, most).round().astype(int)]

@@ -68,7 +68,7 @@ class ClosedForm(Learner):
             config: not needed.
         """
         with one_thread():
-            model.learn(model.scored(data.batch(data.trials("train"))), ridge=self.ridge)
+            model.learn(model.scored(data.batch(data.at_once("train"))), ridge=self.ridge)
         row: MetricsRow = {
             "step": 1,
             "smoothing_bins": float(model.width),

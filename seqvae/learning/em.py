@@ -157,7 +157,7 @@ class ExpectationMaximization(Learner):
             Terminated: likewise, if terminated.
         """
         audience = Observers(observers)
-        batch = model.scored(data.batch(data.trials("train"))).to(model.offset)
+        batch = model.scored(data.batch(data.at_once("train"))).to(model.offset)
         rows: list[MetricsRow] = []
         bar = tqdm(
             total=self.max_iterations,

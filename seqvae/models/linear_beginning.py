@@ -43,7 +43,7 @@ def fitted_linear(
     readout = Poisson if kind.counts_events else Gaussian
     linear = LinearDynamics(model.spec, latent_dim=model.latent_dim, observation=readout)
     linear.initialize(data)
-    batch = linear.scored(data.batch(data.trials("train"))).to(linear.offset)
+    batch = linear.scored(data.batch(data.at_once("train"))).to(linear.offset)
     emission = linear.state_space.emission
     linear.take(begin_linear(emission, batch, e_step=linear.e_step(), iterations=iterations))
     return linear
