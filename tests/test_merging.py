@@ -23,6 +23,7 @@ from seqvae import (
 from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import SimulatedLinearDynamics, write_npz
+from seqvae.data.transforms import Smooth, ZScore
 
 
 def one_long(num_bins: int = 1500, num_neurons: int = 20) -> Recording:
@@ -128,6 +129,18 @@ def test_what_cannot_be_merged_is_one_sentence(long_run, tmp_path, settings, sen
     with pytest.raises(InputError, match=sentence):
         infer(long_run, merged=True, out=str(out), **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_are_of_the_recording_after_all_transforms_once():
+    recording = one_long(600, 6)
+    for transforms in ([Smooth(0.05)], [Smooth(0.05), ZScore()]):
+        data = NeuralData(recording, window_bins=50, transforms=transforms)
+        _, chopped = data.chopped(50, overlap=0.5)
+        merged, _ = chopped.merge(chopped.recording.read())
+        pieces = zip(data.start, data.recording.lengths, data.recording.activity, strict=True)
+        for start, length, values in pieces:
+            there = merged[0, start : start + length]
+            np.testing.assert_allclose(there, values[:length], atol=1e-6)
 
 
 def test_trials_of_which_nobody_knows_the_time_are_not_merged(long_run):

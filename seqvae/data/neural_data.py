@@ -181,7 +181,7 @@ class NeuralData(Loaders, pl.LightningDataModule):
 
         See ``seqvae.data.chopping``. Nothing is split off.
         """
-        learned = self.settled[-len(self._preparation.transforms) :] if self.transforms else ()
+        learned = self.settled[len(self.settled) - len(learners(self.transforms)) :]
         chopped = chop(transformed(self.raw(), learned).recording, window_bins, overlap=overlap)
         data = self.of(chopped.recording)
         data.val_fraction = data.test_fraction = 0.0
