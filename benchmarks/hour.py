@@ -1,4 +1,4 @@
-"""Peak memory of each command on an hour of 200 neurons at 1 kHz on disk (720 MB), fitted at 20 ms."""
+"""Peak memory of each command on an hour of 200 neurons at 1 kHz on disk, fitted at 20 ms."""
 
 from __future__ import annotations
 
