@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqvae.data import Recording
+from seqvae.data import NeuralData, Recording
 from seqvae.data.chopping import CrossFade, Moments, chop
 from seqvae.data.lazy import LazyActivity
 from seqvae.errors import InputError
@@ -81,6 +81,14 @@ def test_what_no_window_holds_is_missing():
     assert seen[:100].all()
     assert seen[300:].all()
     assert not seen[130:270].any()
+
+
+def test_windows_that_share_bins_are_not_split_at_random():
+    long = recording(1000)
+    with pytest.raises(InputError, match="windows that share bins"):
+        NeuralData(chop(long, 100, overlap=0.2).recording).setup()
+    assert len(NeuralData(chop(long, 100, overlap=0.2).recording, val_fraction=0.0).split) == 13
+    assert set(NeuralData(chop(long, 100).recording).split) == {"train", "val"}
 
 
 @pytest.mark.parametrize(

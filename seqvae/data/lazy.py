@@ -112,6 +112,14 @@ class LazyActivity:
                 yield trial, start, self.block(trial, start, start + step)
 
     @property
+    def overlaps(self) -> bool:
+        """Whether some trials share bins."""
+        order = np.lexsort((self._start, self._trial))
+        trial, start = self._trial[order], self._start[order]
+        ends = start + self._bins[order]
+        return bool(((trial[1:] == trial[:-1]) & (start[1:] < ends[:-1])).any())
+
+    @property
     def lengths(self) -> Int[np.ndarray, " trial"]:
         """Bins of each trial up to the last one in which anything was observed."""
         return np.array([self._length(trial) for trial in range(len(self))], dtype=np.int64)

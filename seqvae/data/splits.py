@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Shaped
 
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
 from seqvae.data.validation import check_neurons
 from seqvae.errors import InputError
@@ -27,7 +28,7 @@ def split_trials(
     u ~ Uniform(0, 1) per condition; the smallest keys test, the next ones validate.
 
     Raises:
-        InputError: if the fractions leave no training trial.
+        InputError: if the fractions leave no training trial, or trials share bins.
     """
     check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
     if recording.split is not None:
@@ -41,6 +42,12 @@ def split_trials(
         raise InputError(
             f"val_fraction {val_fraction:g} and test_fraction {test_fraction:g} leave none of the "
             f"{num_trials} trials to learn from; lower them"
+        )
+    activity = recording.activity
+    if num_test + num_val and isinstance(activity, LazyActivity) and activity.overlaps:
+        raise InputError(
+            "trials are windows that share bins, so a random split would score what was learned "
+            "from; give the long recording itself, which window_bins cuts"
         )
     generator = np.random.default_rng(seed)
     condition = np.zeros(num_trials) if recording.condition is None else recording.condition
