@@ -51,13 +51,14 @@ SYSTEMS = {
     "lorenz": (partial(Lorenz, **SIZES, speed=2.5), 3, [2, 3, 4]),
     "limit_cycle": (partial(LimitCycle, **SIZES, speed=19.0), 2, [1, 2, 3]),
 }
+EPOCHS, NONLINEAR_EPOCHS = 120, 50
 NONLINEAR = partial(
     NonlinearDynamics,
     dynamics_dims=(64,),
     decoder_dims=(),
     optimizer=partial(AdamW, lr=5e-3, weight_decay=0.01),
+    schedule=partial(CosineAnnealingLR, T_max=NONLINEAR_EPOCHS),
 )
-EPOCHS = 120
 AUTONOMOUS = partial(
     SequentialVAE,
     generator_dim=None,
@@ -70,7 +71,7 @@ AUTONOMOUS = partial(
     schedule=partial(CosineAnnealingLR, T_max=EPOCHS),
 )
 MODELS = {
-    "nonlinear": (NONLINEAR, 25, 0.98),
+    "nonlinear": (NONLINEAR, NONLINEAR_EPOCHS, 0.98),
     "residual": (
         partial(AUTONOMOUS, generator=partial(ResidualMLP, hidden_dims=(128, 128))),
         EPOCHS,

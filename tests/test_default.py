@@ -25,7 +25,6 @@ def counts(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default, "STEPS", 6)
-    monkeypatch.setattr(default, "VALIDATIONS", 3)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +48,15 @@ def test_steps_grow_with_the_root_of_the_bins(shape, steps, monkeypatch) -> None
     assert 0 <= trainer["max_epochs"] * an_epoch - steps < an_epoch
 
 
-def test_validations_are_spread_over_all_epochs(monkeypatch) -> None:
+@pytest.mark.parametrize(("shape", "validations"), [((20, 10, 8), 2), ((400, 50, 8), 40)])
+def test_few_validation_trials_choose_between_half_of_the_steps_and_all(
+    shape, validations, monkeypatch
+) -> None:
     monkeypatch.undo()
-    trainer = default_fit(NeuralData(counts((20, 10, 8)), bin_width=0.02)).learner.trainer.keywords
-    assert trainer["check_val_every_n_epoch"] == trainer["max_epochs"] // default.VALIDATIONS
+    trainer = default_fit(NeuralData(counts(shape), bin_width=0.02)).learner.trainer.keywords
+    every, epochs = trainer["check_val_every_n_epoch"], trainer["max_epochs"]
+    assert epochs % every == 0  # the last weights are among them
+    assert epochs / every == pytest.approx(validations, rel=0.1)
 
 
 def test_real_values_are_read_by_gaussian_noise() -> None:

@@ -26,8 +26,8 @@ SMALL_BINS = 3000
 WEIGHT_DECAY = 0.2
 
 STEPS = 800
-VALIDATIONS = 80
-PATIENCE = 40
+VALIDATIONS, LARGE_VALIDATIONS = 2, 40
+PATIENCE = 20
 AVERAGE_WEIGHTS = 0.98
 
 
@@ -47,12 +47,14 @@ def default_fit(data: NeuralData) -> DefaultFit:
     - the size, 8 latents, and 16 from 10,000 bins on, never more than half the held-in neurons;
     - weight decay 0.2, and in proportion to 3000 / bins beyond 3000 bins: what holds a hundred
       trials from over-fitting would starve a thousand;
-    - epochs for 800 optimiser steps, and in proportion to sqrt(bins / 3000) beyond 3000 bins; some
-      80 validations, and an end after 40 of them without improvement;
+    - epochs for 800 optimiser steps, and in proportion to sqrt(bins / 3000) beyond 3000 bins. Of
+      these, validation trials choose: half or all, where there are few, as among many steps they
+      would pick one by luck; from 10,000 bins on one of 40, and learning ends after 20 without
+      improvement;
     - an average of the weights over some 50 steps is what is scored and kept;
     - where test trials are kept for the scores, ``refit`` learns from the validation trials, too,
-      once they have chosen for how long by the bound of all neurons; without test trials they are
-      what is scored, and the bound of the held-in neurons chooses.
+      once they have chosen, by the bound of all neurons; without test trials they are what is
+      scored, and the bound of the held-in neurons chooses.
 
     Args:
         data: the data to learn from.
@@ -60,7 +62,8 @@ def default_fit(data: NeuralData) -> DefaultFit:
     recording, num_trials = data.recording, len(data.trials("train"))
     num_bins = num_trials * data.spec.num_time_bins
     counts = kind_of(recording.read(trials) for trials in recording.chunks()).counts_events
-    size = LARGE_LATENT_DIM if num_bins >= LARGE_BINS else LATENT_DIM
+    is_large = num_bins >= LARGE_BINS
+    size = LARGE_LATENT_DIM if is_large else LATENT_DIM
     larger = max(1.0, num_bins / SMALL_BINS)
     decay = WEIGHT_DECAY / larger
     model = partial(
@@ -74,7 +77,9 @@ def default_fit(data: NeuralData) -> DefaultFit:
     settings: dict[str, Any] = {"max_epochs": max_epochs}
     validates = "val" in data.split
     if validates:
-        settings["check_val_every_n_epoch"] = math.ceil(max_epochs / VALIDATIONS)
+        every = max_epochs / (LARGE_VALIDATIONS if is_large else VALIDATIONS)
+        settings["check_val_every_n_epoch"] = math.ceil(every)
+        settings["max_epochs"] = math.ceil(max_epochs / math.ceil(every)) * math.ceil(every)
     scores_others = validates and "test" in data.split
     learner = GradientLearner(
         partial(Trainer, **settings),
