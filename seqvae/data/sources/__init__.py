@@ -12,6 +12,7 @@ from seqvae.data.sources.limit_cycle import LimitCycle as LimitCycle
 from seqvae.data.sources.lorenz import Lorenz as Lorenz
 from seqvae.data.sources.npz import Npz as Npz
 from seqvae.data.sources.npz import write_npz as write_npz
+from seqvae.data.sources.nwb import NWB as NWB
 from seqvae.data.sources.paths import from_path as from_path
 from seqvae.data.sources.simulated import LinearSimulation as LinearSimulation
 from seqvae.data.sources.simulated import SimulatedLinearDynamics as SimulatedLinearDynamics

@@ -40,14 +40,14 @@ def open_npz(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     Raises:
         InputError: if the file is damaged, or an array is not what is read here.
     """
-    with _mended(path):
+    with mended(path):
         archive = zipfile.ZipFile(path)
     with archive:
         yield _NpzEntries(path, archive)
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[_HDF5Entries]:
+def open_hdf5(path: Path) -> Iterator[HDF5Entries]:
     """Yield datasets by path and the root's attributes; each is read when it is asked for.
 
     Raises:
@@ -55,10 +55,10 @@ def open_hdf5(path: Path) -> Iterator[_HDF5Entries]:
     """
     import h5py
 
-    with _mended(path):
+    with mended(path):
         file = h5py.File(path, "r")
     with file:
-        yield _HDF5Entries(path, file)
+        yield HDF5Entries(path, file)
 
 
 def check_claim(path: Path, what: str, num_bytes: int) -> None:
@@ -82,7 +82,7 @@ def check_claim(path: Path, what: str, num_bytes: int) -> None:
 
 
 @contextmanager
-def _mended(path: Path) -> Iterator[None]:
+def mended(path: Path) -> Iterator[None]:
     """Turn what a reader raises for a damaged file, which is of many kinds, into one sentence."""
     try:
         yield
@@ -103,7 +103,7 @@ class _Entries(Mapping[str, np.ndarray]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _mended(path):
+        with mended(path):
             self._places = self._find()
 
     def __contains__(self, name: object) -> bool:
@@ -117,7 +117,7 @@ class _Entries(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         place = self._places[name]
-        with _mended(self._path):
+        with mended(self._path):
             return self._read(name, place)
 
     @abstractmethod
@@ -159,7 +159,7 @@ class _NpzEntries(_Entries):
             return np.lib.format.read_array(file, allow_pickle=False)
 
 
-class _HDF5Entries(_Entries):
+class HDF5Entries(_Entries):
     """The datasets of an HDF5 file and the attributes of its root."""
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -168,6 +168,19 @@ class _HDF5Entries(_Entries):
 
     def _find(self) -> dict[str, Any]:
         return {name: None for name in self._file.attrs} | self._datasets()
+
+    @property
+    def root(self) -> Any:
+        """The root group."""
+        return self._file
+
+    @property
+    def outside(self) -> list[str]:
+        """Names of the entries that lie in other files."""
+        import h5py
+
+        places = self._places.items()
+        return [name for name, place in places if isinstance(place, h5py.ExternalLink)]
 
     @property
     def is_matlab(self) -> bool:
@@ -216,7 +229,7 @@ class _HDF5Entries(_Entries):
         }
 
     def _read(self, name: str, place: Any) -> np.ndarray:
-        array = self._stored(name, place)
+        array = self.stored(name, place)
         kind = None if place is None else place.attrs.get("MATLAB_class")
         if kind is None:
             return array
@@ -225,7 +238,8 @@ class _HDF5Entries(_Entries):
             return np.array(["".join(map(chr, row)).rstrip() for row in array])
         return array.ravel() if array.ndim == 2 and 1 in array.shape else array
 
-    def _stored(self, name: str, place: Any) -> np.ndarray:
+    def stored(self, name: str, place: Any) -> np.ndarray:
+        """Return a dataset, or an attribute of the root, as it lies there."""
         import h5py
 
         if isinstance(place, h5py.ExternalLink):

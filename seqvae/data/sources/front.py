@@ -17,6 +17,7 @@ from seqvae.data.sources.arrays import Arrays
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.hdf5 import HDF5
 from seqvae.data.sources.npz import Npz
+from seqvae.data.sources.nwb import NWB
 from seqvae.data.sources.paths import from_path
 from seqvae.errors import InputError
 
@@ -102,6 +103,6 @@ def _of_path(path: str, bin_width: float | None) -> RecordingSource:
     source = from_path(path)
     if bin_width is None:
         return source
-    if not isinstance(source, HDF5 | Npz):
+    if not isinstance(source, HDF5 | Npz | NWB):
         raise InputError(f"bin_width: {path!r} holds images, which have no bins; leave it out")
     return replace(source, bin_width=bin_width)

@@ -8,18 +8,21 @@ from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.hdf5 import HDF5
 from seqvae.data.sources.images import Images
 from seqvae.data.sources.npz import Npz
+from seqvae.data.sources.nwb import NWB
 from seqvae.errors import InputError
 
 
 def from_path(path: str | Path) -> RecordingSource:
-    """Return ``HDF5`` for .h5, .hdf5 and .hdf, ``Npz`` for .npz, ``Images`` for IDX files."""
+    """Return the source of a file: HDF5, npz, NWB (or its zarr folder) or images in IDX files."""
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
         return Npz(path)
     if suffix in (".h5", ".hdf5", ".hdf"):
         return HDF5(path)
+    if suffix == ".nwb" or str(path).endswith(".nwb.zarr"):
+        return NWB(path)
     if "-ubyte" in Path(path).name:
         return Images(path)
     raise InputError(
-        f"path: {str(path)!r} ends in {suffix!r}; give a .h5, .hdf5, .hdf or .npz file"
+        f"path: {str(path)!r} ends in {suffix!r}; give a .h5, .hdf5, .hdf, .npz or .nwb file"
     )
