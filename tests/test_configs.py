@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pynwb import TimeSeries
 
+from nwb_files import nwb_file, starts, write_nwb
 from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import write_hdf5
@@ -21,6 +23,19 @@ def small_recording(path: Path) -> Path:
     counts = np.random.default_rng(0).poisson(0.5, size=(30, 12, 10)).astype(float)
     write_hdf5(Recording(counts, bin_width=0.02, heldin=np.arange(7)), path)
     return path
+
+
+def benchmark_file(path: Path) -> Path:
+    """A file that has the columns and series of every data set of the benchmark."""
+    numbers = list(range(12))
+    columns = ("trial_type", "cond_dir", "ctr_hold_bump", "is_eye", "theta", "is_short", "ts")
+    trials: dict[str, list] = {name: numbers for name in columns}
+    trials["go_time"] = (starts() + 2.0).tolist()
+    file = nwb_file(units={"heldout": [False] * 4 + [True]}, trials=trials)
+    velocity = file.processing["behavior"]["hand_vel"]
+    finger = TimeSeries(name="finger_vel", data=velocity.data, unit="m/s", timestamps=velocity)
+    file.processing["behavior"].add(finger)
+    return write_nwb(path, file)
 
 
 def test_there_are_configs():
@@ -50,6 +65,10 @@ def test_every_config_trains_a_step(config, tmp_path):
     if "maze" in config.stem:
         path = small_recording(tmp_path / "recording.h5")
         arguments += ["--data.source.path", str(path)]
+    if config.stem.startswith("nlb"):
+        path = benchmark_file(tmp_path / "recording.nwb")
+        arguments += ["--data.source.path", str(path), "--data.source.bin_width", "0.05"]
+        arguments += ["--data.forecast_bins", "4", "--learner", "GradientLearner"]
     if "sources.Images" in config.read_text():
         np.savez(tmp_path / "images.npz", images=np.random.default_rng(0).random((30, 8, 8)))
         arguments += ["--data.source.path", str(tmp_path / "images.npz")]

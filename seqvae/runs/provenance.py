@@ -80,7 +80,7 @@ def _moments(moments: Moments) -> dict[str, Any]:
     }
 
 
-def _in_json(name: str | float) -> str | float:
+def _in_json(name: str | int | float) -> str | int | float:
     return str(name) if isinstance(name, float) and not math.isfinite(name) else name
 
 

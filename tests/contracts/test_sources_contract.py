@@ -16,10 +16,12 @@ import yaml
 from walk import members
 
 import seqvae.data.sources
+from nwb_files import nwb_file, write_nwb
 from seqvae.config import from_config, to_config
 from seqvae.data import Recording
 from seqvae.data.sources import (
     HDF5,
+    NWB,
     Arrays,
     Digits,
     Images,
@@ -71,6 +73,11 @@ def hdf5(folder: Path) -> HDF5:
     return HDF5(str(folder / "a.h5"), bin_width=0.03)
 
 
+def nwb(folder: Path) -> NWB:
+    path = write_nwb(folder / "a.nwb", nwb_file(units={"heldout": [False] * 4 + [True]}))
+    return NWB(str(path), 0.02, behavior={"velocity": "behavior/hand_vel"}, condition=["split"])
+
+
 def npz(folder: Path) -> Npz:
     write_npz(recording(), folder / "a.npz")
     return Npz(str(folder / "a.npz"), keys={"activity": "activity"})
@@ -94,6 +101,7 @@ EXAMPLES = {
         lambda _: LimitCycle(**SIZES, mean_count=2.0, seed=3), ("attraction", -1.0)
     ),
     Lorenz: Example(lambda _: Lorenz(**SIZES, mean_count=2.0, seed=3), ("num_heldout", 6)),
+    NWB: Example(nwb, ("window", (0.4, -0.2))),
     Npz: Example(npz, ("keys", {"activty": "activity"})),
     SimulatedLinearDynamics: Example(
         lambda _: SimulatedLinearDynamics(**SIZES, num_states=2, mean_count=2.0, seed=3),

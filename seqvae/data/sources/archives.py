@@ -175,14 +175,6 @@ class HDF5Entries(_Entries):
         return self._file
 
     @property
-    def outside(self) -> list[str]:
-        """Names of the entries that lie in other files."""
-        import h5py
-
-        places = self._places.items()
-        return [name for name, place in places if isinstance(place, h5py.ExternalLink)]
-
-    @property
     def is_matlab(self) -> bool:
         """Whether MATLAB wrote one of the datasets."""
         return any("MATLAB_class" in place.attrs for place in self._datasets().values())
@@ -194,7 +186,7 @@ class HDF5Entries(_Entries):
         place = self._places[name]
         if not isinstance(place, h5py.Dataset) or "MATLAB_class" in place.attrs:
             return None
-        with _mended(self._path):
+        with mended(self._path):
             self._check_storage(name, place)
             rows = large_rows(self._path, place)
         return None if rows is None else LazyActivity(rows)

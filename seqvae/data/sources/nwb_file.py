@@ -7,8 +7,9 @@ everywhere; see ``seqvae.data.sources.archives``.
 from __future__ import annotations
 
 import math
+import posixpath
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from seqvae.data.sizes import check_memory
-from seqvae.data.sources.archives import HDF5Entries, mended, open_hdf5
+from seqvae.data.sources.archives import mended, open_hdf5
 from seqvae.data.sources.settled import existing_file, settled
 from seqvae.errors import InputError, nearest
 
@@ -54,7 +55,7 @@ class Table:
             self._names = list(table.colnames)
             self.ids = np.asarray(opened.array(f"{name}/id", table.id.data)).astype(np.int64)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._names
 
     def __len__(self) -> int:
@@ -121,10 +122,10 @@ class NWBContents:
         path: the file or, of zarr, the folder.
     """
 
-    def __init__(self, path: Path, file: Any, entries: HDF5Entries | None) -> None:
+    def __init__(self, path: Path, file: Any, stored: Callable[..., np.ndarray] | None) -> None:
         self.path = path
         self._file = file
-        self._entries = entries
+        self._stored = stored
 
     @property
     def session_id(self) -> str:
@@ -186,8 +187,8 @@ class NWBContents:
         import h5py
 
         with mended(self.path):
-            if isinstance(data, h5py.Dataset) and self._entries is not None:
-                values = self._entries.stored(name, data)
+            if isinstance(data, h5py.Dataset) and self._stored is not None:
+                values = self._stored(name, data)
             else:
                 shape = getattr(data, "shape", (len(data),))
                 size = getattr(getattr(data, "dtype", None), "itemsize", 8)
@@ -261,16 +262,31 @@ def open_nwb(path: str | Path) -> Iterator[NWBContents]:
         if not h5py.is_hdf5(file):
             raise InputError(f"source.path: {str(file)!r} is not an NWB (HDF5) file")
     with settled(file), open_hdf5(file) as entries:
-        if entries.outside:
-            raise InputError(
-                f"source.path: {entries.outside[0]!r} of {str(file)!r} lies in another file, which "
-                "is not opened; write one file without links (pynwb: export)"
-            )
+        _check_links(file, entries.root)
         with mended(file), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of namespaces and of rules of style
             content = pynwb.NWBHDF5IO(file=entries.root, mode="r", load_namespaces=True).read()
         with mended(file):
-            yield NWBContents(file, content, entries)
+            yield NWBContents(file, content, entries.stored)
+
+
+def _check_links(path: Path, root: Any) -> None:
+    """Refuse links to other files, and those to a group that they lie in, which never end."""
+    import h5py
+
+    def reason(name: str, link: Any) -> str | None:
+        if isinstance(link, h5py.ExternalLink):
+            return f"{name!r} of {str(path)!r} lies in another file, which is not opened"
+        if isinstance(link, h5py.SoftLink):
+            target = posixpath.normpath(posixpath.join("/", posixpath.dirname(name), link.path))
+            if f"/{name}/".startswith(f"{target.rstrip('/')}/"):
+                return f"{name!r} of {str(path)!r} is a link to what it lies in"
+        return None
+
+    with mended(path):
+        refused = root.visititems_links(reason)
+    if refused is not None:
+        raise InputError(f"source.path: {refused}; write one file without such links")
 
 
 def _of_zarr(folder: Path) -> Iterator[NWBContents]:
@@ -296,4 +312,6 @@ def _offered(name: str, places: dict[str, Any]) -> str:
     """Name the nearest places, or at most ten of them."""
     if not places:
         return "; it holds none"
-    return nearest(name, [*places][:_MOST_NAMES])
+    names = [*places] if "/" in name else [place.rpartition("/")[2] for place in places]
+    offer = nearest(name, names)
+    return offer if offer.startswith("; did") else nearest(name, names[:_MOST_NAMES])

@@ -58,15 +58,16 @@ class Fluorescence:
         return float(self.series.times[0]), float(self.series.times[-1])
 
     def long_trial(self, epochs: tuple[float, float] | None, bin_width: float) -> Trials:
-        """Return one trial, whose first bin has the first sample for its centre."""
+        """Return one trial, which begins half a step before the first sample."""
         first, last = self.recorded([])
-        number = np.floor((last - first) / bin_width + 0.5) + 1
-        if number > min(_LONGEST, 1000.0 * len(self.series.times)):
+        step = self.default_width
+        number = np.floor((last - first + step) / bin_width + 1e-6)
+        if number < 1 or number > min(_LONGEST, 1000.0 * len(self.series.times)):
             raise InputError(
                 f"series: {self.series.place!r} lasts {last - first:.3g} s, but has only "
                 f"{len(self.series.times)} samples; check its timestamps and bin_width"
             )
-        return Trials(np.array([first - bin_width / 2]), np.array([int(number)]))
+        return Trials(np.array([first - step / 2]), np.array([int(number)]))
 
     def binned(
         self, trials: Trials, bin_width: float, recorded: tuple[float, float]
