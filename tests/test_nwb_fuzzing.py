@@ -129,7 +129,7 @@ def outcome(whole: Path, path: Path, seed: int) -> str:
     path.write_bytes(whole.read_bytes())
     try:
         MUTATIONS[seed % len(MUTATIONS)](path, generator)
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError):
+    except (KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError):
         return "not mutated"
     source = NWB(path, 0.05, window=(-0.25, 0.45), **SETTINGS[generator.integers(len(SETTINGS))])
     with warnings.catch_warnings():
