@@ -58,6 +58,28 @@ def test_a_file_that_changes_while_it_is_read_is_refused(path):
         recording.read([0])
 
 
+def test_a_damaged_chunk_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1000)
+    path, counts = tmp_path / "long.h5", np.random.default_rng(0).poisson(0.4, (1, 2000, 10))
+    with h5py.File(path, "w") as file:
+        place = file.create_dataset("activity", data=counts.astype(np.uint8), compression="gzip")
+        chunk = place.id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="truncated or damaged"):
+        HDF5(path).load()
+
+
+def test_a_size_that_no_file_holds_is_refused_before_it_is_walked(tmp_path):
+    path = tmp_path / "huge.h5"
+    with h5py.File(path, "w") as file:
+        place = file.create_dataset("activity", (1, 10**11, 10), np.uint8, chunks=(1, 1000, 10))
+        place[0, :1000] = 1
+    with pytest.raises(InputError, match="claims 1e\\+03 GB, which a file of"):
+        HDF5(path).load()
+
+
 def test_large_counts_in_memory_are_not_copied(monkeypatch):
     monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1000)
     counts = np.random.default_rng(0).poisson(0.4, (1, 2000, 10)).astype(np.uint8)

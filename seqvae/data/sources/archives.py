@@ -188,6 +188,9 @@ class HDF5Entries(_Entries):
             return None
         with mended(self._path):
             self._check_storage(name, place)
+            num_bytes = place.size * place.dtype.itemsize
+            if num_bytes > _DENSEST * self._path.stat().st_size:
+                check_claim(self._path, f"entry {name!r}", num_bytes)
             rows = large_rows(self._path, place)
         return None if rows is None else LazyActivity(rows)
 

@@ -54,7 +54,7 @@ class FileRows:
         """Read a slice of the bins of a trial.
 
         Raises:
-            InputError: if the file is gone or was changed.
+            InputError: if the file is gone, was changed, or is damaged.
         """
         if self._now() != self._stamp:
             raise InputError(
@@ -66,14 +66,24 @@ class FileRows:
         if self._offset is None:
             import h5py
 
-            with h5py.File(self._path, "r") as file:
-                numbers: np.ndarray = file[self._name][trial, start:stop]
-                return numbers
+            try:
+                with h5py.File(self._path, "r") as file:
+                    compressed: np.ndarray = file[self._name][trial, start:stop]
+                    return compressed
+            except Exception as error:  # of many kinds
+                raise self._damaged() from error
         width = self.shape[2]
         skipped = (trial * self.shape[1] + start) * width * self.dtype.itemsize
         count = max(0, stop - start) * width
         numbers = np.fromfile(self._path, self.dtype, count, offset=self._offset + skipped)
+        if len(numbers) < count:
+            raise self._damaged()
         return numbers.reshape(-1, width)
+
+    def _damaged(self) -> InputError:
+        return InputError(
+            f"source.path: {str(self._path)!r} is truncated or damaged; copy or write it again"
+        )
 
     def _now(self) -> tuple[int, int] | None:
         try:
