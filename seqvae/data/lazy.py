@@ -122,12 +122,12 @@ class LazyActivity:
     @property
     def lengths(self) -> Int[np.ndarray, " trial"]:
         """Bins of each trial up to the last one in which anything was observed."""
+        if self._observed is None and np.dtype(self._rows.dtype).kind in "biu":
+            return self._bins.astype(np.int64)
         return np.array([self._length(trial) for trial in range(len(self))], dtype=np.int64)
 
     def _length(self, trial: int) -> int:
         stop = int(self._bins[trial])
-        if self._observed is None and np.dtype(self._rows.dtype).kind in "biu":
-            return stop
         while stop > 0:
             start = max(0, stop - 1000)
             seen = np.flatnonzero(np.isfinite(self.block(trial, start, stop)).any(axis=1))
