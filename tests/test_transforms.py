@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +18,7 @@ from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import Arrays, write_hdf5
 from seqvae.data.transforms import (
+    DropDuplicates,
     Rebin,
     SelectNeurons,
     ZScore,
@@ -246,3 +248,21 @@ def test_what_learns_is_not_cross_validated():
     data = NeuralData(Arrays(Recording(counts(), 0.01)), transforms=[ZScore()])
     with pytest.raises(InputError, match="ZScore learns from training trials"):
         data.pool()
+
+
+def test_neurons_sorted_twice_go_by_name_in_new_data_too():
+    values = counts(20, 60)
+    values = np.concatenate([values, values[..., 3:4]], axis=2)
+    values[0, 0, 5] += 1
+    recording = Recording(values, 0.001, neuron_ids=list("abcdef"))
+    transforms = [DropDuplicates(), Rebin(0.004)]
+    data = NeuralData(recording, transforms=transforms)
+    assert data.recording.neuron_ids.tolist() == ["a", "b", "c", "e", "f"]
+    model = partial(LinearDynamics, latent_dim=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = fit(data, model, EM(max_iterations=1), in_memory=True)
+        other = values[:3].copy()
+        other[..., 5] = other[..., 5][:, ::-1]  # here they are no duplicates
+        new = infer(run, Recording(other, 0.001, neuron_ids=list("abcdef")))
+    assert new["neuron"].values.tolist() == ["a", "b", "c", "e", "f"]

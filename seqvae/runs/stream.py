@@ -57,8 +57,9 @@ class Stream:
         """Take the next bin and return the rates of all neurons in it.
 
         Args:
-            values: counts (or real values) of the bin: of all neurons or of those that are held in;
-                what is held out is not looked at. NaN = missing.
+            values: counts (or real values) of the bin, after the transforms of the run: of all its
+                neurons or of those that are held in; what is held out is not looked at. NaN =
+                missing.
             inputs: external inputs, where the model has some.
 
         Returns:
