@@ -290,6 +290,17 @@ def test_a_file_with_links_to_others_is_refused(tmp_path):
         NWB(path, 0.02).load()
 
 
+def test_a_file_that_claims_more_texts_than_it_has_bytes_is_refused(tmp_path):
+    import h5py
+
+    path = write_nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as h:
+        del h["file_create_date"]
+        h.create_dataset("file_create_date", (10**9,), h5py.string_dtype(), chunks=(1000,))
+    with pytest.raises(InputError, match=r"'file_create_date' .* claims 1e\+09 entries"):
+        NWB(path, 0.02).load()
+
+
 def test_without_pynwb_one_sentence_tells_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynwb", None)
     with pytest.raises(InputError, match=r"pip install 'seqvae\[nwb\]'"):

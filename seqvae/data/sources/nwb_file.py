@@ -24,6 +24,7 @@ from seqvae.data.sources.settled import existing_file, settled
 from seqvae.errors import InputError, nearest
 
 _MOST_NAMES = 10
+_FEW = 100_000  # entries that any file may have in one dataset
 
 
 class Series(NamedTuple):
@@ -262,7 +263,7 @@ def open_nwb(path: str | Path) -> Iterator[NWBContents]:
         if not h5py.is_hdf5(file):
             raise InputError(f"source.path: {str(file)!r} is not an NWB (HDF5) file")
     with settled(file), open_hdf5(file) as entries:
-        _check_links(file, entries.root)
+        _check_entries(file, entries.root)
         with mended(file), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of namespaces and of rules of style
             content = pynwb.NWBHDF5IO(file=entries.root, mode="r", load_namespaces=True).read()
@@ -270,8 +271,12 @@ def open_nwb(path: str | Path) -> Iterator[NWBContents]:
             yield NWBContents(file, content, entries.stored)
 
 
-def _check_links(path: Path, root: Any) -> None:
-    """Refuse links to other files, and those to a group that they lie in, which never end."""
+def _check_entries(path: Path, root: Any) -> None:
+    """Refuse what opening the file would follow, or read, without end.
+
+    These are links to other files, links to a group that they lie in, and more texts than the file
+    has bytes; pynwb reads texts, and what stands at the root, at once.
+    """
     import h5py
 
     def reason(name: str, link: Any) -> str | None:
@@ -283,10 +288,20 @@ def _check_links(path: Path, root: Any) -> None:
                 return f"{name!r} of {str(path)!r} is a link to what it lies in"
         return None
 
+    def claim(name: str, item: Any) -> str | None:
+        if not isinstance(item, h5py.Dataset) or not item.size:
+            return None
+        if (item.dtype.kind == "O" or "/" not in name) and item.size > most:
+            return (
+                f"{name!r} of {str(path)!r} claims {item.size:.3g} entries, more than it can hold"
+            )
+        return None
+
+    most = max(_FEW, path.stat().st_size)
     with mended(path):
-        refused = root.visititems_links(reason)
+        refused = root.visititems_links(reason) or root.visititems(claim)
     if refused is not None:
-        raise InputError(f"source.path: {refused}; write one file without such links")
+        raise InputError(f"source.path: {refused}; write one whole file without such entries")
 
 
 def _of_zarr(folder: Path) -> Iterator[NWBContents]:
