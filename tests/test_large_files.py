@@ -85,3 +85,13 @@ def test_large_counts_in_memory_are_not_copied(monkeypatch):
     counts = np.random.default_rng(0).poisson(0.4, (1, 2000, 10)).astype(np.uint8)
     recording = Recording(counts, 0.001)
     assert np.shares_memory(recording.activity._rows, counts)
+
+
+def test_a_mapped_array_stays_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1000)
+    counts = np.random.default_rng(0).poisson(0.4, (1, 2000, 10)).astype(np.uint16)
+    np.save(tmp_path / "long.npy", counts)
+    mapped = np.load(tmp_path / "long.npy", mmap_mode="r")
+    data = NeuralData(mapped, bin_width=0.001, transforms=[Rebin(0.005)])
+    assert isinstance(data.recording.activity, LazyActivity)
+    assert np.shares_memory(NeuralData(mapped, bin_width=0.001).raw().activity._rows, mapped)
