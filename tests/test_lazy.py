@@ -25,7 +25,7 @@ def counts(num_trials=1, num_bins=900, num_neurons=6, seed=0) -> np.ndarray:
 
 @pytest.fixture(params=[1, 4], ids=["one long trial", "trials"])
 def both(request, monkeypatch) -> tuple[Recording, Recording]:
-    values = counts(request.param).astype(np.uint8)
+    values = counts(request.param, 400).astype(np.uint8)
     beside = {"behavior": np.random.default_rng(1).normal(size=(*values.shape[:2], 2))}
     whole = Recording(values, 0.01, **beside)
     monkeypatch.setattr(seqvae.data.sizes, "LARGE", 100)
@@ -51,7 +51,7 @@ def test_a_lazy_recording_equals_one_in_memory(both):
                 lazy.arrange(np.array([5, 0, 1, 2, 4, 3])))  # fmt: skip
     assert_same(select_neurons(whole, min_rate=80.0), select_neurons(lazy, min_rate=80.0))
     assert_same(zscore(whole), zscore(lazy))
-    events = [[0.5, 3.0, 8.95]] if whole.num_trials == 1 else [[0.5, -0.05, 8.95, 2.0]]
+    events = [[0.5, 3.0, 3.95]] if whole.num_trials == 1 else [[0.5, -0.05, 3.95, 2.0]]
     assert_same(align(whole, events[0], (-0.1, 0.2)), align(lazy, events[0], (-0.1, 0.2)))
     last = whole.num_trials - 1
     assert isinstance(lazy.select([last, 0]).activity, LazyActivity)
@@ -84,7 +84,6 @@ def test_a_fit_does_not_know_whether_its_data_lie_in_memory(both):
         ]  # fmt: skip
     assert infer(runs[0]).equals(infer(runs[1]))
     assert infer(runs[0], lazy).equals(infer(runs[0], whole))
-    assert evaluate(runs[0], lazy)["bits_per_spike"] == evaluate(runs[1])["bits_per_spike"]
 
 
 def test_baselines_of_what_is_large_are_learned_on_a_part_and_it_is_told(both, monkeypatch):
