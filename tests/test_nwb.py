@@ -3,16 +3,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from nwb_files import TRIALS, UNITS, nwb_file, spikes, starts, write_nwb
+from seqvae.config import from_config
 from seqvae.console.main import main
 from seqvae.data import NeuralData
 from seqvae.data.sampling import sampled
-from seqvae.data.sources import NWB, as_source
+from seqvae.data.sources import NWB, RecordingSource, as_source
 from seqvae.data.sources.nwb_file import NWBContents, open_nwb
 from seqvae.errors import InputError
 
@@ -326,6 +329,25 @@ def test_what_a_file_holds_is_told(tmp_path):
         assert file.interval_tables == ["trials"]
         assert "move_onset_time" in file.intervals("trials").names
         assert file.units.names == ["spike_times"]
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "seen"),
+    [
+        ("mc_maze", "move_onset_time", (-0.25, 0.45)),
+        ("mc_rtt", "start_time", (0.0, 0.6)),
+        ("area2_bump", "move_onset_time", (-0.1, 0.5)),
+        ("dmfc_rsg", "go_time", (-1.5, 0.0)),
+    ],
+)
+def test_presets_see_the_window_of_the_benchmark_and_forecast_what_follows(name, event, seen):
+    config = Path(__file__).parents[1] / f"configs/nlb_{name}.yaml"
+    data = yaml.safe_load(config.read_text())["data"]
+    source = from_config(data["source"], RecordingSource)
+    start, stop = source.window
+    assert source.align_to == event
+    assert start == seen[0]
+    assert stop - data["forecast_bins"] * source.bin_width == pytest.approx(seen[1])
 
 
 def test_from_the_shell_to_scores(tmp_path, capsys):
