@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
@@ -21,6 +21,7 @@ from seqvae.models.latent_dynamics import LatentDynamicsModel
 from seqvae.models.linear_beginning import check_fits, fitted_linear, readout_at
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.session import Session
+from seqvae.models.sight import Sight, sight_of
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn.smooth import Linearized, SmoothMLP
 from seqvae.objectives import Objective
@@ -215,7 +216,7 @@ class NonlinearDynamics(LatentDynamicsModel):
     def _posterior(self, batch: Batch, prior: NonlinearMarkovChain) -> GaussianMarkovChain:
         """Linearise, solve, and again about the mean of the solution."""
         with torch.no_grad():
-            sight = self._sight(batch)
+            sight = sight_of(batch, self.session(batch.session))
             path = prior.initial_mean.new_zeros(1, *prior.event_shape)
             for number in range(self.linearizations):
                 guess = self._solved(prior, path, sight, is_first=number == 0).mean
@@ -226,7 +227,7 @@ class NonlinearDynamics(LatentDynamicsModel):
         self,
         prior: NonlinearMarkovChain,
         path: Float[Tensor, "batch time latent"],
-        sight: _Sight,
+        sight: Sight,
         *,
         to: Float[Tensor, "batch time latent"],
     ) -> Float[Tensor, "batch time latent"]:
@@ -244,31 +245,18 @@ class NonlinearDynamics(LatentDynamicsModel):
         return path
 
     def _log_joint(
-        self, prior: NonlinearMarkovChain, path: Float[Tensor, "batch time latent"], sight: _Sight
+        self, prior: NonlinearMarkovChain, path: Float[Tensor, "batch time latent"], sight: Sight
     ) -> Float[Tensor, " batch"]:
         """Return log p(x, z) of each trial, x what inference sees."""
         emission = sight.observation(self._factors(path.to(self.offset.dtype)[None]))
         terms = emission.log_prob(sight.target)[0][..., sight.heldin]
         return torch.where(sight.seen, terms, 0.0).sum((-2, -1)) + prior.log_prob(path)
 
-    def _sight(self, batch: Batch) -> _Sight:
-        """Return what inference sees, with forecast bins, where it sees nothing."""
-        session = self.session(batch.session)
-        heldin = list(session.spec.heldin)
-        assert isinstance(session.observation, GeneralizedLinear)
-        values = session.observation.standardized(batch.observed, heldin)
-        later = (0, 0, 0, batch.target.shape[1] - values.shape[1])
-        seen = functional.pad(batch.observed_mask, later)
-        values = torch.where(seen, functional.pad(values, later), 0.0)
-        target = torch.zeros_like(batch.target)
-        target[..., heldin] = torch.where(seen, functional.pad(batch.observed, later), 0.0)
-        return _Sight(values, target, seen, session.observation, heldin)
-
     def _solved(
         self,
         prior: NonlinearMarkovChain,
         path: Float[Tensor, "#batch time latent"],
-        sight: _Sight,
+        sight: Sight,
         *,
         is_first: bool = False,
     ) -> GaussianMarkovChain:
@@ -320,7 +308,7 @@ class NonlinearDynamics(LatentDynamicsModel):
         return linear + slopes.mT.double(), drift.double()
 
     def _linear_readout(
-        self, path: Float[Tensor, "#batch time latent"], sight: _Sight
+        self, path: Float[Tensor, "#batch time latent"], sight: Sight
     ) -> Linearized:
         """Return predictors of the held-in neurons, and their derivatives by z."""
         weight, bias = sight.observation.loadings_of(sight.heldin)
@@ -339,21 +327,3 @@ class NonlinearDynamics(LatentDynamicsModel):
         self, path: Float[Tensor, "sample batch time latent"]
     ) -> Float[Tensor, "sample batch time factor"]:
         return path if self.decoder is None else torch.cat([path, self.decoder(path)], dim=-1)
-
-
-class _Sight(NamedTuple):
-    """What inference sees.
-
-    Attributes:
-        values: in the units in which they are learned from.
-        target: the same in those of the data, among all neurons.
-        seen: which values are there.
-        observation: reads the factors.
-        heldin: the neurons.
-    """
-
-    values: Float[Tensor, "batch time heldin"]
-    target: Float[Tensor, "batch time neuron"]
-    seen: Bool[Tensor, "batch time heldin"]
-    observation: GeneralizedLinear
-    heldin: list[int]

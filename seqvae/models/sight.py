@@ -1,0 +1,45 @@
+"""What inference by linearisation sees of a batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from seqvae.models.session import Session
+from seqvae.observations import GeneralizedLinear
+from seqvae.types import Batch
+
+
+class Sight(NamedTuple):
+    """The held-in neurons of a batch, with forecast bins, where nothing is seen.
+
+    Attributes:
+        values: in the units in which they are learned from.
+        target: the same in those of the data, among all neurons.
+        seen: which values are there.
+        observation: reads the factors.
+        heldin: the neurons.
+    """
+
+    values: Float[Tensor, "batch time heldin"]
+    target: Float[Tensor, "batch time neuron"]
+    seen: Bool[Tensor, "batch time heldin"]
+    observation: GeneralizedLinear
+    heldin: list[int]
+
+
+def sight_of(batch: Batch, session: Session) -> Sight:
+    """Return what inference sees of a batch of a session."""
+    heldin, observation = list(session.spec.heldin), session.observation
+    assert isinstance(observation, GeneralizedLinear)
+    later = (0, 0, 0, batch.target.shape[1] - batch.observed.shape[1])
+    seen = functional.pad(batch.observed_mask, later)
+    values = observation.standardized(batch.observed, heldin)
+    values = torch.where(seen, functional.pad(values, later), 0.0)
+    target = torch.zeros_like(batch.target)
+    target[..., heldin] = torch.where(seen, functional.pad(batch.observed, later), 0.0)
+    return Sight(values, target, seen, observation, heldin)
