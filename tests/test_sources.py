@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from seqvae.data import Recording
 from seqvae.data.sources import (
     HDF5,
+    MAT,
     Arrays,
     Digits,
     Lorenz,
+    Npy,
     Npz,
     RecordingSource,
     from_path,
@@ -325,8 +327,10 @@ def test_dangling_links_and_empty_datasets_are_not_there(tmp_path):
 def test_the_suffix_picks_the_format():
     assert from_path("a.H5") == HDF5("a.H5")
     assert from_path("a.npz") == Npz("a.npz")
-    with pytest.raises(InputError, match=r"ends in '\.mat'"):
-        from_path("a.mat")
+    assert from_path("a.npy") == Npy("a.npy")
+    assert from_path("a.mat") == MAT("a.mat")
+    with pytest.raises(InputError, match=r"ends in '\.csv'"):
+        from_path("a.csv")
 
 
 def test_arrays_take_a_recording_an_array_or_a_list(toy_recording):

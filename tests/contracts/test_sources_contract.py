@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import yaml
 from walk import members
@@ -18,18 +19,22 @@ from walk import members
 import seqvae.data.sources
 from nwb_files import nwb_file, write_nwb
 from seqvae.config import from_config, to_config
+from seqvae.config.signatures import parameters
 from seqvae.data import Recording
 from seqvae.data.sources import (
     HDF5,
+    MAT,
     NWB,
     Arrays,
     Digits,
     Images,
     LimitCycle,
     Lorenz,
+    Npy,
     Npz,
     RecordingSource,
     SimulatedLinearDynamics,
+    SpikeTimes,
     write_hdf5,
     write_npz,
 )
@@ -90,6 +95,24 @@ def images(folder: Path) -> Images:
     return Images(str(folder / "a.npz"), threshold=0.5, image_shape=(4, 3), keys=keys)
 
 
+def npy(folder: Path) -> Npy:
+    np.save(folder / "a.npy", recording().activity)
+    return Npy(str(folder / "a.npy"), 0.02, dims=["trial", "time", "neuron"])
+
+
+def mat(folder: Path) -> MAT:
+    counts = recording().activity.transpose(2, 1, 0)
+    scipy.io.savemat(folder / "a.mat", {"spikes": counts}, do_compression=True)
+    dims = ["neuron", "time", "trial"]
+    return MAT(str(folder / "a.mat"), keys={"activity": "spikes"}, dims=dims, bin_width=0.02)
+
+
+def spike_times(folder: Path) -> SpikeTimes:
+    times = np.random.default_rng(0).uniform(0, 2, 200)
+    np.savez(folder / "a.npz", spike_times=times, neuron_ids=np.arange(200) % 5)
+    return SpikeTimes(str(folder / "a.npz"), 0.02, intervals=[[0.0, 1.0], [1.0, 2.0]])
+
+
 SIZES = {"num_trials": 12, "num_val": 3, "num_time_bins": 20, "num_neurons": 6, "num_heldout": 2}
 
 EXAMPLES = {
@@ -100,6 +123,9 @@ EXAMPLES = {
     LimitCycle: Example(
         lambda _: LimitCycle(**SIZES, mean_count=2.0, seed=3), ("attraction", -1.0)
     ),
+    MAT: Example(mat, ("dims", ["neuron", "time"])),
+    Npy: Example(npy, ("bin_width", -1.0)),
+    SpikeTimes: Example(spike_times, ("bin_width", -1.0)),
     Lorenz: Example(lambda _: Lorenz(**SIZES, mean_count=2.0, seed=3), ("num_heldout", 6)),
     NWB: Example(nwb, ("window", (0.4, -0.2))),
     Npz: Example(npz, ("keys", {"activty": "activity"})),
@@ -215,12 +241,16 @@ def test_loading_writes_no_file(example: Example, folder: Path) -> None:
 
 def test_a_config_names_a_source_and_gives_an_equal_one(source: RecordingSource) -> None:
     tree = to_config(source)
+    assert set(parameters(type(source))) == {field.name for field in fields(source)}
     if isinstance(source, Arrays):
         assert tree is None  # a config holds no data
         return
     tree = yaml.safe_load(yaml.safe_dump(tree))
     assert tree["class_path"] == f"seqvae.data.sources.{type(source).__name__}"
-    assert set(tree["init_args"]) == {field.name for field in fields(source)}
+    told = {name: one.tells_default for name, one in parameters(type(source)).items()}
+    assert (
+        {name for name, is_told in told.items() if is_told} <= set(tree["init_args"]) <= set(told)
+    )
     assert from_config(tree, RecordingSource) == source
 
 

@@ -13,6 +13,7 @@ import zipfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ import numpy as np
 
 from seqvae.data.lazy import LazyActivity
 from seqvae.data.sizes import check_memory
+from seqvae.data.sources.leaves import Leaf, read_shape, sliced
 from seqvae.data.sources.rows import large_rows
 from seqvae.errors import InputError
 
 _SMALL = 64 * 1024 * 1024  # bytes that any file may take
 _DENSEST = 1100  # bytes that one byte of a deflated file can hold
 _MAX_ENTRIES = 4_000
+_AT_ONCE = 16 * 1024 * 1024  # bytes of a piece of an entry
+_MATLAB = b"MATLAB 7.3"  # how the block of text before the HDF5 of MATLAB's files begins
 _CHECKS = (2, 3)  # filters of HDF5 that leave the size as it is: shuffle, fletcher32
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -34,7 +38,7 @@ _HEADERS = {
 
 
 @contextmanager
-def open_npz(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+def open_npz(path: Path) -> Iterator[NpzEntries]:
     """Yield the arrays of an npz archive by name; each is read when it is asked for.
 
     Raises:
@@ -43,7 +47,7 @@ def open_npz(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     with mended(path):
         archive = zipfile.ZipFile(path)
     with archive:
-        yield _NpzEntries(path, archive)
+        yield NpzEntries(path, archive)
 
 
 @contextmanager
@@ -121,6 +125,10 @@ class _Entries(Mapping[str, np.ndarray]):
             return self._read(name, place)
 
     @abstractmethod
+    def leaf(self, name: str) -> Leaf:
+        """Return an entry with its shape, to be read when it is asked for."""
+
+    @abstractmethod
     def _find(self) -> dict[str, Any]:
         """List where each entry lies."""
 
@@ -132,7 +140,7 @@ class _Entries(Mapping[str, np.ndarray]):
         return InputError(f"source.path: entry {name!r} of {str(self._path)!r} {reason}")
 
 
-class _NpzEntries(_Entries):
+class NpzEntries(_Entries):
     """The arrays of a zip archive; ``np.load`` would take the memory that a header claims."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
@@ -142,10 +150,30 @@ class _NpzEntries(_Entries):
     def _find(self) -> dict[str, zipfile.ZipInfo]:
         return {part.filename.removesuffix(".npy"): part for part in self._archive.infolist()}
 
-    def _read(self, name: str, place: zipfile.ZipInfo) -> np.ndarray:
+    def leaf(self, name: str) -> Leaf:
+        """Return an entry; what is stored in the order of C is gone through in bounded memory."""
+        place = self._places[name]
+        with mended(self._path):
+            shape, _, dtype = self._header(name, place)
+        read = partial(self.__getitem__, name)
+
+        def pieces() -> Iterator[np.ndarray]:
+            with mended(self._path), self._archive.open(place) as file:
+                _HEADERS[np.lib.format.read_magic(file)](file)
+                left = math.prod(shape)
+                while left > 0:
+                    content = file.read(min(left, _AT_ONCE // dtype.itemsize) * dtype.itemsize)
+                    if not content:
+                        raise ValueError(name)
+                    yield np.frombuffer(content, dtype)
+                    left -= len(content) // dtype.itemsize
+
+        return Leaf(shape, dtype, read, pieces)
+
+    def _header(self, name: str, place: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype]:
         check_claim(self._path, f"entry {name!r}", place.file_size)
         with self._archive.open(place) as file:
-            shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+            shape, is_fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
         if dtype.hasobject:
             raise self._refusal(
                 name,
@@ -155,6 +183,10 @@ class _NpzEntries(_Entries):
         if dtype.kind not in "biufcSU":
             raise self._refusal(name, f"holds {dtype}; save numbers or text")
         check_claim(self._path, f"entry {name!r}", math.prod(shape) * dtype.itemsize)
+        return shape, is_fortran, dtype
+
+    def _read(self, name: str, place: zipfile.ZipInfo) -> np.ndarray:
+        self._header(name, place)
         with self._archive.open(place) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
 
@@ -174,20 +206,42 @@ class HDF5Entries(_Entries):
         """The root group."""
         return self._file
 
-    @property
+    @cached_property
     def is_matlab(self) -> bool:
-        """Whether MATLAB wrote one of the datasets."""
-        return any("MATLAB_class" in place.attrs for place in self._datasets().values())
+        """Whether MATLAB wrote the file, so that its axes are turned round."""
+        with self._path.open("rb") as file:
+            begins = file.read(len(_MATLAB))
+        return begins == _MATLAB or any(
+            "MATLAB_class" in place.attrs for place in self._datasets().values()
+        )
+
+    def leaf(self, name: str) -> Leaf:
+        """Return an entry; datasets are gone through in bounded memory."""
+        import h5py
+
+        place = self._places[name]
+        read = partial(self.__getitem__, name)
+        if not isinstance(place, h5py.Dataset) or place.dtype.kind not in "biuf":
+            return Leaf.of(read())
+        shape = place.shape if self._class(place) is None else read_shape(place.shape)
+
+        def pieces() -> Iterator[np.ndarray]:
+            with mended(self._path):
+                self.check_storage(name, place)
+                check_claim(self._path, f"entry {name!r}", place.size * place.dtype.itemsize)
+                yield from sliced(place)
+
+        return Leaf(shape, place.dtype, read, pieces)
 
     def large(self, name: str) -> LazyActivity | None:
         """Return large counts of few bits as they lie; None for what is read at once."""
         import h5py
 
         place = self._places[name]
-        if not isinstance(place, h5py.Dataset) or "MATLAB_class" in place.attrs:
+        if not isinstance(place, h5py.Dataset) or self._class(place) is not None:
             return None
         with mended(self._path):
-            self._check_storage(name, place)
+            self.check_storage(name, place)
             num_bytes = place.size * place.dtype.itemsize
             if num_bytes > _DENSEST * self._path.stat().st_size:
                 check_claim(self._path, f"entry {name!r}", num_bytes)
@@ -225,7 +279,7 @@ class HDF5Entries(_Entries):
 
     def _read(self, name: str, place: Any) -> np.ndarray:
         array = self.stored(name, place)
-        kind = None if place is None else place.attrs.get("MATLAB_class")
+        kind = self._class(place)
         if kind is None:
             return array
         array = array.T  # MATLAB writes its first axis last, and vectors as 1 x N
@@ -233,8 +287,16 @@ class HDF5Entries(_Entries):
             return np.array(["".join(map(chr, row)).rstrip() for row in array])
         return array.ravel() if array.ndim == 2 and 1 in array.shape else array
 
+    def _class(self, place: Any) -> Any:
+        """Return the class that MATLAB says of a dataset; None for what MATLAB has not written."""
+        import h5py
+
+        if not isinstance(place, h5py.Dataset):
+            return None
+        return place.attrs.get("MATLAB_class", b"double" if self.is_matlab else None)
+
     def stored(self, name: str, place: Any) -> np.ndarray:
-        """Return a dataset, or an attribute of the root, as it lies there."""
+        """Read a dataset, or an attribute of the root (None), as it lies there."""
         import h5py
 
         if isinstance(place, h5py.ExternalLink):
@@ -249,7 +311,7 @@ class HDF5Entries(_Entries):
         size = math.prod(shape)
         check_claim(self._path, f"entry {name!r}", size * dtype.itemsize)
         if place is not None:
-            self._check_storage(name, place)
+            self.check_storage(name, place)
         if dtype.kind != "O":
             return np.asarray(self._file.attrs[name] if place is None else place[()])
         # Each text may be as long as the file, wherever it stands.
@@ -267,7 +329,7 @@ class HDF5Entries(_Entries):
                 raise self._refusal(name, "holds too much text")
         return np.array(texts, dtype=object)
 
-    def _check_storage(self, name: str, dataset: Any) -> None:
+    def check_storage(self, name: str, dataset: Any) -> None:
         """Refuse what lies elsewhere or nowhere, and what may grow without bound when read."""
         if dataset.is_virtual or dataset.external:
             raise self._refusal(name, "lies in other files, which are not opened; copy it here")

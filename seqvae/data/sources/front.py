@@ -13,12 +13,12 @@ import torch
 from seqvae.data.axes import series
 from seqvae.data.containers import article, cure_of, is_list
 from seqvae.data.recording import Recording
-from seqvae.data.sources.arrays import Arrays
+from seqvae.data.sources.arrays import Arrays, over_time
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.sources.hdf5 import HDF5
-from seqvae.data.sources.npz import Npz
-from seqvae.data.sources.nwb import NWB
+from seqvae.data.sources.images import Images
 from seqvae.data.sources.paths import from_path
+from seqvae.data.sources.spike_times import SpikeTimes
+from seqvae.data.spikes import holds_spikes
 from seqvae.errors import InputError
 
 
@@ -50,8 +50,10 @@ def as_source(thing: SourceLike, bin_width: float | None = None) -> RecordingSou
 
     Args:
         thing: a source; a ``Recording``; a path, whose ending tells the format; an array or tensor
-            (trial, time, neuron); a list with one (time, neuron) array, sparse matrix or DataFrame
-            per trial, whose columns are the neurons; or an ``xarray.DataArray`` with dims time,
+            (trial, time, neuron); a table, or an array whose first axis is by far the longer one,
+            (time, neuron) of one long recording; a list with one (time, neuron) array, sparse
+            matrix or DataFrame per trial, whose columns are the neurons; times of spikes, as
+            ``SpikeTimes`` takes them; or an ``xarray.DataArray`` with dims time,
             neuron and, unless it is one long recording, trial, in any order. Its coordinates neuron
             and trial name neurons and trials, and time, in seconds, tells the width of the bins.
         bin_width: seconds per bin, for arrays and files, where it takes the place of what these
@@ -69,6 +71,14 @@ def as_source(thing: SourceLike, bin_width: float | None = None) -> RecordingSou
         return thing if isinstance(thing, RecordingSource) else Arrays(thing)
     if isinstance(thing, str | os.PathLike):
         return _of_path(os.fspath(thing), bin_width)
+    if type(thing).__name__ == "TsdFrame" and hasattr(thing, "as_dataframe"):
+        thing = thing.as_dataframe()
+    if holds_spikes(thing):
+        if bin_width is None:
+            raise InputError(
+                f"bin_width is required: {article(thing)} of times of spikes is counted in bins"
+            )
+        return SpikeTimes(thing, bin_width)
     cure = cure_of(thing)
     if is_list(thing):
         assert isinstance(thing, Sequence | np.ndarray)
@@ -85,11 +95,7 @@ def as_source(thing: SourceLike, bin_width: float | None = None) -> RecordingSou
         return Arrays(laid, bin_width)
     if cure is None and hasattr(thing, "ndim") and hasattr(thing, "shape"):
         if thing.ndim == 2:
-            raise InputError(
-                f"{article(thing)} of shape {tuple(thing.shape)} may be (time, neuron) or (trial, "
-                "neuron); give [counts] for one recording over time, counts[:, None] as an array "
-                "for trials of one bin"
-            )
+            return Arrays([over_time(thing, bin_width)], bin_width)
         return Arrays(thing, bin_width)
     cure = cure or "if it holds numbers (trial, time, neuron), give np.asarray of it"
     raise InputError(
@@ -103,6 +109,6 @@ def _of_path(path: str, bin_width: float | None) -> RecordingSource:
     source = from_path(path)
     if bin_width is None:
         return source
-    if not isinstance(source, HDF5 | Npz | NWB):
+    if isinstance(source, Images):
         raise InputError(f"bin_width: {path!r} holds images, which have no bins; leave it out")
-    return replace(source, bin_width=bin_width)
+    return replace(source, bin_width=bin_width)  # type: ignore[type-var]

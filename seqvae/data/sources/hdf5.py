@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from seqvae.config.arguments import InConfig
 from seqvae.data.recording import Recording
 from seqvae.data.sources.archives import open_hdf5
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.sources.layout import existing_file, read_recording, recording_fields
+from seqvae.data.sources.holdings import opened
+from seqvae.data.sources.layout import read_recording, recording_fields
+from seqvae.data.sources.planned import needs_plan, read_named
+from seqvae.data.sources.settled import existing_file, settled
 from seqvae.errors import InputError
 from seqvae.storage.files import Lenient, atomic_path
 
@@ -25,8 +30,10 @@ class HDF5(RecordingSource):
     is given); attribute ``bin_width_s``.
 
     Flat layout, as ``write_hdf5`` writes it: datasets and attributes named like the fields of
-    ``Recording``, and ``lengths`` where trials are padded. Arrays that MATLAB 7.3 wrote have their
-    axes in MATLAB's order.
+    ``Recording``, and ``lengths`` where trials are padded; or, one entry for each spike,
+    ``spike_times``, ``neuron_ids`` and perhaps ``trial_ids``, as ``SpikeTimes`` reads them. In
+    ``keys`` a * stands for one group, or entry, for each trial: ``trial_*/spikes``. Arrays
+    that MATLAB 7.3 wrote have their axes in MATLAB's order.
 
     Attributes:
         path: the file.
@@ -34,11 +41,14 @@ class HDF5(RecordingSource):
             layout, ``encoded`` and ``conversion_factor``. ``{split}`` in a name stands for train,
             valid and test: ``{"condition": "{split}_label"}``.
         bin_width: seconds per bin, where the file does not say it.
+        dims: the axes of the activity in their order, where that is another than trial, time,
+            neuron; what is not named has one entry.
     """
 
     path: str | Path
     keys: dict[str, str] | None = None
     bin_width: float | None = None
+    dims: Annotated[list[str] | None, InConfig(tells_default=False)] = None
 
     def load(self) -> Recording:
         """Read the file."""
@@ -47,8 +57,11 @@ class HDF5(RecordingSource):
         file = existing_file(self.path)
         if not h5py.is_hdf5(file):
             raise InputError(f"source.path: {str(file)!r} is not an HDF5 file; check the path")
-        with open_hdf5(file) as entries:
-            return read_recording(entries, self.keys, self.bin_width)
+        with settled(file), open_hdf5(file) as entries:
+            if not needs_plan(entries, self.keys, self.dims):
+                return read_recording(entries, self.keys, self.bin_width)
+        with opened(file) as holdings:
+            return read_named(holdings, self.keys, dims=self.dims, bin_width=self.bin_width)
 
     @property
     def is_matlab(self) -> bool:

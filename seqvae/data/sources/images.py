@@ -18,7 +18,7 @@ import numpy as np
 from seqvae.data.recording import Recording
 from seqvae.data.sources.archives import check_claim, open_hdf5, open_npz
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.sources.layout import existing_file
+from seqvae.data.sources.settled import existing_file
 from seqvae.errors import InputError, nearest
 
 _SPLITS = {"train": ("train",), "val": ("valid", "val"), "test": ("test", "t10k")}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,17 +93,6 @@ def recording_fields(recording: Recording) -> dict[str, np.ndarray]:
     }
 
 
-def existing_file(path: str | Path) -> Path:
-    """Return the path of a file that is there."""
-    file = Path(path)
-    if not os.path.isfile(file):  # False for what no file can be called, too
-        what = "does not exist"
-        if os.path.exists(file):
-            what = "is a folder, not a file" if os.path.isdir(file) else "is no file, but a device"
-        raise InputError(f"source.path: {str(file)!r} {what}; check the path")
-    return file
-
-
 def _activity_or_entry(entries: Mapping[str, Any], field: str, name: str) -> Any:
     """Return an entry; large activity as it lies, to be read when it is asked for."""
     if field == "activity" and name in entries and hasattr(entries, "large"):
@@ -159,7 +146,8 @@ def _read_splits(
         core = core[1:]
     parts: dict[str, dict[str, np.ndarray]] = {}
     for split in _FILE_SPLITS:
-        named = {f: names[f].replace("{split}", split) for f in (*core, *_PER_TRIAL)}
+        word = _word(split, [names[field] for field in core], entries)
+        named = {f: names[f].replace("{split}", word) for f in (*core, *_PER_TRIAL)}
         if any(named[field] in entries for field in core):
             needed = chosen | set(core[:1] if split == "test" else core)
             parts[split] = {
@@ -193,6 +181,13 @@ def _read_splits(
         if names[field] in entries:
             values[field] = _take(entries, names[field])
     return values
+
+
+def _word(split: str, templates: list[str], entries: Mapping[str, Any]) -> str:
+    """Return how a file calls a split: val where it has that and no valid."""
+    named = [[name.replace("{split}", word) in entries for name in templates]
+             for word in ("valid", "val")]  # fmt: skip
+    return "val" if split == "valid" and any(named[1]) and not any(named[0]) else split
 
 
 def _no_activity(entries: Mapping[str, Any], template: str) -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from seqvae.config.arguments import InConfig
 from seqvae.data.recording import Recording
 from seqvae.data.sources.archives import open_npz
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.sources.layout import existing_file, read_recording, recording_fields
+from seqvae.data.sources.holdings import opened
+from seqvae.data.sources.layout import read_recording, recording_fields
+from seqvae.data.sources.planned import needs_plan, read_named
+from seqvae.data.sources.settled import existing_file, settled
 from seqvae.errors import InputError
 from seqvae.storage.files import atomic_path
 
@@ -24,11 +29,14 @@ class Npz(RecordingSource):
         path: the file.
         keys: entries with other names, by field, as in ``HDF5``.
         bin_width: seconds per bin, where the file does not say it.
+        dims: the axes of the activity in their order, where that is another than trial, time,
+            neuron; what is not named has one entry.
     """
 
     path: str | Path
     keys: dict[str, str] | None = None
     bin_width: float | None = None
+    dims: Annotated[list[str] | None, InConfig(tells_default=False)] = None
 
     def load(self) -> Recording:
         """Read the file."""
@@ -38,8 +46,11 @@ class Npz(RecordingSource):
                 f"source.path: {str(file)!r} is no whole npz archive; check the path or write it "
                 "again"
             )
-        with open_npz(file) as entries:
-            return read_recording(entries, self.keys, self.bin_width)
+        with settled(file), open_npz(file) as entries:
+            if not needs_plan(entries, self.keys, self.dims):
+                return read_recording(entries, self.keys, self.bin_width)
+        with opened(file) as holdings:
+            return read_named(holdings, self.keys, dims=self.dims, bin_width=self.bin_width)
 
 
 def write_npz(recording: Recording, path: str | Path) -> None:

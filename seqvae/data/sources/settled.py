@@ -10,7 +10,7 @@ from pathlib import Path
 from seqvae.errors import InputError
 
 
-def existing_file(path: str | Path) -> Path:
+def existing_file(path: str | os.PathLike[str]) -> Path:
     """Return the path of a file that is there."""
     file = Path(path)
     if not os.path.isfile(file):  # False for what no file can be called, too
