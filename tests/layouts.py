@@ -367,7 +367,7 @@ LAYOUTS = {
          "bin_width": "bin_width"},
         COUNTS,
     ),
-    "NWB": Layout(nwb, {"activity": "units", "split": "split"}, COUNTS, bin_width=WIDTH),
+    "NWB": Layout(nwb, asks="align_to", bin_width=WIDTH),  # trials without the usual event
     "npy, time first": Layout(npy_long, {"activity": ""}, LONG[None], bin_width=WIDTH),
     "npy, square": Layout(npy_square, asks="dims", bin_width=WIDTH),
     "npz, sparse": Layout(npz_sparse, {"activity": ""}, LONG[None], bin_width=WIDTH),

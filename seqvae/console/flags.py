@@ -42,6 +42,15 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
     return flags
 
 
+def with_file(argv: Sequence[str]) -> list[str]:
+    """Give a file that stands first its flag: that of the data, or of a config if it is YAML."""
+    words = list(argv)
+    suffix = Path(words[0]).suffix.lower() if words and not words[0].startswith("-") else ""
+    if not suffix:
+        return words
+    return ["--config" if suffix in (".yaml", ".yml") else "--data.source.path", *words]
+
+
 def _parse(key: str, text: str) -> Any:
     """Read a list or mapping; the type of anything else is known later."""
     if not text.startswith(("{", "[")):

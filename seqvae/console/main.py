@@ -24,6 +24,7 @@ from seqvae.console.flags import (
     read_flags,
     repeated_config,
     run_config,
+    with_file,
     with_learner,
     with_learners,
 )
@@ -120,7 +121,7 @@ def _is_users(error: Exception) -> bool:
 
 
 def _command(verb: Verb, argv: Sequence[str]) -> None:
-    flags = read_flags(argv)
+    flags = read_flags(argv if verb.reads_run else with_file(argv))
     # What needs no torch comes first, so that it is refused at once.
     config = None if verb.reads_run else flags.pop("config", None)
     tree = {} if config is None else read_config(str(config))

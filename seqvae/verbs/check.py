@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from jaxtyping import Int
 
-from seqvae.data import Recording, as_data
+from seqvae.config import to_config
+from seqvae.data import NeuralData, Recording, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.data.sources import HDF5
 from seqvae.data.sources.base import RecordingSource
+from seqvae.data.survey import Plan, outlook
 from seqvae.distributions.kinds import kind_of
+from seqvae.errors import InputError
+from seqvae.storage.files import write_text
+
+_SHOWN_ENTRIES = 40
 
 
-def check(data: DataLike, *, bin_width: BinWidth = None) -> dict[str, Any]:
+def check(
+    data: DataLike, *, bin_width: BinWidth = None, write_config: str | None = None
+) -> dict[str, Any]:
     """Load and validate data, and return what is in them.
+
+    Of a file (HDF5, npz, npy, MATLAB) ``keys``, ``dims`` and ``bin_width`` need not be given: what
+    its entries are is guessed, each guess is told with its reason, and where there is doubt one
+    question is asked.
 
     Args:
         data: the recording, how it is split, and what inference may see.
         bin_width: seconds per bin, where ``data`` is an array or a file.
+        write_config: file to write a config to that reads the data so, without a guess.
 
     Raises:
         InputError: naming the field, the first offending index and the cure.
     """
-    data = as_data(data, bin_width)
+    if write_config is not None and Path(write_config).exists():
+        raise InputError(f"write_config: {write_config!r} is there already; name a new file")
+    data, looks = _with_guesses(as_data(data, bin_width))
     data.setup()
     recording, spec = data.recording, data.spec
     kind = kind_of(recording.read(trials) for trials in recording.chunks())
     mean = data.train_mean.numpy() if "train" in data.split else None
-    summary: dict[str, Any] = {
+    summary: dict[str, Any] = looks | {
         "trials" if data.start is None else "windows": data.num_trials,
         "time bins": spec.num_time_bins,
         "shortest trial (bins)": int(recording.lengths.min()),
@@ -49,7 +67,35 @@ def check(data: DataLike, *, bin_width: BinWidth = None) -> dict[str, Any]:
         summary["mean rate (Hz)"] = round(float(rates.mean()), 3)
         summary["slowest and fastest neuron (Hz)"] = f"{rates.min():.3g} to {rates.max():.3g}"
     summary["checksum"] = recording.checksum
+    if write_config is not None:
+        tree = {"data": {"source": to_config(data.source, key="data.source")}}
+        write_text(Path(write_config), yaml.safe_dump(tree, sort_keys=False))
+        summary["config"] = write_config
     return summary
+
+
+def _with_guesses(data: NeuralData) -> tuple[NeuralData, dict[str, Any]]:
+    """Return data whose source needs no guess, and what of their file was seen and guessed."""
+    view = outlook(data.source)
+    if view is None:
+        return data, {}
+    lines = view.tree[:_SHOWN_ENTRIES]
+    more = len(view.tree) - len(lines)
+    if view.plan.question:
+        listed = "; ".join(lines) + (f"; and {more} more" if more else "")
+        raise InputError(f"{view.plan.question}. The file holds {listed}")
+    looks = {"entries": [*lines, *([f"... and {more} more"] if more else [])]}
+    guesses = _reasons(view.plan)
+    if view.source is not None and guesses:
+        data = copy.copy(data)
+        data.source = view.source
+    return data, {**looks, **({"guessed": guesses} if guesses else {})}
+
+
+def _reasons(plan: Plan) -> list[str]:
+    """Return what is taken for what without having been told, and why."""
+    values = {**plan.keys, "dims": plan.dims, "bin_width": plan.bin_width}
+    return [f"{part}: {values[part]!r}, as {why}" for part, why in plan.why.items()]
 
 
 def _missing(recording: Recording, trials: Int[np.ndarray, " chosen"]) -> int:
@@ -65,4 +111,11 @@ def _is_matlab(source: RecordingSource) -> bool:
 
 def shown(summary: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
     """Lay out what is in the data, a line each."""
-    return "\n".join(f"{name}: {value}" for name, value in summary.items())
+    lines = []
+    for name, value in summary.items():
+        several = isinstance(value, list)
+        lines.append(f"{name}:" if several else f"{name}: {value}")
+        lines += [f"  {line}" for line in value] if several else []
+    if "config" in summary:
+        lines.append(f"next: seqvae fit --config {summary['config']} --run_dir runs/mine")
+    return "\n".join(lines)

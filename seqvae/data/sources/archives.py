@@ -212,7 +212,7 @@ class HDF5Entries(_Entries):
         with self._path.open("rb") as file:
             begins = file.read(len(_MATLAB))
         return begins == _MATLAB or any(
-            "MATLAB_class" in place.attrs for place in self._datasets().values()
+            "MATLAB_class" in getattr(place, "attrs", ()) for place in self._datasets().values()
         )
 
     def leaf(self, name: str) -> Leaf:
@@ -266,9 +266,9 @@ class HDF5Entries(_Entries):
                 link = group.get(name, getlink=True)
                 if isinstance(link, h5py.SoftLink):
                     soft[path] = posixpath.normpath(posixpath.join("/", prefix, link.path))[1:]
-                elif not isinstance(link, h5py.HardLink):
+                elif not isinstance(link, h5py.HardLink | None):  # None: damaged
                     datasets[path] = link
-                elif isinstance(item := group[name], h5py.Dataset):
+                elif isinstance(item := group.get(name), h5py.Dataset):
                     if item.shape is not None:
                         datasets[path] = item
                 elif isinstance(item, h5py.Group) and item not in ancestors:

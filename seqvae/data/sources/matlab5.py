@@ -23,6 +23,8 @@ _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _OBJECT, _SPARSE, _OPAQUE = 1, 2, 3, 5, 17
 _NUMBERS = range(4, 16)
+_VALUES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}  # types of numbers and text
+_COMPLEX = 0x800  # a flag: an imaginary part follows
 _DEEPEST = 24
 _MOST_CELLS = 2_000_000
 
@@ -53,6 +55,7 @@ def _value(path: Path, item: Any) -> Any:
     """Return an item as a leaf, cells or mapping; None for functions and objects of MATLAB."""
     if hasattr(item, "toarray"):
         check_claim(path, "a sparse matrix", int(np.prod(item.shape)) * item.dtype.itemsize)
+        item.check_format(full_check=True)  # else its indices may point anywhere
         return Leaf.of(item.toarray())
     if type(item).__name__ in ("MatlabFunction", "MatlabOpaque") or not isinstance(
         item, np.ndarray
@@ -144,17 +147,19 @@ class _Walk:
     def _matrix(self, data: memoryview, depth: int) -> None:
         if depth > _DEEPEST:
             raise self._damaged(f"nests cells more than {_DEEPEST} deep")
-        _, size, start = self._tag(data)
-        if size < 4:
+        type_of, size, start = self._tag(data)
+        if size < 4 or type_of != 6:
             raise self._damaged("holds a variable without a class")
         (flags,) = struct.unpack_from(f"{self._order}I", data, start)
         place = self._element(data, depth)
-        _, size, start = self._tag(data[place:])
+        type_of, size, start = self._tag(data[place:])
         if flags & 0xFF == _OPAQUE:
             return
+        if type_of != 5 or size < 8:
+            raise self._damaged("holds a variable without a size")
         dims = struct.unpack_from(f"{self._order}{size // 4}i", data, place + start)
         place += self._element(data[place:], depth)
-        place += self._element(data[place:], depth)  # the name
+        place = self._values(data, place, depth)  # the name
         number = 1
         for dim in dims:
             number *= dim
@@ -166,20 +171,38 @@ class _Walk:
         elif kind in _NUMBERS and number > 8 * len(data):
             raise self._damaged("holds a variable that claims more than it holds")
         if kind == _OBJECT:
-            place += self._element(data[place:], depth)
+            place = self._values(data, place, depth)
         if kind in (_STRUCT, _OBJECT):
             _, _, start = self._tag(data[place:])
             (length,) = struct.unpack_from(f"{self._order}i", data, place + start)
-            place += self._element(data[place:], depth)
+            place = self._values(data, place, depth)
             _, names, _ = self._tag(data[place:])
-            place += self._element(data[place:], depth)
+            place = self._values(data, place, depth)
             number *= names // length if length > 0 else len(data)
+        if kind == _SPARSE or kind in _NUMBERS:
+            is_complex = bool(flags & _COMPLEX)
+            self._values_to_end(data, place, depth, least=1 + is_complex + 2 * (kind == _SPARSE))
         if kind in (_CELL, _STRUCT, _OBJECT):
             self._left -= max(number, 1)
             if self._left < 0 or number * 8 > len(data):
                 raise self._damaged("holds cells that claim more than they hold")
             for _ in range(number):
                 place += self._element(data[place:], depth + 1)
+
+    def _values(self, data: memoryview, place: int, depth: int) -> int:
+        """Check an element of numbers or text, whose type scipy does not; return what follows."""
+        kind, _, _ = self._tag(data[place:])
+        if kind not in _VALUES:
+            raise self._damaged(f"holds values of an unknown type ({kind})")
+        return place + self._element(data[place:], depth)
+
+    def _values_to_end(self, data: memoryview, place: int, depth: int, *, least: int) -> None:
+        """Check all elements that follow, of which there must be some."""
+        number = 0
+        while place < len(data):
+            place, number = self._values(data, place, depth), number + 1
+        if number < least:
+            raise self._damaged("ends in the middle of a variable")
 
     def _damaged(self, what: str) -> InputError:
         return InputError(

@@ -55,13 +55,19 @@ class Candidate:
     def smoothness(self) -> tuple[float, ...]:
         """How little it changes along each axis: 1 - mean square step / twice its variance."""
         (_, leaf), *cells = self.block.leaves
-        if cells or leaf.size > _MOST_NUMBERS:
+        if cells or not 0 < leaf.size <= _MOST_NUMBERS:
             return tuple(0.0 for _ in self.sizes)
         values = self.block.array(leaf).astype(np.float64)
-        values = values - values.mean()
-        steps = [np.square(np.diff(values, axis=axis)).mean() for axis in range(values.ndim)]
-        spread = 2 * np.square(values).mean()
-        return tuple(float(1 - step / spread) if spread > 0 else 0.0 for step in steps)
+        values = np.where(np.isfinite(values), values, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # of numbers near the largest
+            values = values - values.mean()
+            spread = 2 * np.square(values).mean()
+            steps = [
+                np.square(np.diff(values, axis=axis)).mean() if size > 1 else np.inf
+                for axis, size in enumerate(values.shape)
+            ]
+            shares = [1 - step / spread if spread > 0 else 0.0 for step in steps]
+        return tuple(float(share) if np.isfinite(share) else 0.0 for share in shares)
 
     @property
     def sizes(self) -> tuple[int | None, ...]:

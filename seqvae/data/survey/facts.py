@@ -61,7 +61,8 @@ def facts_of(block: Block, most: int | None = _MOST_LEAVES) -> Facts:
                 lowest, highest = (np.nanmin, np.nanmax) if missing else (np.min, np.max)
                 least = min(least, float(lowest(piece)))
                 largest = max(largest, float(highest(piece)))
-                total += float((np.nansum if missing else np.sum)(piece, dtype=np.float64))
+                with np.errstate(over="ignore", invalid="ignore"):  # infinite ones, too
+                    total += float((np.nansum if missing else np.sum)(piece, dtype=np.float64))
             if is_real and are_whole:
                 are_whole = bool((np.isnan(piece) | (piece == np.floor(piece))).all())
             flat = piece.reshape(-1)
