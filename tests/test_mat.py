@@ -203,3 +203,10 @@ def test_files_of_labs_need_one_setting_beside_path_and_bin_width(name):
     path = LABS / name
     assert from_path(path) == MAT(path)
     assert quietly(MAT(path, **options)).shape == shape
+
+
+def test_a_field_whose_name_holds_a_separator_is_not_looked_for_without_end(tmp_path) -> None:
+    from seqvae.data.sources.leaves import Leaf, leaf_names
+
+    odd = {"a": {"b.c": Leaf.of(np.zeros(3)), "d": Leaf.of(np.ones(2))}}
+    assert list(leaf_names(odd, ".")) == ["a.d"]

@@ -247,8 +247,11 @@ class NonlinearDynamics(LatentDynamicsModel):
     def _log_joint(
         self, prior: NonlinearMarkovChain, path: Float[Tensor, "batch time latent"], sight: Sight
     ) -> Float[Tensor, " batch"]:
-        """Return log p(x, z) of each trial, x what inference sees."""
-        emission = sight.observation(self._factors(path.to(self.offset.dtype)[None]))
+        """Return log p(x, z) of each trial, x what inference sees; without dropout."""
+        factors = path.to(self.offset.dtype)[None]
+        if self.decoder is not None:
+            factors = torch.cat([factors, self.decoder.whole(factors)], dim=-1)
+        emission = sight.observation(factors)
         terms = emission.log_prob(sight.target)[0][..., sight.heldin]
         return torch.where(sight.seen, terms, 0.0).sum((-2, -1)) + prior.log_prob(path)
 

@@ -48,6 +48,12 @@ class SmoothMLP(nn.Module):
             inputs = self.dropout(torch.tanh(layer(inputs)))
         return inputs
 
+    def whole(self, inputs: Float[Tensor, "*leading input"]) -> Float[Tensor, "*leading output"]:
+        """Return f(z), without dropout."""
+        for layer in self.layers:
+            inputs = torch.tanh(layer(inputs))
+        return inputs
+
     def linearized(self, inputs: Float[Tensor, "*leading input"]) -> Linearized:
         """Return f(z) and its derivative there, without dropout."""
         slopes: Tensor | None = None

@@ -126,8 +126,20 @@ def leaf_names(tree: Tree, separator: str) -> dict[str, Any]:
             continue
         for below in leaf_names(inner, separator):
             path = f"{name}{separator}{below}"
-            names[path] = entry(tree, path, separator)
+            reached = _under(tree, path, separator)
+            if reached is not None and _inner(reached) is None:  # else a name holds a separator
+                names[path] = reached
     return names
+
+
+def _under(tree: Tree, name: str, separator: str) -> Any:
+    """Return what lies under a name, or None."""
+    if name in tree and _inner(tree[name]) is None:
+        return tree[name]
+    try:
+        return _at(tree, name.split(separator), separator)
+    except KeyError:
+        return None
 
 
 def _inner(value: Any) -> Tree | None:
@@ -145,13 +157,8 @@ def entry(tree: Tree, name: str, separator: str) -> Any:
     Raises:
         InputError: with the nearest names, at most ten.
     """
-    if name in tree and _inner(tree[name]) is None:
-        return tree[name]
-    try:
-        value = _at(tree, name.split(separator), separator)
-    except KeyError:
-        value = None
-    if value is None or isinstance(value, Mapping) or _inner(value) is not None:
+    value = _under(tree, name, separator)
+    if value is None or _inner(value) is not None:
         names = leaf_names(tree, separator)
         what = "is a struct, not an array" if value is not None else "is not in the file"
         raise InputError(f"keys: {name!r} {what}{_listed(name, names)}")
