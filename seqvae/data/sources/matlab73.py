@@ -117,12 +117,17 @@ class _Reader:
         num_rows = int(group.attrs["MATLAB_sparse"])
         columns = self._entries.stored(name, group["jc"])
         shape = (num_rows, len(columns) - 1)
+        if num_rows < 0 or len(columns) == 0:
+            raise InputError(
+                f"source.path: entry {name!r} of {str(self._path)!r} is sparse, of impossible size; "
+                "it is damaged, copy or write it again"
+            )
         check_claim(self._path, f"entry {name!r}", num_rows * len(columns) * 8)
         if "data" not in group:
             return Leaf.of(np.zeros(shape))
         parts = [self._entries.stored(name, group[part]) for part in ("data", "ir")]
         matrix = scipy.sparse.csc_array((*parts, columns), shape=shape)
-        matrix.check_format()
+        matrix.check_format(full_check=True)  # else its indices may point anywhere
         return Leaf.of(matrix.toarray())
 
 
