@@ -119,7 +119,7 @@ class _Reader:
         shape = (num_rows, len(columns) - 1)
         if num_rows < 0 or len(columns) == 0:
             raise InputError(
-                f"source.path: entry {name!r} of {str(self._path)!r} is sparse, of impossible size; "
+                f"source.path: entry {name!r} of {str(self._path)!r} is sparse, of no size; "
                 "it is damaged, copy or write it again"
             )
         check_claim(self._path, f"entry {name!r}", num_rows * len(columns) * 8)
