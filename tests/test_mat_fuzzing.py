@@ -13,7 +13,7 @@ import pytest
 
 from layouts import LAYOUTS, WIDTH
 from seqvae.data import Recording
-from seqvae.data.sources import MAT
+from seqvae.data.sources import MAT, as_source
 from seqvae.errors import InputError
 
 CLAIMS = (0, 1, 7, 14, 200_000, 10**9, 2**31 - 1)
@@ -63,3 +63,17 @@ def read(file: Path) -> Recording | InputError:
         return MAT(file, bin_width=WIDTH).load()
     except InputError as error:
         return error
+
+
+def test_a_sparse_matrix_whose_indices_point_beyond_it_is_refused(tmp_path: Path) -> None:
+    import scipy.sparse
+
+    file = tmp_path / "beyond.npz"
+    matrix = scipy.sparse.csr_array(np.eye(4))
+    matrix.indices[2] = 1000
+    np.savez(
+        file, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr,
+        shape=np.array(matrix.shape), format=np.array(b"csr"),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="damaged"):
+        as_source(file, WIDTH).load()

@@ -121,5 +121,5 @@ def _sparse(file: Path, entries: Mapping[str, Leaf]) -> dict[str, Leaf | Cells] 
         given: Any = (values, tuple(places)) if kind == "coo" else (values, *places)
         matrix = getattr(scipy.sparse, f"{kind}_array")(given, shape=(num_rows, num_columns))
         if kind != "coo":
-            matrix.check_format()
+            matrix.check_format(full_check=True)  # else its indices may point anywhere
         return {"": Leaf.of(matrix.toarray())}
