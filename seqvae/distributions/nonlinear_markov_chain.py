@@ -54,14 +54,14 @@ class NonlinearMarkovChain(Distribution):
         super().__init__(Size((batch,)), Size((links + 1, size)), validate_args=False)
 
     def expected(
-        self, path: Float[Tensor, "*sample batch time latent"]
+        self, path: Float[Tensor, "*sample #batch time latent"]
     ) -> Float[Tensor, "*sample batch time latent"]:
         """Return the mean of every step given the one before: m, g(z_1) + b_2, and so on."""
-        first = self.initial_mean.expand_as(path[..., :1, :])
-        return torch.cat([first, self.transition(path[..., :-1, :]) + self.offset], dim=-2)
+        later = self.transition(path[..., :-1, :]) + self.offset
+        return torch.cat([self.initial_mean.expand(*later.shape[:-2], 1, -1), later], dim=-2)
 
     def log_prob_terms(
-        self, value: Float[Tensor, "*sample batch time latent"]
+        self, value: Float[Tensor, "*sample #batch time latent"]
     ) -> Float[Tensor, "*sample batch time"]:
         """Return log p(z_t | z_{t-1}) of every step; their sum is ``log_prob``."""
         white = self._whitened(value - self.expected(value))

@@ -6,6 +6,7 @@ from seqvae.linalg.block_tridiagonal import Conditionals as Conditionals
 from seqvae.linalg.block_tridiagonal import Factor as Factor
 from seqvae.linalg.cyclic_reduction import CyclicReduction as CyclicReduction
 from seqvae.linalg.factorize import factorize as factorize
+from seqvae.linalg.normal_equations import normal_equations as normal_equations
 from seqvae.linalg.recursions import congruence_recursion as congruence_recursion
 from seqvae.linalg.recursions import linear_recursion as linear_recursion
 from seqvae.linalg.roots import inverse_root as inverse_root

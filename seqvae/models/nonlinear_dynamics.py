@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from seqvae.data import NeuralData
 from seqvae.distributions import GaussianMarkovChain, NonlinearMarkovChain
 from seqvae.errors import InputError
+from seqvae.linalg import normal_equations
 from seqvae.models.base import Model
 from seqvae.models.latent_dynamics import LatentDynamicsModel
 from seqvae.models.linear_beginning import check_fits, fitted_linear, readout_at
@@ -24,7 +25,7 @@ from seqvae.models.session import Session
 from seqvae.models.sight import Sight, sight_of
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn.smooth import Linearized, SmoothMLP
-from seqvae.objectives import Objective
+from seqvae.objectives import Objective, weighted_log_prob
 from seqvae.observations import GeneralizedLinear, Observation, Poisson
 from seqvae.types import Batch, DataSpec, Latent, Output
 
@@ -218,42 +219,44 @@ class NonlinearDynamics(LatentDynamicsModel):
         with torch.no_grad():
             sight = sight_of(batch, self.session(batch.session))
             path = prior.initial_mean.new_zeros(1, *prior.event_shape)
+            log_joint = self._log_joint(prior, path, sight)
             for number in range(self.linearizations):
                 guess = self._solved(prior, path, sight, is_first=number == 0).mean
-                path = self._ahead(prior, path.expand_as(guess), sight, to=guess)
+                path, log_joint = self._ahead(prior, path, log_joint, sight, to=guess)
         return self._solved(prior, path, sight)
 
     def _ahead(
         self,
         prior: NonlinearMarkovChain,
-        path: Float[Tensor, "batch time latent"],
+        path: Float[Tensor, "#batch time latent"],
+        log_joint: Float[Tensor, " batch"],
         sight: Sight,
         *,
         to: Float[Tensor, "batch time latent"],
-    ) -> Float[Tensor, "batch time latent"]:
+    ) -> tuple[Float[Tensor, "batch time latent"], Float[Tensor, " batch"]]:
         """Go from a path towards another, trial by trial as far as log p(x, z) does not fall."""
-        least = self._log_joint(prior, path, sight)
-        waits = torch.ones_like(least, dtype=torch.bool)
-        start = path
+        start = path = path.expand_as(to)
+        waits = torch.ones_like(log_joint, dtype=torch.bool)
         for share in SHARES:
             ahead = start + share * (to - start)
-            goes = waits & (self._log_joint(prior, ahead, sight) >= least)
+            there = self._log_joint(prior, ahead, sight)
+            goes = waits & (there >= log_joint)
             path = torch.where(goes[:, None, None], ahead, path)
+            log_joint = torch.where(goes, there, log_joint)
             waits = waits & ~goes
             if not waits.any():
                 break
-        return path
+        return path, log_joint
 
     def _log_joint(
-        self, prior: NonlinearMarkovChain, path: Float[Tensor, "batch time latent"], sight: Sight
+        self, prior: NonlinearMarkovChain, path: Float[Tensor, "#batch time latent"], sight: Sight
     ) -> Float[Tensor, " batch"]:
         """Return log p(x, z) of each trial, x what inference sees; without dropout."""
         factors = path.to(self.offset.dtype)[None]
         if self.decoder is not None:
             factors = torch.cat([factors, self.decoder.whole(factors)], dim=-1)
         emission = sight.observation(factors)
-        terms = emission.log_prob(sight.target)[0][..., sight.heldin]
-        return torch.where(sight.seen, terms, 0.0).sum((-2, -1)) + prior.log_prob(path)
+        return weighted_log_prob(emission, sight.target, sight.weight)[0] + prior.log_prob(path)
 
     def _solved(
         self,
@@ -288,9 +291,11 @@ class NonlinearDynamics(LatentDynamicsModel):
         response = observation.response(point, heldin)
         weight = torch.where(sight.seen, response.information, 0.0)
         score = torch.where(sight.seen, response.score(sight.values), 0.0)
-        ahead = point - predictor + (about[..., None, :] @ slopes)[..., 0, :]
-        vector = (slopes @ (score + weight * ahead)[..., None])[..., 0].double()
-        matrix = ((slopes * weight[..., None, :]) @ slopes.mT).double()
+        if is_first:
+            score = score + weight * (point - predictor)
+        matrix, vector = normal_equations(slopes, weight, score)
+        matrix = matrix.double()
+        vector = vector.double() + (matrix @ path[..., None])[..., 0]
         mean_of_all = chain.mean.expand_as(vector)
         return GaussianMarkovChain.from_information(
             chain.precision.matvec(mean_of_all) + vector,
@@ -320,7 +325,7 @@ class NonlinearDynamics(LatentDynamicsModel):
         direct, indirect = weight.tensor_split([self.latent_dim], dim=1)
         decoded = self.decoder.linearized(path)
         predictor = path @ direct.mT + decoded.value @ indirect.mT + bias
-        return Linearized(predictor, direct.mT + functional.linear(decoded.slopes, indirect))
+        return Linearized(predictor, functional.linear(decoded.slopes, indirect).add_(direct.mT))
 
     def _decoded(self, latent: Latent, session: Session) -> Output:
         factors = self._factors(latent.sample)

@@ -19,15 +19,17 @@ class Sight(NamedTuple):
 
     Attributes:
         values: in the units in which they are learned from.
-        target: the same in those of the data, among all neurons.
         seen: which values are there.
+        target: the values in the units of the data, among all neurons.
+        weight: of each of those: 1 where it is seen, else 0.
         observation: reads the factors.
         heldin: the neurons.
     """
 
     values: Float[Tensor, "batch time heldin"]
-    target: Float[Tensor, "batch time neuron"]
     seen: Bool[Tensor, "batch time heldin"]
+    target: Float[Tensor, "batch time neuron"]
+    weight: Float[Tensor, "batch time neuron"]
     observation: GeneralizedLinear
     heldin: list[int]
 
@@ -40,6 +42,7 @@ def sight_of(batch: Batch, session: Session) -> Sight:
     seen = functional.pad(batch.observed_mask, later)
     values = observation.standardized(batch.observed, heldin)
     values = torch.where(seen, functional.pad(values, later), 0.0)
-    target = torch.zeros_like(batch.target)
+    target, weight = torch.zeros_like(batch.target), torch.zeros_like(batch.target)
     target[..., heldin] = torch.where(seen, functional.pad(batch.observed, later), 0.0)
-    return Sight(values, target, seen, observation, heldin)
+    weight[..., heldin] = seen.to(weight.dtype)
+    return Sight(values, seen, target, weight, observation, heldin)

@@ -8,6 +8,7 @@ from seqvae.objectives.bounds import importance_weighted_bound as importance_wei
 from seqvae.objectives.bounds import joint_plus_entropy as joint_plus_entropy
 from seqvae.objectives.bounds import log_likelihood as log_likelihood
 from seqvae.objectives.bounds import log_weights as log_weights
+from seqvae.objectives.bounds import weighted_log_prob as weighted_log_prob
 from seqvae.objectives.loss import Loss as Loss
 from seqvae.objectives.loss import training_loss as training_loss
 from seqvae.objectives.objective import Objective as Objective

@@ -34,14 +34,23 @@ class Bound(NamedTuple):
 
 
 def log_likelihood(output: Output, batch: Batch) -> Float[Tensor, "sample batch"]:
-    """Return sum over (t, n) of weight_tn log p(x_tn | f_t), in nats, for each sample and trial.
+    """Return sum over (t, n) of weight_tn log p(x_tn | f_t), in nats, for each sample and trial."""
+    return weighted_log_prob(output.emission, batch.target, batch.weight)
+
+
+def weighted_log_prob(
+    emission: Distribution,
+    target: Float[Tensor, "batch time neuron"],
+    weight: Float[Tensor, "batch time neuron"],
+) -> Float[Tensor, "sample batch"]:
+    """Return sum over (t, n) of weight_tn log p(target_tn), in nats, for each sample and trial.
 
     An emission may have a method ``weighted_log_prob(value, weight)`` that answers with this very
     sum in less time than ``log_prob`` takes, as ``PoissonLogRate`` has.
     """
-    if hasattr(output.emission, "weighted_log_prob"):
-        return output.emission.weighted_log_prob(batch.target, batch.weight)
-    return (batch.weight * output.emission.log_prob(batch.target)).sum(dim=(-2, -1))
+    if hasattr(emission, "weighted_log_prob"):
+        return emission.weighted_log_prob(target, weight)
+    return (weight * emission.log_prob(target)).sum(dim=(-2, -1))
 
 
 def bound(
