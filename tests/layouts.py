@@ -367,7 +367,12 @@ LAYOUTS = {
          "bin_width": "bin_width"},
         COUNTS,
     ),
-    "NWB": Layout(nwb, asks="align_to", bin_width=WIDTH),  # trials without the usual event
+    "NWB": Layout(  # trials without an event are taken whole
+        nwb,
+        {"activity": "units", "trials": "trials", "align_to": None, "split": "split"},
+        COUNTS,
+        bin_width=WIDTH,
+    ),
     "npy, time first": Layout(npy_long, {"activity": ""}, LONG[None], bin_width=WIDTH),
     "npy, square": Layout(npy_square, asks="dims", bin_width=WIDTH),
     "npz, sparse": Layout(npz_sparse, {"activity": ""}, LONG[None], bin_width=WIDTH),

@@ -10,6 +10,20 @@ from seqvae.data.recording import Recording
 from seqvae.data.validation import check_neurons
 from seqvae.errors import InputError
 
+SPLIT_WORDS = {
+    "train": ("train", "training", "trn", "learn", "fit"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "tst", "eval", "heldout"),
+    "none": ("none", "", "nan", "null", "unused"),
+}
+"""The words by which files name splits; trials of the last are of none."""
+
+
+def split_words(split: Shaped[np.ndarray, " trial"]) -> Shaped[np.ndarray, " trial"]:
+    """Return the keys of ``SPLIT_WORDS`` for words, where these are meant; others as they are."""
+    known = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+    return np.array([known.get(str(word).strip().lower(), str(word)) for word in split.tolist()])
+
 
 def check_fractions(*, val_fraction: float, test_fraction: float) -> None:
     """Refuse shares outside [0, 1)."""

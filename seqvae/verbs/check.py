@@ -16,12 +16,10 @@ from seqvae.data import NeuralData, Recording, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.data.sources import HDF5
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.survey import Plan, outlook
+from seqvae.data.survey import outlook
 from seqvae.distributions.kinds import kind_of
 from seqvae.errors import InputError
 from seqvae.storage.files import write_text
-
-_SHOWN_ENTRIES = 40
 
 
 def check(
@@ -29,9 +27,9 @@ def check(
 ) -> dict[str, Any]:
     """Load and validate data, and return what is in them.
 
-    Of a file (HDF5, npz, npy, MATLAB) ``keys``, ``dims`` and ``bin_width`` need not be given: what
-    its entries are is guessed, each guess is told with its reason, and where there is doubt one
-    question is asked.
+    Of a file nothing need be said, neither ``keys``, ``dims`` and ``bin_width`` (HDF5, npz, npy,
+    MATLAB) nor the settings of ``NWB``: what its entries are is guessed, each guess is told with
+    its reason, and where there is doubt one question is asked.
 
     Args:
         data: the recording, how it is split, and what inference may see.
@@ -43,7 +41,7 @@ def check(
     """
     if write_config is not None and Path(write_config).exists():
         raise InputError(f"write_config: {write_config!r} is there already; name a new file")
-    data, looks = _with_guesses(as_data(data, bin_width))
+    data, looks = with_guesses(as_data(data, bin_width))
     data.setup()
     recording, spec = data.recording, data.spec
     kind = kind_of(recording.read(trials) for trials in recording.chunks())
@@ -74,28 +72,15 @@ def check(
     return summary
 
 
-def _with_guesses(data: NeuralData) -> tuple[NeuralData, dict[str, Any]]:
+def with_guesses(data: NeuralData) -> tuple[NeuralData, dict[str, Any]]:
     """Return data whose source needs no guess, and what of their file was seen and guessed."""
     view = outlook(data.source)
     if view is None:
         return data, {}
-    lines = view.tree[:_SHOWN_ENTRIES]
-    more = len(view.tree) - len(lines)
-    if view.plan.question:
-        listed = "; ".join(lines) + (f"; and {more} more" if more else "")
-        raise InputError(f"{view.plan.question}. The file holds {listed}")
-    looks = {"entries": [*lines, *([f"... and {more} more"] if more else [])]}
-    guesses = _reasons(view.plan)
-    if view.source is not None and guesses:
-        data = copy.copy(data)
-        data.source = view.source
-    return data, {**looks, **({"guessed": guesses} if guesses else {})}
-
-
-def _reasons(plan: Plan) -> list[str]:
-    """Return what is taken for what without having been told, and why."""
-    values = {**plan.keys, "dims": plan.dims, "bin_width": plan.bin_width}
-    return [f"{part}: {values[part]!r}, as {why}" for part, why in plan.why.items()]
+    settled = copy.copy(data)
+    settled.source = view.ready(data.source)
+    guesses = {"guessed": view.guesses} if view.guesses else {}
+    return settled, {"entries": view.entries, **guesses}
 
 
 def _missing(recording: Recording, trials: Int[np.ndarray, " chosen"]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -80,6 +80,13 @@ def read_recording(
     if "lengths" in values:
         values = without_padding(values, values.pop("lengths"))
     return Recording(**{**values, "bin_width": bin_width})
+
+
+def is_own(entries: Collection[str]) -> bool:
+    """Whether entries are those of one of the two layouts, so that their names tell all."""
+    core = {COMMON[field].replace("{split}", "train") for field in ("encoded", "activity")}
+    is_flat = "activity" in entries and {*entries} <= {*_READ, COMMON["bin_width"]}
+    return is_flat or not core.isdisjoint(entries)
 
 
 def recording_fields(recording: Recording) -> dict[str, np.ndarray]:

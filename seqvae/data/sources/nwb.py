@@ -15,8 +15,9 @@ from seqvae.data.recording import Recording
 from seqvae.data.sampling import sampled
 from seqvae.data.sizes import check_memory
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.sources.nwb_file import NWBContents, Series, Table, open_nwb
+from seqvae.data.sources.nwb_file import NWBContents, Series, open_nwb
 from seqvae.data.sources.nwb_fluorescence import Fluorescence
+from seqvae.data.sources.nwb_table import Table
 from seqvae.data.sources.nwb_trials import Trials, read_trials, span
 from seqvae.data.sources.nwb_units import Units, read_units
 from seqvae.data.validation import as_bin_width, check_number

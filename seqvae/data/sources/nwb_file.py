@@ -11,7 +11,6 @@ import posixpath
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from jaxtyping import Float, Shaped
 
 from seqvae.data.sizes import check_memory
 from seqvae.data.sources.archives import mended, open_hdf5
+from seqvae.data.sources.nwb_table import Outline, Table, outline_of
 from seqvae.data.sources.settled import existing_file, settled
 from seqvae.errors import InputError, nearest
 
@@ -45,77 +45,6 @@ class Series(NamedTuple):
     ids: Shaped[np.ndarray, " channel"] | None
 
 
-class Table:
-    """A table of units, trials or other intervals; a column is read when it is asked for."""
-
-    def __init__(self, name: str, table: Any, opened: NWBContents) -> None:
-        self.name = name
-        self._opened = opened
-        with mended(opened.path):
-            self._columns = {column.name: column for column in table.columns}
-            self._names = list(table.colnames)
-            self.ids = np.asarray(opened.array(f"{name}/id", table.id.data)).astype(np.int64)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the columns."""
-        return self._names
-
-    def column(self, name: str, *, field: str) -> np.ndarray:
-        """Return a column of one number or text for each row.
-
-        Args:
-            name: of the column.
-            field: the setting that names it, for errors.
-
-        Raises:
-            InputError: if there is none such.
-        """
-        if name not in self:
-            raise InputError(
-                f"{field}: {self.name} has no column {name!r}{nearest(name, self._names)}"
-            )
-        values = self._read(name) if self.is_flat(name) else np.zeros(0)
-        if values.ndim != 1 or values.dtype.kind not in "biufU" or len(values) != len(self):
-            raise InputError(
-                f"{field}: column {name!r} of {self.name} holds no one number or text a row; name "
-                "another"
-            )
-        return values
-
-    def is_flat(self, name: str) -> bool:
-        """Whether a column has one entry a row and not a list of them."""
-        return f"{name}_index" not in self._columns
-
-    def ragged(self, name: str) -> list[np.ndarray]:
-        """Return a column of one array for each row."""
-        values = self._read(name)
-        if self.is_flat(name):
-            return list(values)
-        ends = np.asarray(self._read(f"{name}_index")).astype(np.int64)
-        edges = np.concatenate([[0], ends])
-        if (
-            len(ends) != len(self)
-            or (np.diff(edges) < 0).any()
-            or edges[-1] > len(values)
-            or values.dtype.kind not in "iuf"
-        ):
-            raise InputError(
-                f"source.path: {self.name}/{name} of {str(self._opened.path)!r} is damaged: its "
-                "index does not fit; write it again"
-            )
-        return [values[a:b] for a, b in pairwise(edges.tolist())]
-
-    def _read(self, name: str) -> np.ndarray:
-        return self._opened.array(f"{self.name}/{name}", self._columns[name].data)
-
-
 class NWBContents:
     """What an open NWB file holds.
 
@@ -139,7 +68,7 @@ class NWBContents:
         table = self._file.units
         if table is None:
             return None
-        units = Table("units", table, self)
+        units = Table("units", table, path=self.path, read=self.array)
         return units if len(units) and "spike_times" in units else None
 
     @property
@@ -152,12 +81,18 @@ class NWBContents:
     def intervals(self, name: str) -> Table:
         """Return a table of intervals; those of ``interval_tables``."""
         table = getattr(self._file, name) if name in ("trials", "epochs") else None
-        return Table(name, self._file.intervals[name] if table is None else table, self)
+        table = self._file.intervals[name] if table is None else table
+        return Table(name, table, path=self.path, read=self.array)
 
     @property
     def series(self) -> dict[str, str]:
         """The kind of every series of numbers over time, by its place."""
         return {place: kind for place, (kind, _) in self._all_series().items()}
+
+    def outlines(self) -> dict[str, Outline]:
+        """Return sizes and type of every series, unread, by its place."""
+        with mended(self.path):
+            return {place: outline_of(one.data) for place, (_, one) in self._all_series().items()}
 
     def find_series(self, name: str, *, field: str) -> Series:
         """Read a series.

@@ -8,18 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from seqvae.data.sources.nwb_file import Table
+from seqvae.data.sources.nwb_table import Table
+from seqvae.data.splits import SPLIT_WORDS, split_words
 from seqvae.errors import InputError
 
 _HAIR = 1e-6  # of a bin
 _OUTLYING = 100  # times as long as usual
 _MANY = 10_000_000  # bins
-_WORDS = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "tst"),
-    "none": ("none", "", "nan", "null", "unused"),
-}
 
 
 class Trials(NamedTuple):
@@ -169,15 +164,14 @@ def _check_lengths(
 def _split(table: Table, name: str) -> Shaped[np.ndarray, " trial"]:
     """Return train, val, test or none for each trial."""
     values = table.column(name, field="split")
-    known = {word: split for split, words in _WORDS.items() for word in words}
-    texts = [str(value).strip().lower() for value in values.tolist()]
-    for text in texts:
-        if text not in known:
+    splits = split_words(values)
+    for text, split in zip(values.tolist(), splits.tolist(), strict=True):
+        if split not in SPLIT_WORDS:
             raise InputError(
                 f"split: column {name!r} of {table.name} holds {text!r}, which is none of train, "
                 "val, test and validation; write these, or give split: null for a random split"
             )
-    return np.array([known[text] for text in texts])
+    return splits
 
 
 def _condition(table: Table, names: str | list[str]) -> Shaped[np.ndarray, " trial"]:

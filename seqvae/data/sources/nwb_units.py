@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from seqvae.data.binning import bin_spikes, observed_bins, warn_of_doubled_spikes
-from seqvae.data.sources.nwb_file import NWBContents, Table
+from seqvae.data.sources.nwb_file import NWBContents
+from seqvae.data.sources.nwb_table import Table
 from seqvae.data.sources.nwb_trials import Trials
 from seqvae.data.transforms.query import chosen_by
 from seqvae.errors import InputError

@@ -14,6 +14,7 @@ from seqvae.data.recording import Recording
 from seqvae.data.sources.dims import Block, check_dims, described, dims_beside, laid
 from seqvae.data.sources.holdings import SPARSE, Holdings
 from seqvae.data.spikes import Spikes
+from seqvae.data.splits import split_words
 from seqvae.data.validation import as_bin_width
 from seqvae.errors import InputError, nearest
 
@@ -21,11 +22,6 @@ SERIES = ("inputs", "behavior", "rates")
 LABELS = ("condition", "trial_ids", "split", "lengths", "neuron_ids", "heldin", "heldout")
 SPIKES = {"spike_times": "spike_times", "spike_neurons": "neuron_ids", "spike_trials": "trial_ids"}
 FIELDS = ("activity", *SERIES, *LABELS, *SPIKES, "intervals", "bin_width")
-SPLIT_WORDS = {
-    "train": ("train", "training", "learn", "fit"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "eval", "heldout"),
-}
 _RATIO = 1e-6
 
 
@@ -250,12 +246,6 @@ def _labels(holdings: Holdings, keys: Mapping[str, str], field: str) -> np.ndarr
     if field == "condition" and values.dtype.kind == "f" and (values == np.floor(values)).all():
         return values.astype(np.int64)  # MATLAB's numbers are all fractions
     return values
-
-
-def split_words(split: np.ndarray) -> np.ndarray:
-    """Return the splits by the words of ``Recording``, where these are meant."""
-    known = {word: split for split, words in SPLIT_WORDS.items() for word in words}
-    return np.array([known.get(str(word).strip().lower(), str(word)) for word in split])
 
 
 def _indices(neurons: np.ndarray, counts_from_one: bool) -> np.ndarray:

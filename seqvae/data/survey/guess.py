@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from seqvae.data.sources.dims import described, dims_beside
 from seqvae.data.sources.holdings import Holdings
-from seqvae.data.sources.planned import block_of, check_keys, split_words
+from seqvae.data.sources.planned import block_of, check_keys
+from seqvae.data.splits import split_words
 from seqvae.data.survey.candidates import Candidate, activity_score, candidates, split_patterns
 from seqvae.data.survey.order import order_of
 from seqvae.data.survey.words import says
@@ -19,6 +21,9 @@ from seqvae.errors import InputError
 
 _NEAR = 0.5  # of a score: as good
 _MILLISECONDS = 5.0
+USUAL_WIDTH = 0.02
+"""Seconds per bin that times of spikes are looked at in, where nothing says another width."""
+NO_WIDTH = "times of spikes have none, and this is usual"
 
 
 @dataclass(frozen=True)
@@ -26,14 +31,14 @@ class Plan:
     """What is taken for what.
 
     Attributes:
-        keys: the name of the entry of each part.
+        keys: the name of the entry of each part; of NWB its settings, with their values.
         dims: the axes of the activity; None: those of the split layout, or columns of spikes.
         bin_width: seconds per bin, where an entry says it.
         why: the reason for each part.
         question: the one question that must be answered before the file can be read.
     """
 
-    keys: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, Any] = field(default_factory=dict)
     dims: tuple[str, ...] | None = None
     bin_width: float | None = None
     why: dict[str, str] = field(default_factory=dict)
