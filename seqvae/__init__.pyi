@@ -33,4 +33,6 @@ from .verbs.crossvalidate import crossvalidate as crossvalidate  # isort: split
 
 from .verbs.check import check as check  # isort: split
 
+from .verbs.convert import convert as convert  # isort: split
+
 __version__: str

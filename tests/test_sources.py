@@ -113,7 +113,7 @@ def test_a_file_appears_whole_or_not_at_all(
         raise RuntimeError("disk full")
 
     monkeypatch.setattr(h5py.Group, "create_dataset", fail)
-    monkeypatch.setattr(np, "savez_compressed", fail)
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         writer(replace(toy_recording, bin_width=0.5), path)
     monkeypatch.undo()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,17 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
     return flags
 
 
-def with_file(argv: Sequence[str]) -> list[str]:
-    """Give a file that stands first its flag: that of the data, or of a config if it is YAML."""
+def with_file(argv: Sequence[str], arguments: Collection[str] = ()) -> list[str]:
+    """Give a file that stands first its flag: that of the data, or of a config if it is YAML.
+
+    A second one is ``--out``, of a verb with that among its ``arguments``.
+    """
     words = list(argv)
     suffix = Path(words[0]).suffix.lower() if words and not words[0].startswith("-") else ""
     if not suffix:
         return words
+    if "out" in arguments and len(words) > 1 and not words[1].startswith("-"):
+        words.insert(1, "--out")
     return ["--config" if suffix in (".yaml", ".yml") else "--data.source.path", *words]
 
 
@@ -207,6 +212,7 @@ def build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool)
     cures = {
         "data": "--data.source.path FILE or --config FILE",
         "dims": '--dims "[1, 2, 4, 8]"',
+        "out": "--out FILE.h5",
         "run": "--run FOLDER",
         "runs": "--runs FOLDER FOLDER ...",
     }

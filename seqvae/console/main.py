@@ -38,11 +38,15 @@ Sequential variational autoencoders for neural time series.
 verbs:
 {verbs}
 
-example:
+examples:
   seqvae fit --config configs/lorenz_svae.yaml --run_dir runs/lorenz
   seqvae evaluate --run runs/lorenz
   seqvae infer --run runs/lorenz --out posterior.nc
   seqvae fit --from_run runs/lorenz --run_dir runs/again
+
+  seqvae check recording.nwb --write_config mine.yaml
+  seqvae convert recording.mat recording.h5 --data.source.bin_width 0.02
+  seqvae fit recording.h5 --run_dir runs/mine
 
 'seqvae VERB --help' tells the arguments of a verb; 'seqvae fit ... --print_config' prints every
 setting of a run as YAML that --config reads; 'seqvae --version' tells the version.
@@ -121,7 +125,7 @@ def _is_users(error: Exception) -> bool:
 
 
 def _command(verb: Verb, argv: Sequence[str]) -> None:
-    flags = read_flags(argv if verb.reads_run else with_file(argv))
+    flags = read_flags(argv if verb.reads_run else with_file(argv, verb.arguments))
     # What needs no torch comes first, so that it is refused at once.
     config = None if verb.reads_run else flags.pop("config", None)
     tree = {} if config is None else read_config(str(config))

@@ -37,6 +37,10 @@ def help_text(
         if chosen is not None:
             cls, arguments = chosen
             lines += ["", f"{name}: {_summary(cls)}", *_argument_lines(cls, arguments, f"{name}.")]
+    if "data" in parameters(function) and "run" not in parameters(function):
+        out = " out.h5" if parameters(function).get("out") else ""
+        lines += ["", "The file of data, or a config, may stand first, without its flag:"]
+        lines += [f"  seqvae {verb} recording.nwb{out} --data.source.bin_width 0.02"]
     if "model" in parameters(function):
         lines += ["", "Add --print_config to see every setting of a run, nested ones, too."]
     return "\n".join(lines) + "\n"

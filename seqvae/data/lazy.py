@@ -42,16 +42,21 @@ class LazyActivity:
     Args:
         rows: the numbers.
         observed: (trial, time) of ``rows``; what is False there is NaN here. None: all is observed.
+        missing: the number of ``rows`` that is NaN here.
     """
 
     ndim = 3
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self, rows: Rows, *, observed: Bool[np.ndarray, "row_trial row_time"] | None = None
+        self,
+        rows: Rows,
+        *,
+        observed: Bool[np.ndarray, "row_trial row_time"] | None = None,
+        missing: int | None = None,
     ) -> None:
         num_trials, num_bins, num_columns = rows.shape
-        self._rows, self._observed = rows, observed
+        self._rows, self._observed, self._missing = rows, observed, missing
         self._trial = np.arange(num_trials)
         self._start = np.zeros(num_trials, dtype=np.int64)
         self._bins = np.full(num_trials, num_bins)
@@ -82,6 +87,8 @@ class LazyActivity:
             else:
                 there = self._columns >= 0
                 part[:, there] = numbers[:, self._columns[there]]
+            if self._missing is not None:
+                part[part == self._missing] = np.nan
             if self._observed is not None:
                 part[~self._observed[row, place]] = np.nan
         return values
@@ -122,7 +129,8 @@ class LazyActivity:
     @property
     def lengths(self) -> Int[np.ndarray, " trial"]:
         """Bins of each trial up to the last one in which anything was observed."""
-        if self._observed is None and np.dtype(self._rows.dtype).kind in "biu":
+        are_all = self._observed is None and self._missing is None
+        if are_all and np.dtype(self._rows.dtype).kind in "biu":
             return self._bins.astype(np.int64)
         return np.array([self._length(trial) for trial in range(len(self))], dtype=np.int64)
 

@@ -108,12 +108,12 @@ def check_num_samples(num_samples: int) -> None:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
 
 
-def check_out(out: str, ending: str) -> None:
+def check_out(out: str, *endings: str) -> None:
     """Refuse a file that could not be written, before the work.
 
     Args:
         out: the file.
-        ending: of its name, which says the format.
+        endings: of its name, which say the format.
 
     Raises:
         InputError: for another ending, for a folder, or one that does not exist or may not be
@@ -124,8 +124,9 @@ def check_out(out: str, ending: str) -> None:
     parent = Path(out).parent
     if not parent.is_dir():
         raise InputError(f"out: the folder {str(parent)!r} does not exist")
-    if Path(out).suffix.lower() != ending:
-        raise InputError(f"out: {out!r} would be written as {ending}; give a name that ends so")
+    if Path(out).suffix.lower() not in endings:
+        formats = " or ".join(endings)
+        raise InputError(f"out: {out!r} would be written as {formats}; give a name that ends so")
     check_writable(parent)
 
 

@@ -233,8 +233,13 @@ class HDF5Entries(_Entries):
 
         return Leaf(shape, place.dtype, read, pieces)
 
-    def large(self, name: str) -> LazyActivity | None:
-        """Return large counts of few bits as they lie; None for what is read at once."""
+    def large(self, name: str, missing: int | None = None) -> LazyActivity | None:
+        """Return large counts of few bits as they lie; None for what is read at once.
+
+        Args:
+            name: of the entry.
+            missing: the number that stands for what is missing.
+        """
         import h5py
 
         place = self._places[name]
@@ -246,7 +251,7 @@ class HDF5Entries(_Entries):
             if num_bytes > _DENSEST * self._path.stat().st_size:
                 check_claim(self._path, f"entry {name!r}", num_bytes)
             rows = large_rows(self._path, place)
-        return None if rows is None else LazyActivity(rows)
+        return None if rows is None else LazyActivity(rows, missing=missing)
 
     def _datasets(self) -> dict[str, Any]:
         """Find the datasets of all groups: hard links, and soft links to one of those."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from seqvae.config.arguments import InConfig
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
 from seqvae.data.sources.archives import open_hdf5
 from seqvae.data.sources.base import RecordingSource
@@ -14,6 +15,7 @@ from seqvae.data.sources.holdings import opened
 from seqvae.data.sources.layout import read_recording, recording_fields
 from seqvae.data.sources.planned import needs_plan, read_named
 from seqvae.data.sources.settled import existing_file, settled
+from seqvae.data.sources.stored import Stored
 from seqvae.errors import InputError
 from seqvae.storage.files import Lenient, atomic_path
 
@@ -30,7 +32,8 @@ class HDF5(RecordingSource):
     is given); attribute ``bin_width_s``.
 
     Flat layout, as ``write_hdf5`` writes it: datasets and attributes named like the fields of
-    ``Recording``, and ``lengths`` where trials are padded; or, one entry for each spike,
+    ``Recording``, ``lengths`` where trials are padded, and ``activity_missing_value``, the count
+    that stands for what is missing; or, one entry for each spike,
     ``spike_times``, ``neuron_ids`` and perhaps ``trial_ids``, as ``SpikeTimes`` reads them. In
     ``keys`` a * stands for one group, or entry, for each trial: ``trial_*/spikes``. Arrays
     that MATLAB 7.3 wrote have their axes in MATLAB's order.
@@ -71,14 +74,26 @@ class HDF5(RecordingSource):
 
 
 def write_hdf5(recording: Recording, path: str | Path) -> None:
-    """Write a recording that ``HDF5(path)`` reads back equal; the file appears whole or not."""
+    """Write a recording that ``HDF5(path)`` reads back equal; the file appears whole or not.
+
+    Counts are written in the smallest unsigned type. What is too large to be held at a time is
+    written a block at a time, and not compressed, so that it is read fast from wherever it lies.
+    """
     import h5py
 
+    stored = Stored.of(recording.activity)
+    small = {"compression": "gzip", "shuffle": True}
+    is_large = isinstance(recording.activity, LazyActivity)
     with atomic_path(path) as draft, Lenient(draft) as raw:
         with h5py.File(raw, "w") as h:
-            for name, array in recording_fields(recording).items():
+            for name, array in recording_fields(recording, stored).items():
                 if array.ndim == 0:
                     h.attrs[name] = array
                 else:
-                    h.create_dataset(name, data=array, compression="gzip", shuffle=True)
+                    h.create_dataset(name, data=array, **small)
+            options = {} if is_large else small
+            place = h.create_dataset("activity", stored.shape, stored.dtype, **options)
+            for trials, bins, values in stored.blocks():
+                place[trials, bins] = values
+                raw.check()
         raw.check()

@@ -10,6 +10,7 @@ import numpy as np
 
 from seqvae.data.padding import without_padding
 from seqvae.data.recording import Recording
+from seqvae.data.sources.stored import MISSING, Stored, with_missing
 from seqvae.errors import InputError, nearest
 
 # One entry per field, by the field's own name: what the writers write.
@@ -85,14 +86,19 @@ def read_recording(
 def is_own(entries: Collection[str]) -> bool:
     """Whether entries are those of one of the two layouts, so that their names tell all."""
     core = {COMMON[field].replace("{split}", "train") for field in ("encoded", "activity")}
-    is_flat = "activity" in entries and {*entries} <= {*_READ, COMMON["bin_width"]}
+    is_flat = "activity" in entries and {*entries} <= {*_READ, COMMON["bin_width"], MISSING}
     return is_flat or not core.isdisjoint(entries)
 
 
-def recording_fields(recording: Recording) -> dict[str, np.ndarray]:
-    """Return the fields that are there as arrays by name; text as UTF-8 bytes."""
-    values = {name: getattr(recording, name) for name in FLAT}
-    values["neuron_ids"] = recording.neuron_names
+def recording_fields(recording: Recording, stored: Stored) -> dict[str, np.ndarray]:
+    """Return what stands beside the activity, as arrays by name; text as UTF-8 bytes.
+
+    Args:
+        recording: of which the activity is left out.
+        stored: how that is written.
+    """
+    values = {name: getattr(recording, name) for name in FLAT if name != "activity"}
+    values |= {"neuron_ids": recording.neuron_names, MISSING: stored.missing}
     arrays = {name: np.asarray(v) for name, v in values.items() if v is not None}
     return {
         name: np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
@@ -102,11 +108,14 @@ def recording_fields(recording: Recording) -> dict[str, np.ndarray]:
 
 def _activity_or_entry(entries: Mapping[str, Any], field: str, name: str) -> Any:
     """Return an entry; large activity as it lies, to be read when it is asked for."""
-    if field == "activity" and name in entries and hasattr(entries, "large"):
-        lazy = entries.large(name)
+    if field != "activity":
+        return _take(entries, name)
+    missing = int(_integers(entries, MISSING, count=1)[0]) if MISSING in entries else None
+    if name in entries and hasattr(entries, "large"):
+        lazy = entries.large(name, missing)
         if lazy is not None:
             return lazy
-    return _take(entries, name)
+    return with_missing(_take(entries, name), missing)
 
 
 def _take(entries: Mapping[str, Any], name: str) -> Any:

@@ -17,6 +17,7 @@ from seqvae.data.sources.holdings import opened
 from seqvae.data.sources.layout import read_recording, recording_fields
 from seqvae.data.sources.planned import needs_plan, read_named
 from seqvae.data.sources.settled import existing_file, settled
+from seqvae.data.sources.stored import Stored
 from seqvae.errors import InputError
 from seqvae.storage.files import atomic_path
 
@@ -54,6 +55,17 @@ class Npz(RecordingSource):
 
 
 def write_npz(recording: Recording, path: str | Path) -> None:
-    """Write a recording that ``Npz(path)`` reads back equal; the file appears whole or not."""
-    with atomic_path(path) as draft, draft.open("wb") as file:
-        np.savez_compressed(file, **recording_fields(recording))  # type: ignore[arg-type]
+    """Write a recording that ``Npz(path)`` reads back equal; the file appears whole or not.
+
+    Counts are written in the smallest unsigned type, a block at a time.
+    """
+    stored = Stored.of(recording.activity)
+    header = {"descr": stored.dtype.str, "fortran_order": False, "shape": stored.shape}
+    with atomic_path(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in recording_fields(recording, stored).items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+        with archive.open("activity.npy", "w", force_zip64=True) as entry:
+            np.lib.format.write_array_header_1_0(entry, header)
+            for _, _, values in stored.blocks():
+                entry.write(np.ascontiguousarray(values).data)

@@ -13,6 +13,7 @@ from seqvae.data.padding import without_padding
 from seqvae.data.recording import Recording
 from seqvae.data.sources.dims import Block, check_dims, described, dims_beside, laid
 from seqvae.data.sources.holdings import SPARSE, Holdings
+from seqvae.data.sources.stored import MISSING, with_missing
 from seqvae.data.spikes import Spikes
 from seqvae.data.splits import split_words
 from seqvae.data.validation import as_bin_width
@@ -154,6 +155,8 @@ def _activity(
         series = laid(block, names, name)
         if isinstance(series, np.ndarray) and series.dtype.kind not in "biuf":
             raise InputError(f"{name!r} holds {series.dtype}; the activity must be numbers")
+        if isinstance(series, np.ndarray) and MISSING in holdings.entries:
+            series = with_missing(series, int(_labels(holdings, {MISSING: MISSING}, MISSING)[0]))
         return {"activity": series}, names
     if bin_width is None:
         raise InputError(
