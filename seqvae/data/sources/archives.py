@@ -234,12 +234,7 @@ class HDF5Entries(_Entries):
         return Leaf(shape, place.dtype, read, pieces)
 
     def large(self, name: str, missing: int | None = None) -> LazyActivity | None:
-        """Return large counts of few bits as they lie; None for what is read at once.
-
-        Args:
-            name: of the entry.
-            missing: the number that stands for what is missing.
-        """
+        """Return large counts of few bits, of which one may be ``missing``; else None."""
         import h5py
 
         place = self._places[name]
