@@ -187,7 +187,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
 REAL = {
     "counts_pkg_sample_dat.mat": ({}, (974, 1, 155)),
     "communication_subspace_sample_data.mat": (
-        {"keys": {"activity": "X"}, "bin_width": 0.1}, (1, 4000, 79)
+        {"keys": {"activity": "X"}, "bin_width": 0.1}, (400, 10, 79)
     ),
     "nelpy_linear_track_spikes.mat": ({"bin_width": 0.05}, (1, 39363, 31)),
     "bci_learning_exampleData.mat": (

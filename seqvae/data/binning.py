@@ -110,3 +110,17 @@ def warn_of_doubled_spikes(
         "wrote them twice",
         stacklevel=3,
     )
+
+
+def grouped(values: np.ndarray, factor: int, *, axis: int) -> np.ndarray:
+    """Return bins that make a wider one side by side: (..., wide, factor, ...).
+
+    Args:
+        values: any, bins along ``axis``; those at the end that fill no wider one are left out.
+        factor: bins that make one.
+        axis: of the bins, counted from the front.
+    """
+    before, (num_bins, *behind) = values.shape[:axis], values.shape[axis:]
+    whole = num_bins // factor
+    some = values[(*(slice(None) for _ in before), slice(whole * factor))]
+    return some.reshape(*before, whole, factor, *behind)

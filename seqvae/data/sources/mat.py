@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from seqvae.config.arguments import InConfig
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.holdings import opened
@@ -34,6 +36,8 @@ class MAT(RecordingSource):
         bin_width: seconds per bin.
         sample_width: seconds of a stored sample, where several make a bin: counts are added up,
             what is beside them averaged. Of times of spikes, the seconds of their unit.
+        trial_bins: stored samples of a trial, where trials of one length stand one after another in
+            an array (time, neuron).
     """
 
     path: str | Path
@@ -41,6 +45,7 @@ class MAT(RecordingSource):
     dims: list[str] | None = None
     bin_width: float | None = None
     sample_width: float | None = None
+    trial_bins: Annotated[int | None, InConfig(tells_default=False)] = None
 
     def load(self) -> Recording:
         """Read the file."""
@@ -49,11 +54,14 @@ class MAT(RecordingSource):
         if Path(self.path).suffix.lower() != ".mat":
             raise InputError(f"source.path: {str(self.path)!r} is no .mat file; check the path")
         with opened(self.path) as holdings:
-            plan = guessed_plan(holdings, self.keys or {}, self.dims, self.bin_width)
+            plan = guessed_plan(
+                holdings, self.keys or {}, self.dims, self.bin_width, self.trial_bins
+            )
             return read_planned(
                 holdings,
                 plan.keys,
                 dims=plan.dims,
                 bin_width=plan.bin_width if self.bin_width is None else self.bin_width,
                 sample_width=self.sample_width,
+                trial_bins=plan.trial_bins,
             )

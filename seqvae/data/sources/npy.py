@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from seqvae.config.arguments import InConfig
 from seqvae.data.recording import Recording
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.holdings import opened
@@ -21,11 +23,14 @@ class Npy(RecordingSource):
         bin_width: seconds per bin.
         dims: the axes of the array in their order, of trial, time and neuron; None: those that
             ``seqvae.data.survey`` guesses, which a warning tells.
+        trial_bins: bins of a trial, where trials of one length stand one after another in an array
+            (time, neuron).
     """
 
     path: str | Path
     bin_width: float | None = None
     dims: list[str] | None = None
+    trial_bins: Annotated[int | None, InConfig(tells_default=False)] = None
 
     def load(self) -> Recording:
         """Read the file."""
@@ -34,5 +39,12 @@ class Npy(RecordingSource):
         if Path(self.path).suffix.lower() != ".npy":
             raise InputError(f"source.path: {str(self.path)!r} is no .npy file; check the path")
         with opened(self.path) as holdings:
-            plan = guessed_plan(holdings, {"activity": ""}, self.dims, self.bin_width)
-            return read_planned(holdings, plan.keys, dims=plan.dims, bin_width=self.bin_width)
+            known = {"activity": ""}
+            plan = guessed_plan(holdings, known, self.dims, self.bin_width, self.trial_bins)
+            return read_planned(
+                holdings,
+                plan.keys,
+                dims=plan.dims,
+                bin_width=self.bin_width,
+                trial_bins=plan.trial_bins,
+            )

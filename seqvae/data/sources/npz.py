@@ -32,12 +32,15 @@ class Npz(RecordingSource):
         bin_width: seconds per bin, where the file does not say it.
         dims: the axes of the activity in their order, where that is another than trial, time,
             neuron; what is not named has one entry.
+        trial_bins: bins of a trial, where trials of one length stand one after another in an array
+            (time, neuron).
     """
 
     path: str | Path
     keys: dict[str, str] | None = None
     bin_width: float | None = None
     dims: Annotated[list[str] | None, InConfig(tells_default=False)] = None
+    trial_bins: Annotated[int | None, InConfig(tells_default=False)] = None
 
     def load(self) -> Recording:
         """Read the file."""
@@ -48,10 +51,16 @@ class Npz(RecordingSource):
                 "again"
             )
         with settled(file), open_npz(file) as entries:
-            if not needs_plan(entries, self.keys, self.dims):
+            if not needs_plan(entries, self.keys, self.dims, self.trial_bins):
                 return read_recording(entries, self.keys, self.bin_width)
         with opened(file) as holdings:
-            return read_named(holdings, self.keys, dims=self.dims, bin_width=self.bin_width)
+            return read_named(
+                holdings,
+                self.keys,
+                dims=self.dims,
+                bin_width=self.bin_width,
+                trial_bins=self.trial_bins,
+            )
 
 
 def write_npz(recording: Recording, path: str | Path) -> None:

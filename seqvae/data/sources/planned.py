@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from seqvae.data.binning import grouped
 from seqvae.data.containers import plain_labels, plain_numbers
 from seqvae.data.padding import without_padding
 from seqvae.data.recording import Recording
+from seqvae.data.sources.concatenated import in_trials
 from seqvae.data.sources.dims import Block, check_dims, described, dims_beside, laid
 from seqvae.data.sources.holdings import SPARSE, Holdings
 from seqvae.data.sources.stored import MISSING, with_missing
@@ -33,6 +35,7 @@ def read_planned(
     dims: Sequence[str] | None = None,
     bin_width: float | None = None,
     sample_width: float | None = None,
+    trial_bins: int | None = None,
 ) -> Recording:
     """Assemble a recording.
 
@@ -45,6 +48,7 @@ def read_planned(
         bin_width: seconds per bin.
         sample_width: seconds of a stored sample, of which several make a bin: counts are added up,
             series beside them averaged. Of times of spikes, the seconds of their unit.
+        trial_bins: samples of a trial, where trials stand one after another in time.
 
     Raises:
         InputError: in one sentence, with the cure.
@@ -58,11 +62,14 @@ def read_planned(
         order: tuple[str, ...] = ("trial", "time", "neuron")
     else:
         values, order = _activity(holdings, keys, dims, bin_width, sample_width)
+    num_trials, num_bins = len(values["activity"]), max(map(len, values["activity"]))
+    for field in set(SERIES) & set(keys):
+        values[field] = _beside(holdings, keys[field], field, num_trials, num_bins, order)
+    if trial_bins is not None:
+        for field in {"activity", *SERIES} & set(values):
+            values[field] = in_trials(field, values[field], trial_bins)
     activity = values["activity"]
     num_trials = len(activity)
-    stored = [len(trial) for trial in activity]
-    for field in set(SERIES) & set(keys):
-        values[field] = _beside(holdings, keys[field], field, num_trials, max(stored), order)
     factor = _factor(bin_width, sample_width) if "spike_times" not in keys else 1
     if factor > 1 and not values.pop("is_binned", False):
         values["activity"] = _rebinned(activity, factor, np.sum)
@@ -98,11 +105,14 @@ def check_keys(keys: Mapping[str, str], holdings: Holdings) -> None:
 
 
 def needs_plan(
-    entries: Collection[str], keys: Mapping[str, str] | None, dims: Sequence[str] | None
+    entries: Collection[str],
+    keys: Mapping[str, str] | None,
+    dims: Sequence[str] | None,
+    trial_bins: int | None = None,
 ) -> bool:
     """Whether an archive is read by names and axes, and in neither of its own two layouts."""
     keys = keys or {}
-    if dims is not None or {*SPIKES, "heldout", "intervals"} & set(keys):
+    if dims is not None or trial_bins is not None or {*SPIKES, "heldout", "intervals"} & set(keys):
         return True
     if any("*" in name and name not in entries for name in keys.values()):
         return True
@@ -116,6 +126,7 @@ def read_named(
     *,
     dims: Sequence[str] | None,
     bin_width: float | None,
+    trial_bins: int | None = None,
 ) -> Recording:
     """Assemble a recording of an archive of which names, axes or columns of spikes are given."""
     names = dict(keys or {})
@@ -128,12 +139,13 @@ def read_named(
             names["activity"] = "activity"
     if dims is None and "activity" in names:
         cells = block_of(holdings, names["activity"]).num_cell_axes
-        dims = ("trial", "time", "neuron") if cells or "" not in holdings.entries else (
+        is_flat = "" in holdings.entries or trial_bins is not None
+        dims = ("trial", "time", "neuron") if cells or not is_flat else (
             "time", "neuron")  # fmt: skip
     if bin_width is None and "bin_width" not in names:
         stated = [name for name in ("bin_width_s", "bin_width") if name in holdings.entries]
         names |= {"bin_width": stated[0]} if stated else {}
-    return read_planned(holdings, names, dims=dims, bin_width=bin_width)
+    return read_planned(holdings, names, dims=dims, bin_width=bin_width, trial_bins=trial_bins)
 
 
 def _activity(
@@ -277,14 +289,12 @@ def _rebinned(series: Any, factor: int, join: Any) -> list[np.ndarray]:
     joined = []
     for index, trial in enumerate(series):
         values = plain_numbers(f"trial {index}", trial)
-        num_bins = len(values) // factor
-        if num_bins == 0:
+        if len(values) < factor:
             raise InputError(
                 f"trial {index} has {len(values)} samples, fewer than the {factor} of a bin; leave "
                 "it out or give a smaller bin_width"
             )
-        whole = values[: num_bins * factor]
-        joined.append(join(whole.reshape(num_bins, factor, *whole.shape[1:]), axis=1))
+        joined.append(join(grouped(values, factor, axis=0), axis=1))
     return joined
 
 

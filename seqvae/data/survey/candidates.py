@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from seqvae.data.containers import plain_labels
+from seqvae.data.sources.concatenated import period_of
 from seqvae.data.sources.dims import Block
 from seqvae.data.sources.holdings import Holdings
 from seqvae.data.sources.leaves import Cells, Leaf, alike
@@ -68,6 +69,16 @@ class Candidate:
             ]
             shares = [1 - step / spread if spread > 0 else 0.0 for step in steps]
         return tuple(float(share) if np.isfinite(share) else 0.0 for share in shares)
+
+    @cached_property
+    def periods(self) -> tuple[int | None, ...]:
+        """The length of trials that stand one after another along each axis, where that is told."""
+        (_, leaf), *cells = self.block.leaves
+        is_plain = not cells and len(self.sizes) == 2 and 0 < leaf.size <= _MOST_NUMBERS
+        if not is_plain or self.facts.are_whole or self.facts.num_missing:
+            return tuple(None for _ in self.sizes)
+        values = self.block.array(leaf).astype(np.float64)
+        return period_of(values), period_of(values.T)
 
     @property
     def sizes(self) -> tuple[int | None, ...]:

@@ -34,6 +34,7 @@ class Plan:
         keys: the name of the entry of each part; of NWB its settings, with their values.
         dims: the axes of the activity; None: those of the split layout, or columns of spikes.
         bin_width: seconds per bin, where an entry says it.
+        trial_bins: samples of a trial, where trials stand one after another in time.
         why: the reason for each part.
         question: the one question that must be answered before the file can be read.
     """
@@ -41,6 +42,7 @@ class Plan:
     keys: dict[str, Any] = field(default_factory=dict)
     dims: tuple[str, ...] | None = None
     bin_width: float | None = None
+    trial_bins: int | None = None
     why: dict[str, str] = field(default_factory=dict)
     question: str | None = None
 
@@ -50,6 +52,7 @@ def guess(
     keys: Mapping[str, str] | None = None,
     dims: Sequence[str] | None = None,
     bin_width: float | None = None,
+    trial_bins: int | None = None,
 ) -> Plan:
     """Guess what each entry is; what is given is taken as it is.
 
@@ -58,9 +61,11 @@ def guess(
         keys: the entries that are known, by part.
         dims: the axes of the activity.
         bin_width: seconds per bin.
+        trial_bins: samples of a trial, where trials stand one after another in time.
     """
     entries = candidates(holdings)
-    plan = Plan(dict(keys or {}), None if dims is None else tuple(dims))
+    known = None if dims is None else tuple(dims)
+    plan = Plan(dict(keys or {}), known, trial_bins=trial_bins)
     plan = _with_width(plan, entries, bin_width)
     if "spike_times" in plan.keys:
         return plan
@@ -87,7 +92,20 @@ def guess(
                 f"of trial, time and neuron, e.g. dims {example}",
             )
         plan = replace(plan, dims=order.dims, why={**plan.why, "dims": order.why})
+        plan = _with_trials(plan, activity)
     return _with_others(plan, activity, others)
+
+
+def _with_trials(plan: Plan, activity: Candidate) -> Plan:
+    """Tell one long recording from trials that stand one after another."""
+    if plan.dims not in (("time", "neuron"), ("neuron", "time")) or plan.trial_bins is not None:
+        return plan
+    period = activity.periods[plan.dims.index("time")]
+    if period is None:
+        note = "one long recording, else give trial_bins, the samples of each of its trials"
+        return replace(plan, why={**plan.why, "dims": f"{plan.why['dims']}: {note}"})
+    reason = f"every {period}th sample sums to 0: trials, of which the mean was taken away"
+    return replace(plan, trial_bins=period, why={**plan.why, "trial_bins": reason})
 
 
 def guessed_plan(
@@ -95,6 +113,7 @@ def guessed_plan(
     keys: Mapping[str, str],
     dims: Sequence[str] | None,
     bin_width: float | None,
+    trial_bins: int | None = None,
 ) -> Plan:
     """Return what is needed to read a file; a warning tells what of it was guessed.
 
@@ -104,7 +123,7 @@ def guessed_plan(
         InputError: with the one question that is left.
     """
     check_keys(keys, holdings)
-    plan = guess(holdings, keys, dims, bin_width)
+    plan = guess(holdings, keys, dims, bin_width, trial_bins)
     if plan.question:
         raise InputError(plan.question)
     if not {"activity", "spike_times"} & set(plan.keys):
@@ -117,6 +136,8 @@ def guessed_plan(
     said = [f"{part} {name!r}" for part, name in plan.keys.items() if part not in keys]
     if plan.dims is not None and dims is None:
         said.append(f"its axes {list(plan.dims)} ({plan.why.get('dims', '')})")
+    if plan.trial_bins is not None and trial_bins is None:
+        said.append(f"trial_bins {plan.trial_bins} ({plan.why.get('trial_bins', '')})")
     if plan.bin_width is not None and bin_width is None and "bin_width" not in keys:
         said.append(f"bin_width {plan.bin_width:g} s ({plan.why.get('bin_width', '')})")
     if said:
@@ -217,8 +238,10 @@ def _with_others(plan: Plan, activity: Candidate, others: Mapping[str, Candidate
     assert plan.dims is not None
     size = dict(zip(plan.dims, activity.sizes, strict=False))
     num_neurons = size.get("neuron")
-    num_trials = size.get("trial", 1)
+    series_trials = num_trials = size.get("trial", 1)
     bins = size.get("time", 1)
+    if plan.trial_bins and bins:
+        num_trials = bins // plan.trial_bins
     ragged = [leaf.shape for _, leaf in activity.block.leaves]
     num_bins = max(max(shape) for shape in ragged) if bins is None else bins
     keys, why = dict(plan.keys), dict(plan.why)
@@ -232,7 +255,8 @@ def _with_others(plan: Plan, activity: Candidate, others: Mapping[str, Candidate
             _take_of_trials(name, item, num_bins or 1, take)
         if item.is_row and item.sizes[0] == num_neurons and num_neurons:
             _take_of_neurons(name, item, take)
-    if "time" in size and num_trials is not None:
+    if "time" in size and series_trials is not None:
+        least = activity_score(activity) - _NEAR
         series = [
             (says(name, "behavior"), name)
             for name, item in others.items()
@@ -242,7 +266,8 @@ def _with_others(plan: Plan, activity: Candidate, others: Mapping[str, Candidate
             and name not in keys.values()
             and says(name, "behavior") + (not item.facts.are_whole) > 0
             and not says(name, "activity")
-            and dims_beside(item.sizes, num_trials, num_bins, plan.dims) is not None
+            and (says(name, "behavior") or activity_score(item) < least)
+            and dims_beside(item.sizes, series_trials, num_bins, plan.dims) is not None
         ]
         if series:
             _, name = max(series, key=lambda one: one[0])

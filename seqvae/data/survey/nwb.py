@@ -101,7 +101,7 @@ class _Guess:
 
     def ask(self, question: str) -> None:
         """Ask it."""
-        self.plan = Plan(self.plan.keys, None, self.plan.bin_width, self.plan.why, question)
+        self.plan = replace(self.plan, question=question)
 
 
 def _take_activity(file: NWBContents, units: Table | None, guess: _Guess) -> None:

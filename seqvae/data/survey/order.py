@@ -91,6 +91,9 @@ def _evidence(
         marks.append((4.0, "trials are unequal in time alone"))
     if way[0] == "trial" and activity.block.num_cell_axes == 1 and not activity.are_times:
         marks.append((2.0, "a cell is a trial"))
+    if way in (("time", "neuron"), ("neuron", "time")) and activity.periods[way.index("time")]:
+        period = activity.periods[way.index("time")]
+        marks.append((3.0, f"every {period}th of them sum to 0"))
     for other in others:
         if other.is_row:
             for axis, parts in (

@@ -48,7 +48,9 @@ class Outlook:
     @property
     def guesses(self) -> list[str]:
         """What is taken for what without having been told, and why, a line each."""
-        values = {"dims": self.plan.dims, "bin_width": self.plan.bin_width, **self.plan.keys}
+        plan = self.plan
+        values = {"dims": plan.dims, "bin_width": plan.bin_width, "trial_bins": plan.trial_bins}
+        values |= plan.keys
         return [f"{part}: {values[part]!r}, as {why}" for part, why in self.plan.why.items()]
 
     def ready(self, source: RecordingSource) -> RecordingSource:
@@ -80,7 +82,7 @@ def outlook(source: RecordingSource) -> Outlook | None:
         if _is_own(source, holdings):
             return Outlook(tree, Plan(), source)
         keys = {"activity": ""} if isinstance(source, Npy) else getattr(source, "keys", None) or {}
-        plan = guess(holdings, keys, source.dims, source.bin_width)
+        plan = guess(holdings, keys, source.dims, source.bin_width, source.trial_bins)
         activity = entries.get(plan.keys.get("activity", "?"))
         are_times = "spike_times" in plan.keys or (activity is not None and activity.are_times)
         says_width = {source.bin_width, plan.bin_width} != {None} or "bin_width" in plan.keys
@@ -112,6 +114,7 @@ def _source(source: Any, holdings: Holdings, plan: Plan) -> RecordingSource | No
     width = source.bin_width if source.bin_width is not None else plan.bin_width
     width = None if "bin_width" in plan.keys else width
     dims = None if plan.dims is None else list(plan.dims)
+    source = replace(source, trial_bins=plan.trial_bins)
     if isinstance(source, Npy):
         return replace(source, dims=dims, bin_width=width)
     if isinstance(source, MAT):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from seqvae.data.binning import grouped
 from seqvae.data.lazy import LazyActivity, joined, parts
 from seqvae.data.recording import Recording
 from seqvae.data.transforms.base import Transform
@@ -36,7 +37,7 @@ def rebin(recording: Recording, bin_width: float) -> Recording:
     if isinstance(activity, LazyActivity):
         activity = joined(activity, factor, counts=counts)
     else:
-        activity = _joined(activity, factor)
+        activity = grouped(activity, factor, axis=1)
         activity = activity.sum(axis=2) if counts else activity.mean(axis=2)
     lengths = recording.lengths // factor
     if (lengths == 0).any():
@@ -48,9 +49,9 @@ def rebin(recording: Recording, bin_width: float) -> Recording:
     return recording.changed(
         activity=activity,
         bin_width=recording.bin_width and factor * recording.bin_width,
-        behavior=None if behavior is None else present_mean(_joined(behavior, factor)),
-        inputs=None if inputs is None else _joined(inputs, factor).mean(axis=2),
-        rates=None if rates is None else _joined(rates, factor).mean(axis=2),
+        behavior=None if behavior is None else present_mean(grouped(behavior, factor, axis=1)),
+        inputs=None if inputs is None else grouped(inputs, factor, axis=1).mean(axis=2),
+        rates=None if rates is None else grouped(rates, factor, axis=1).mean(axis=2),
         num_encoded_bins=_encoded_bins(recording, factor),
     )
 
@@ -89,14 +90,6 @@ def _encoded_bins(recording: Recording, factor: int) -> int | None:
             "take another bin_width"
         )
     return encoded // factor
-
-
-def _joined(
-    values: Float32[np.ndarray, "trial time channel"], factor: int
-) -> Float32[np.ndarray, "trial wide_time factor channel"]:
-    num_trials, num_bins, num_channels = values.shape
-    whole = num_bins // factor
-    return values[:, : whole * factor].reshape(num_trials, whole, factor, num_channels)
 
 
 def present_mean(
