@@ -28,7 +28,7 @@ from pytorch_lightning import Trainer
 
 from seqvae import EM, FLDS, GradientLearner, LinearDynamics, NeuralData, evaluate, fit, infer
 from seqvae.data.sources import Lorenz
-from seqvae.plotting import latents_3d, rasters_and_rates
+from seqvae.plotting import latents, rasters_and_rates
 
 small = "SEQVAE_SMALL" in os.environ  # the tests run a reduced version
 scratch = tempfile.mkdtemp()
@@ -94,23 +94,21 @@ posterior = infer(nonlinear, split="val")
 posterior
 
 # %%
-trials = data.trials("val")
-rasters_and_rates(
-    data.recording.activity[trials], posterior, true_rates=data.recording.rates[trials]
-)
+posterior["true_rates"] = posterior.rates.dims, data.recording.rates[data.trials("val")]
+rasters_and_rates(posterior)
 
 # %% [markdown]
 # The factors have found the attractor; nobody told the model of it.
 
 # %%
-latents_3d(posterior)
+latents(posterior)
 
 # %% [markdown]
 # How well are the rates known? The posterior says so itself: the standard deviation of each rate
 # should be about as large as its error.
 
 # %%
-truth = data.recording.rates[trials]
+truth = posterior.true_rates.values
 error = np.abs(posterior.rates.values - truth)
 within = (error < 2 * posterior.rates_sd.values).mean()
 print(f"true rate within two posterior standard deviations: {within:.0%} of all bins and neurons")

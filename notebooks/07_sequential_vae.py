@@ -34,7 +34,7 @@ from pytorch_lightning import Trainer
 from seqvae import GradientLearner, NeuralData, SequentialVAE, evaluate, fit, infer
 from seqvae.data import CoordinatedDropout
 from seqvae.data.sources import Lorenz
-from seqvae.plotting import inferred_inputs, latents_3d, rasters_and_rates, rate_traces
+from seqvae.plotting import inferred_inputs, latents, rasters_and_rates, rate_traces
 
 small = "SEQVAE_SMALL" in os.environ  # the tests run a reduced version
 scratch = tempfile.mkdtemp()
@@ -105,14 +105,12 @@ for score in ("bits_per_spike", "co_bps", "fp_bps", "rates_r2"):
 # In the last 15 bins (from 0.85 s on) there is only the forecast.
 
 # %%
-trials = data.trials("val")
 posterior = infer(run, split="val", num_samples=20)
-rasters_and_rates(
-    data.recording.activity[trials], posterior, true_rates=data.recording.rates[trials]
-)
+posterior["true_rates"] = posterior.rates.dims, data.recording.rates[data.trials("val")]
+rasters_and_rates(posterior)
 
 # %%
-rate_traces(data.recording.activity[trials], posterior, true_rates=data.recording.rates[trials])
+rate_traces(posterior)
 
 # %% [markdown]
 # ## Latents
@@ -123,7 +121,7 @@ rate_traces(data.recording.activity[trials], posterior, true_rates=data.recordin
 # from the prior, and dies away. `inferred_input_dim=0` does without.
 
 # %%
-latents_3d(posterior)
+latents(posterior)
 
 # %%
 inferred_inputs(posterior)

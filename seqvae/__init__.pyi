@@ -25,6 +25,8 @@ from .verbs.infer import infer as infer  # isort: split
 
 from .verbs.evaluate import evaluate as evaluate  # isort: split
 
+from .verbs.plot import plot as plot  # isort: split
+
 from .verbs.ensemble import ensemble as ensemble  # isort: split
 
 from .verbs.audit import audit as audit  # isort: split

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from seqvae import plotting
 from seqvae.analysis.posterior_file import PosteriorWriter
+from seqvae.plotting.arrangement import conditions_of, on_event_time
 from seqvae.plotting.style import category_colors
 
 TRIALS, TIME, NEURONS, FACTORS = 12, 30, 8, 5
@@ -33,9 +34,11 @@ def results(*, kind: str = "rates", num_factors: int = FACTORS) -> xr.Dataset:
     lengths = np.full(TRIALS, TIME)
     lengths[5] = 20
     scales = np.array([5.0, 3.0, 2.0, 1.0, 0.5])[:num_factors]
+    counts = np.random.default_rng(1).poisson(expected * 0.02).astype(np.float32)
     with writer as out:
         out.write(
             {
+                "activity": counts if kind == "rates" else expected + 1,
                 kind: expected,
                 f"{kind}_sd": 0.1 * expected,
                 "factors": rng.normal(size=(TRIALS, TIME, num_factors)) * scales,
@@ -47,9 +50,8 @@ def results(*, kind: str = "rates", num_factors: int = FACTORS) -> xr.Dataset:
     return out.dataset()
 
 
-def counts(data: xr.Dataset) -> np.ndarray:
-    rates = np.nan_to_num(data.rates.values) * 0.02
-    return np.random.default_rng(1).poisson(rates).astype(np.float32)
+def with_truth(data: xr.Dataset, truth: np.ndarray) -> xr.Dataset:
+    return data.assign(true_rates=(data.rates.dims, truth))
 
 
 def images_of(figure: Figure) -> list:
@@ -76,9 +78,9 @@ def history(num_rows: int = 40) -> list[dict[str, float | str]]:
 def test_every_figure_is_saved_at_150_dots_per_inch_without_pyplot(tmp_path):
     data = results()
     pictures = [
-        plotting.rasters_and_rates(counts(data), data, true_rates=data.rates.values),
-        plotting.rate_traces(counts(data), data, true_rates=data.rates.values),
-        plotting.latents_3d(data),
+        plotting.rasters_and_rates(with_truth(data, data.rates.values)),
+        plotting.rate_traces(with_truth(data, data.rates.values)),
+        plotting.latents(data),
         plotting.inferred_inputs(data),
         plotting.learning_curves(history()),
     ]
@@ -95,8 +97,8 @@ def test_every_figure_is_saved_at_150_dots_per_inch_without_pyplot(tmp_path):
 
 def test_rasters_show_the_counts_and_the_rates_of_the_same_trial_and_order():
     data = results()
-    activity = counts(data)
-    figure = plotting.rasters_and_rates(activity, data, trials=[2, 7])
+    activity = data.activity.values
+    figure = plotting.rasters_and_rates(data, trials=[2, 7])
     recorded, inferred = images_of(figure)[:4:2], images_of(figure)[2:4]
     raster, rates = images_of(figure)[0], images_of(figure)[2]
     order = [1, 2, 3, 5, 6, 7, 0, 4]
@@ -111,28 +113,26 @@ def test_rasters_show_the_counts_and_the_rates_of_the_same_trial_and_order():
 
 def test_rasters_mark_the_rows_of_heldout_neurons():
     data = results()
-    figure = plotting.rasters_and_rates(counts(data), data, trials=[0])
+    figure = plotting.rasters_and_rates(data, trials=[0])
     bars = [line for axes in figure.axes for line in axes.lines if line.get_label() == "held out"]
     assert len(bars) == 2
     assert list(bars[0].get_ydata()) == [6.5, 8.5]
-    everyone_seen = plotting.rasters_and_rates(counts(data), data.drop_vars("heldin"), trials=[0])
+    everyone_seen = plotting.rasters_and_rates(data.drop_vars("heldin"), trials=[0])
     assert not any(axes.lines for axes in everyone_seen.axes)
 
 
 def test_true_and_inferred_rates_share_one_colour_scale():
     data = results()
-    figure = plotting.rasters_and_rates(
-        counts(data), data, trials=[0], true_rates=3 * data.rates.values
-    )
+    figure = plotting.rasters_and_rates(with_truth(data, 3 * data.rates.values), trials=[0])
     _, inferred, true = images_of(figure)[:3]
     assert inferred.get_clim() == true.get_clim()
 
 
 def test_traces_show_mean_band_truth_and_spikes():
     data = results()
-    activity = counts(data)
+    activity = data.activity.values
     truth = data.rates.values + 1
-    figure = plotting.rate_traces(activity, data, trials=[3], neurons=[4, 5], true_rates=truth)
+    figure = plotting.rate_traces(with_truth(data, truth), trials=[3], neurons=[4, 5])
     axes = figure.axes[0]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), data.rates.values[3, :, 4])
     np.testing.assert_allclose(axes.lines[1].get_ydata(), truth[3, :, 4])
@@ -150,21 +150,28 @@ def test_traces_show_mean_band_truth_and_spikes():
 
 def test_real_valued_data_are_dots_in_data_units():
     data = results(kind="mean")
-    activity = data["mean"].values + 1
-    figure = plotting.rate_traces(activity, data, trials=[0], neurons=[1])
+    activity = data.activity.values
+    figure = plotting.rate_traces(data, trials=[0], neurons=[1])
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), activity[0, :, 1])
     assert figure.get_supylabel() == "activity (data units)"
-    heat = plotting.rasters_and_rates(activity, data, trials=[0])
+    heat = plotting.rasters_and_rates(data, trials=[0])
     assert len(images_of(heat)) == 2
     assert heat.axes[-1].get_ylabel() == "activity (data units)"
 
 
 def test_trajectories_are_principal_components_coloured_by_condition():
     data = results()
-    figure = plotting.latents_3d(data)
-    axes = figure.axes[0]
-    paths, starts = axes.lines[0::2], axes.lines[1::2]
+    figure = plotting.latents(data)
+    axes, plane = figure.axes
+    single = [line for line in axes.lines if line.get_label() != "mean"]
+    means = [line for line in axes.lines if line.get_label() == "mean"]
+    paths, starts = single[0::2], single[1::2]
     assert len(paths) == len(starts) == TRIALS
+    assert len(means) == 3
+    assert len(plane.lines) == len(axes.lines)
+    assert plane.get_aspect() == 1.0
+    edges = np.diff([axes.get_xlim(), axes.get_ylim(), axes.get_zlim()])[:, 0]
+    np.testing.assert_allclose(edges / edges[0], axes._box_aspect / axes._box_aspect[0])
     spread = np.nanstd(
         [path.get_data_3d() for path in paths if len(path.get_data_3d()[0]) == TIME], axis=(0, 2)
     )
@@ -184,48 +191,116 @@ def test_trajectories_are_principal_components_coloured_by_condition():
 
 def test_unknown_and_worded_conditions_are_coloured():
     data = results().drop_vars("condition")
-    condition = np.array([0.0, 1.0, np.nan] * 4)
-    axes = plotting.latents_3d(data, condition=condition).axes[0]
+    unknown = data.assign_coords(condition=("trial", np.array([0.0, 1.0, np.nan] * 4)))
+    axes = plotting.latents(unknown).axes[0]
     assert len({path.get_color() for path in axes.lines[0::2]}) == 3
-    words = plotting.latents_3d(data, condition=np.array(["left", "right"] * 6))
+    left = data.assign_coords(condition=("trial", np.array(["left", "right"] * 6)))
+    words = plotting.latents(left)
     assert [text.get_text() for text in words.legends[0].get_texts()] == ["left", "right"]
-    assert not plotting.latents_3d(data).legends
+    assert not plotting.latents(data).legends
 
 
-@pytest.mark.parametrize(("num_factors", "name"), [(2, "3d"), (1, "rectilinear")])
-def test_few_factors_are_shown_over_time(num_factors, name):
-    axes = plotting.latents_3d(results(num_factors=num_factors)).axes[0]
-    assert axes.name == name
-    assert axes.get_xlabel() == "time (s)"
+@pytest.mark.parametrize("num_factors", [1, 2])
+def test_few_factors_are_shown_over_time(num_factors):
+    panels = plotting.latents(results(num_factors=num_factors)).axes
+    assert len(panels) == num_factors
+    assert panels[-1].get_xlabel() == "time (s)"
+    assert panels[0].get_aspect() == (1.0 if num_factors == 2 else "auto")
 
 
 def test_data_without_time_are_drawn_as_points(tmp_path):
     data = results().isel(time=[0])
     for figure in (
-        plotting.rasters_and_rates(counts(data), data),
-        plotting.rate_traces(counts(data), data),
-        plotting.latents_3d(data),
+        plotting.rasters_and_rates(data),
+        plotting.rate_traces(data),
+        plotting.latents(data),
     ):
         figure.savefig(tmp_path / "picture.png")
-    starts = plotting.latents_3d(data).axes[0].lines[1::2]
-    assert len(starts) == TRIALS
-    assert {line.get_marker() for line in starts} == {"o"}
+    lines = plotting.latents(data.drop_vars("condition")).axes[0].lines[1::2]
+    assert len(lines) == TRIALS
+    assert {line.get_marker() for line in lines} == {"o"}
 
 
-def test_inferred_inputs_show_trials_and_their_average():
+def test_inferred_inputs_show_trials_and_the_means_of_conditions():
     data = results()
     figure = plotting.inferred_inputs(data, trials=[1, 2])
     left, right = figure.axes[2:4]
     expected = data.inferred_inputs_mean.values
     np.testing.assert_allclose(left.lines[1].get_ydata(), expected[2, :, 1])
+    for condition in range(3):
+        members = expected[data.condition.values == condition][..., 1]
+        drawn = right.lines[condition].get_ydata()
+        np.testing.assert_allclose(drawn, np.nanmean(members, 0), rtol=1e-5)
+    whole = plotting.inferred_inputs(data.drop_vars("condition")).axes[3]
     np.testing.assert_allclose(
-        right.lines[0].get_ydata(), np.nanmean(expected[..., 1], 0), rtol=1e-5
+        whole.lines[0].get_ydata(), np.nanmean(expected[..., 1], 0), rtol=1e-5
     )
     assert [axes.get_ylabel() for axes in figure.axes[::2]] == [
         "inferred input 1",
         "inferred input 2",
     ]
     assert left.get_xlabel() == "time (s)"
+
+
+def test_psth_is_the_mean_of_each_condition_recorded_beside_inferred():
+    data = results()
+    figure = plotting.psth(data, neurons=[1, 4], smoothing_sd=0.0)
+    recorded, inferred = figure.axes[2:]
+    for condition in range(3):
+        members = data.condition.values == condition
+        for axes, values in ((recorded, data.activity / 0.02), (inferred, data.rates)):
+            mean = np.nanmean(values.values[members, :, 4], 0)
+            np.testing.assert_allclose(axes.lines[condition].get_ydata(), mean, rtol=1e-5)
+    assert recorded.get_ylabel() == "neuron 4\n(held out)"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
+    alone = plotting.psth(data.drop_vars("condition"))
+    assert len(alone.axes[0].lines) == 1
+    assert not alone.legends
+
+
+def test_a_condition_of_many_numbers_is_a_quantity_in_fifths():
+    interval = np.linspace(100, 300, 30)
+    data = xr.Dataset(coords={"trial": np.arange(30), "condition": ("trial", interval)})
+    groups = conditions_of(data)
+    assert len(groups.names) == 5
+    assert np.bincount(groups.group).tolist() == [6] * 5
+    assert groups.names[0] == "100 to 140"
+
+
+def test_titles_tell_model_split_and_score():
+    data = results().assign_coords(split=("trial", np.array(["val"] * TRIALS)))
+    data.attrs |= {"model": "SequentialVAE", "score": "co_bps 0.250"}
+    for draw in (plotting.rasters_and_rates, plotting.rate_traces, plotting.latents,
+                 plotting.psth, plotting.inferred_inputs):  # fmt: skip
+        title = draw(data).get_suptitle()
+        assert title == f"SequentialVAE, {TRIALS} validation trials, co_bps 0.250"
+
+
+def test_time_zero_is_the_event_where_trials_differ_in_it():
+    data = results()
+    place = np.arange(TRIALS) % 5 + 2
+    data = data.assign_coords(event_time=("trial", (place + 0.5) * 0.02))
+    data.attrs["event_name"] = "cue"
+    shifted = on_event_time(data)
+    zero = shifted.time.values.tolist().index(0.0)
+    rates = shifted.rates.values[np.arange(TRIALS), zero]
+    np.testing.assert_array_equal(rates, data.rates.values[np.arange(TRIALS), place])
+    assert shifted.sizes["time"] == TIME + 4
+    assert np.isnan(shifted.rates.values[0, 0]).all()
+    figure = plotting.psth(data)
+    assert figure.axes[-1].get_xlabel() == "time from cue (s)"
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "event"]
+    assert line.get_xdata() == [0, 0]
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    picture = plotting.psth(results())._repr_png_()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_a_posterior_without_activity_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="carries no 'activity'; infer it again"):
+        plotting.psth(results().drop_vars("activity"))
 
 
 def test_learning_curves_hold_the_rows_and_shade_the_warm_up():

@@ -152,10 +152,9 @@ def test_figures_over_time_draw_the_event():
     results = results.assign(
         inferred_inputs_mean=results.latent_mean, inferred_inputs_sd=results.latent_sd
     )
-    activity = timed().activity
     for figure in (
-        plotting.rasters_and_rates(activity, results),
-        plotting.rate_traces(activity, results),
+        plotting.rasters_and_rates(results),
+        plotting.rate_traces(results),
         plotting.inferred_inputs(results),
     ):
         panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
@@ -166,10 +165,19 @@ def test_figures_over_time_draw_the_event():
         assert panels[0].get_xlim()[0] <= -0.04
 
 
-def test_events_that_differ_are_drawn_where_they_are_in_each_trial():
+def test_events_that_differ_are_the_zero_of_time_in_all_trials():
+    offsets = np.linspace(0.0, 0.15, TRIALS)
+    figure = plotting.rate_traces(inferred(timed(event_times=offsets)), trials=[0, 4], neurons=[1])
+    for axes in figure.axes:
+        (line,) = [line for line in axes.lines if line.get_label() == "event"]
+        assert line.get_xdata() == [0, 0]
+    assert figure.axes[0].get_xlabel() == "time from move onset (s)"
+
+
+def test_events_that_some_trials_do_not_have_are_drawn_where_they_are():
     offsets = np.linspace(0.0, 0.2, TRIALS)  # the last one is after the end
     results = inferred(timed(event_times=offsets))
-    figure = plotting.rate_traces(timed().activity, results, trials=[0, 4, 9], neurons=[1])
+    figure = plotting.rate_traces(results, trials=[0, 4, 9], neurons=[1])
     drawn = [
         [line.get_xdata()[0] for line in axes.lines if line.get_label() == "event"]
         for axes in figure.axes

@@ -34,6 +34,9 @@ In single precision just below 32 MB, up to which freed memory is used again wit
 anew by the system; larger chunks are slower.
 """
 
+ACTIVITY = "activity"
+"""The variable that holds what was recorded."""
+
 
 def posterior_dataset(
     model: Model,
@@ -72,7 +75,8 @@ def posterior_dataset(
         precision: of all that has more than one number per trial.
 
     Returns:
-        The dataset described in ``seqvae.analysis.posterior_file``.
+        The dataset described in ``seqvae.analysis.posterior_file``, and in ``activity`` what was
+        recorded, NaN where it is missing.
 
     Raises:
         InputError: if not even one trial fits into memory.
@@ -98,6 +102,8 @@ def posterior_dataset(
     facts = dict(attributes or {})
     if recording.session_id is not None:
         facts["session_id"] = recording.session_id
+    if recording.event_times is not None and recording.event_name is not None:
+        facts["event_name"] = recording.event_name
     neuron, trial = recording.neuron_ids, recording.trial_ids
     assert neuron is not None
     assert trial is not None
@@ -117,9 +123,14 @@ def posterior_dataset(
     answers = inferred(
         model, data, trials, num_samples=num_samples, seed=seed, devices=devices, work=work
     )
+    start = 0
     with writer, closing(answers):
         for part in answers:
-            writer.write(part.values, lengths=part.lengths)
+            values, stop = part.values, start + len(part.lengths)
+            if variables is None or ACTIVITY in variables:
+                values = {**values, ACTIVITY: recording.read(trials[start:stop])}
+            writer.write(values, lengths=part.lengths)
+            start = stop
     return writer.dataset()
 
 

@@ -21,6 +21,7 @@ _KNOWN = {
     "rates_sd": (_ACTIVITY, "Hz", "firing rate, posterior standard deviation"),
     "mean": (_ACTIVITY, "data units", "expected activity, posterior mean"),
     "mean_sd": (_ACTIVITY, "data units", "expected activity, posterior standard deviation"),
+    "activity": (_ACTIVITY, "per bin", "recorded activity"),
     "factors": (("trial", "time", "factor"), "1", "factors, posterior mean"),
     "factors_sd": (("trial", "time", "factor"), "1", "factors, posterior standard deviation"),
     "elbo": (("trial",), "nats", "evidence lower bound of the trial"),

@@ -85,11 +85,11 @@ def choose(
     num_cells, total = len(whole_scores), whole_scores.sum(axis=0)
     winner = int(np.argmax(total))  # the first of equals
     difference = whole_scores[:, [winner]] - whole_scores
-    loss, loss_se = difference.sum(axis=0), _sum_error(difference)
+    loss, loss_se = difference.sum(axis=0), sum_error(difference)
     if rule == "paired_1se":
         allowed = loss_se
     elif rule == "1se":
-        allowed = np.full(len(sizes), _sum_error(whole_scores[:, [winner]])[0])
+        allowed = np.full(len(sizes), sum_error(whole_scores[:, [winner]])[0])
     else:
         allowed = np.zeros(len(sizes))
     chosen = int(np.argmax(loss <= (allowed if num_cells > 1 else 0.0)))
@@ -110,7 +110,7 @@ def choose(
     )
 
 
-def _sum_error(values: Float[np.ndarray, "cell dim"]) -> Float[np.ndarray, " dim"]:
+def sum_error(values: Float[np.ndarray, "cell dim"]) -> Float[np.ndarray, " dim"]:
     """Return the standard error of the sum over cells, sqrt(C / (C - 1) sum (d - mean d)^2)."""
     num_cells = len(values)
     if num_cells < 2:
@@ -130,5 +130,5 @@ class Gap:
 def paired_gap(better: Float[np.ndarray, " cell"], other: Float[np.ndarray, " cell"]) -> Gap:
     """Return by how much one model's summed score exceeds another's on the same cells."""
     difference = (np.asarray(better) - np.asarray(other))[:, None]
-    error = float(_sum_error(difference)[0]) if len(difference) > 1 else math.nan
+    error = float(sum_error(difference)[0]) if len(difference) > 1 else math.nan
     return Gap(float(difference.sum()), error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqvae.crossvalidation.cell import MEAN_RATE
-from seqvae.crossvalidation.choice import Choice, Rule, choose, paired_gap
+from seqvae.crossvalidation.choice import Choice, Rule, choose, paired_gap, sum_error
 from seqvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,8 +148,10 @@ def summarize(
 
     Returns:
         ``models``: for each the chosen dimension, the rule, and, by dimension, ``mean`` score and
-        ``paired_se`` of its difference to the winner; ``best_model``; ``differences``: by how much
-        the best exceeds each other, paired over cells; all in ``unit``.
+        its ``standard_error`` over cells (of log-likelihoods that of what is gained over the mean
+        rate), and ``paired_se`` of its difference to the winner; ``best_model``; ``differences``:
+        by how much the best exceeds each other, paired over cells; all in ``unit``. ``folds``: how
+        many there are of ``rows`` and of ``neurons``.
 
     Raises:
         InputError: if a model has no dimension without failures.
@@ -176,6 +178,10 @@ def summarize(
             "rule": rule,
             "dims": list(choice.dims),
             "mean": means,
+            "standard_error": [
+                float(error) / size
+                for error in sum_error(grid.scores[:, [grid.dims.index(d) for d in choice.dims]])
+            ],
             "paired_se": [error / size for error in choice.loss_se],
             "score": means[choice.dims.index(choice.dim)],
             "failed_dims": list(choice.dropped),
@@ -194,6 +200,11 @@ def summarize(
             "files under cells/"
         )
     summary["failed_models"] = problems
+    null = table[table["model"] == MEAN_RATE]
+    summary["folds"] = {
+        "rows": int(null["trial_fold"].nunique()),
+        "neurons": max(int(null["neuron_fold"].nunique()), 1),
+    }
     best = max(chosen, key=lambda name: summary["models"][name]["score"])
     summary["best_model"] = best
     summary["differences"] = {}

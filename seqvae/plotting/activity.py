@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -15,6 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from seqvae.plotting.arrangement import (
+    activity_of,
+    by_peak_time,
+    heldin_of,
+    most_different,
+    on_event_time,
+)
 from seqvae.plotting.style import (
     BLACK,
     BLUE,
@@ -23,6 +30,7 @@ from seqvae.plotting.style import (
     SMALL_SIZE,
     VERMILLION,
     expected_activity,
+    head,
     mark_event,
     new_figure,
     some_trials,
@@ -32,51 +40,45 @@ from seqvae.plotting.style import (
 )
 
 
-def rasters_and_rates(
-    activity: Float[np.ndarray, "trial time neuron"],
-    results: xr.Dataset,
-    *,
-    trials: Sequence[int] | None = None,
-    true_rates: Float[np.ndarray, "trial time neuron"] | None = None,
-) -> Figure:
+def rasters_and_rates(posterior: xr.Dataset, *, trials: Sequence[int] | None = None) -> Figure:
     """A few trials, one in each column: counts above inferred rates (above true rates).
 
     Neurons are sorted by the time at which their mean inferred rate peaks, held-out neurons (where
-    the results have a coordinate ``heldin``) apart, on top. Inferred and true rates share one
+    the posterior has a coordinate ``heldin``) apart, on top. Inferred and true rates share one
     colour scale, in which equal steps are equal steps of the square root.
 
     Args:
-        activity: counts or data units, for the trials of ``results``.
-        results: inferred ``rates`` (Hz) or ``mean``.
+        posterior: ``activity``, inferred ``rates`` (Hz) or ``mean``, and ``true_rates`` in the same
+            unit if they are known.
         trials: positions of the trials to show; None: three, evenly spread.
-        true_rates: in the unit of the inferred ones.
     """
-    name, label = expected_activity(results)
-    shown = some_trials(results, trials, at_most=3)
-    inferred = results[name].values
-    heldin = _heldin(results)
-    order = _by_peak_time(inferred, heldin)
+    posterior = on_event_time(posterior)
+    name, label = expected_activity(posterior)
+    shown = some_trials(posterior, trials, at_most=3)
+    inferred = posterior[name].values
+    heldin = heldin_of(posterior)
+    order = by_peak_time(posterior, name)
     counts = name == "rates"
 
-    rows = {"recorded": activity, "inferred": inferred}
-    if true_rates is not None:
-        rows["true"] = true_rates
+    rows = {"recorded": activity_of(posterior), "inferred": inferred}
+    if "true_rates" in posterior:
+        rows["true"] = posterior["true_rates"].values
     height = min(2.0, 0.9 + 0.012 * len(order))
-    figure = new_figure(1.2 + 2.0 * len(shown), 0.6 + height * len(rows))
+    figure = new_figure(1.2 + 2.0 * len(shown), 0.8 + height * len(rows))
     grid = figure.subplots(len(rows), len(shown), sharex=True, sharey=True, squeeze=False)
-    edges, time_label = time_axis(results)
+    edges, time_label = time_axis(posterior)
     for row, (source, values) in enumerate(rows.items()):
         is_counts = counts and source == "recorded"
         limits = _limits(values if source == "recorded" else inferred, shown, counts=counts)
         for column, trial in enumerate(shown):
             axes = grid[row, column]
             image = _heat_map(axes, values[trial][:, order], edges, limits=limits, counts=is_counts)
-            mark_event(axes, results, int(trial))
+            mark_event(axes, posterior, int(trial))
             tidy(
                 axes,
                 x=time_label if row == len(rows) - 1 else "",
                 y=f"{source}\nneuron" if column == 0 else "",
-                title=trial_title(results, int(trial)) if row == 0 else "",
+                title=trial_title(posterior, int(trial)) if row == 0 else "",
             )
             axes.set_yticks([1, len(order)])
         _mark_heldout(grid[row, -1], num_heldin=int(heldin.sum()), num_neurons=len(order))
@@ -86,16 +88,15 @@ def rasters_and_rates(
         bar.set_label("spikes per bin" if is_counts else label, fontsize=SMALL_SIZE)
         bar.ax.tick_params(labelsize=SMALL_SIZE, length=2, width=0.5)
         bar.outline.set_visible(False)
+    head(figure, posterior)
     return figure
 
 
 def rate_traces(
-    activity: Float[np.ndarray, "trial time neuron"],
-    results: xr.Dataset,
+    posterior: xr.Dataset,
     *,
     trials: Sequence[int] | None = None,
     neurons: Sequence[int] | None = None,
-    true_rates: Float[np.ndarray, "trial time neuron"] | None = None,
 ) -> Figure:
     """Inferred rates of single trials with a band of one posterior standard deviation.
 
@@ -104,22 +105,24 @@ def rate_traces(
     trial.
 
     Args:
-        activity: counts or data units, for the trials of ``results``.
-        results: ``rates`` and ``rates_sd`` (Hz), or ``mean`` and ``mean_sd``.
+        posterior: ``activity``, and ``rates`` and ``rates_sd`` (Hz), or ``mean`` and ``mean_sd``;
+            ``true_rates`` in the same unit if they are known.
         trials: positions of the trials to show; None: three, evenly spread.
         neurons: positions of the neurons; None: the four whose inferred rate varies most.
-        true_rates: in the unit of the inferred ones.
     """
-    name, label = expected_activity(results)
-    mean, deviation = results[name].values, results[f"{name}_sd"].values
-    shown = some_trials(results, trials, at_most=3)
-    heldin = _heldin(results)
+    posterior = on_event_time(posterior)
+    name, label = expected_activity(posterior)
+    activity = activity_of(posterior)
+    true_rates = posterior["true_rates"].values if "true_rates" in posterior else None
+    mean, deviation = posterior[name].values, posterior[f"{name}_sd"].values
+    shown = some_trials(posterior, trials, at_most=3)
+    heldin = heldin_of(posterior)
     if neurons is None:
-        neurons = np.argsort(-np.nanvar(mean, axis=(0, 1)), kind="stable")[:4].tolist()
-    edges, time_label = time_axis(results)
+        neurons = most_different(mean, 4).tolist()
+    edges, time_label = time_axis(posterior)
     middle = (edges[:-1] + edges[1:]) / 2
 
-    figure = new_figure(0.8 + 2.0 * len(shown), 0.8 + 1.05 * len(neurons))
+    figure = new_figure(0.8 + 2.0 * len(shown), 1.1 + 1.05 * len(neurons))
     grid = figure.subplots(len(neurons), len(shown), sharex=True, sharey="row", squeeze=False)
     for row, neuron in enumerate(neurons):
         for column, trial in enumerate(shown):
@@ -132,7 +135,7 @@ def rate_traces(
             if true_rates is not None:
                 truth = true_rates[trial, :, neuron]
                 axes.plot(middle, truth, color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
-            mark_event(axes, results, int(trial))
+            mark_event(axes, posterior, int(trial))
             if name == "mean":
                 axes.plot(
                     middle, activity[trial, :, neuron], ".", color=GREY, markersize=2.5, zorder=0
@@ -140,12 +143,13 @@ def rate_traces(
             tidy(
                 axes,
                 x=time_label if row == len(neurons) - 1 else "",
-                title=trial_title(results, int(trial)) if row == 0 else "",
+                title=trial_title(posterior, int(trial)) if row == 0 else "",
             )
         if name == "rates":
             _spike_ticks(list(grid[row]), activity[shown][:, :, neuron], middle)
         grid[row, 0].set_ylabel(
-            f"neuron {results.neuron.values[neuron]}" + ("" if heldin[neuron] else "\n(held out)"),
+            f"neuron {posterior.neuron.values[neuron]}"
+            + ("" if heldin[neuron] else "\n(held out)"),
             fontsize=SMALL_SIZE,
             color=BLACK if heldin[neuron] else VERMILLION,
         )
@@ -160,26 +164,10 @@ def rate_traces(
     recorded = "spikes" if name == "rates" else "recorded"
     handles.append(Line2D([], [], color=GREY, marker=marker, linestyle="", label=recorded))
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=SMALL_SIZE
+        handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL_SIZE
     )
+    head(figure, posterior)
     return figure
-
-
-def _heldin(results: xr.Dataset) -> Bool[np.ndarray, " neuron"]:
-    """Whether inference saw each neuron; all of them unless the results say otherwise."""
-    if "heldin" in results.coords:
-        return results.heldin.values.astype(bool)
-    return np.ones(results.sizes["neuron"], dtype=bool)
-
-
-def _by_peak_time(
-    inferred: Float[np.ndarray, "trial time neuron"], heldin: Bool[np.ndarray, " neuron"]
-) -> Int[np.ndarray, " neuron"]:
-    """Held-in neurons by the time of the peak of their mean, then held-out ones likewise."""
-    present = np.isfinite(inferred)
-    total = np.where(present, inferred, 0.0).sum(0)
-    mean = np.where(present.any(0), total / np.maximum(present.sum(0), 1), -np.inf)
-    return np.lexsort((mean.argmax(0), ~heldin))
 
 
 def _limits(

@@ -7,22 +7,25 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from seqvae.plotting.style import GREY, SERIES, SMALL_SIZE, new_figure, tidy
+from seqvae.plotting.style import GREY, NORMAL_SIZE, SERIES, SMALL_SIZE, new_figure, tidy
 
 UNITS = {
     "bits_per_spike": "held-out score (bits per spike)",
     "log_likelihood": "held-out score (nats per entry)",
     "variance_explained": "held-out variance explained",
 }
+WIDEST = 8
+"""From so many times the smallest size on, dimensions are spread by their logarithm."""
 
 
 def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     """Draw score against dimension; a ring marks what was chosen, the line the mean-rate model.
 
-    Left the scores, dotted the few-shot score where there is one. Right what each dimension loses
-    against the best of its model, with the error of this paired difference: what the choice
-    compares, magnified.
+    Left the scores, with their standard errors over the cells where the summary tells them, dotted
+    the few-shot score where there is one. Right what each dimension loses against the best of its
+    model, with the error of this paired difference: what the choice compares, magnified.
 
     Args:
         summary: as ``crossvalidate`` writes it.
@@ -31,15 +34,18 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     scores, losses = figure.subplots(1, 2)
     models = summary["models"]
     dims = sorted({dim for entry in models.values() for dim in entry["dims"]})
-    place = {dim: i for i, dim in enumerate(dims)}
     heights = []
     for i, (name, entry) in enumerate(models.items()):
         color = SERIES[i % len(SERIES)]
-        offset = 0.08 * (i - (len(models) - 1) / 2)
-        at = [place[dim] + offset for dim in entry["dims"]]
+        at = entry["dims"]
         chosen = entry["dims"].index(entry["chosen_dim"])
         label = f"{name}: {entry['chosen_dim']}"
         scores.plot(at, entry["mean"], "-o", color=color, markersize=3, linewidth=1.2, label=label)
+        if "standard_error" in entry:
+            scores.errorbar(
+                at, entry["mean"], entry["standard_error"], fmt="none", ecolor=color,
+                elinewidth=0.8, capsize=2,
+            )  # fmt: skip
         if "k_shot" in entry:
             few = "few-shot" if i == 0 else None
             scores.plot(at[1:], entry["k_shot"][1:], ":", color=color, linewidth=1.0, label=few)
@@ -55,22 +61,35 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     zero = next(iter(models.values()))["mean"][0]
     scores.axhline(zero, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
     scores.annotate(
-        "mean rate", (len(dims) - 1, zero), (0, 2), color=GREY, ha="right", fontsize=SMALL_SIZE,
+        "mean rate", (dims[-1], zero), (0, 2), color=GREY, ha="right", fontsize=SMALL_SIZE,
         textcoords="offset points",
     )  # fmt: skip
     losses.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     losses.set_ylim(-1.25 * max(heights), 0.4 * max(heights))
     for axes in (scores, losses):
-        axes.set_xticks(range(len(dims)), [str(dim) for dim in dims])
+        if dims[-1] > WIDEST * max(dims[min(1, len(dims) - 1)], 1):  # doubled sizes, evenly spread
+            axes.set_xscale("symlog", base=2, linthresh=max(dims[1], 1))
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(dims, [str(dim) for dim in dims])
         axes.margins(x=0.04)
     losses.set_xlim(scores.get_xlim())
     tidy(scores, x="latent dimension", y=UNITS[summary["unit"]])
     tidy(losses, x="latent dimension", y="less the best of the model (paired)")
+    figure.suptitle(fold_words(summary), fontsize=NORMAL_SIZE, fontweight="bold")
     figure.legend(
         loc="outside right upper", fontsize=SMALL_SIZE, title="chosen dimension",
         title_fontsize=SMALL_SIZE, frameon=False,
     )  # fmt: skip
     return figure
+
+
+def fold_words(summary: Mapping[str, Any]) -> str:
+    """Say how many cells a score is of, as far as the summary tells."""
+    folds = summary.get("folds")
+    if folds is None:
+        return ""
+    of_neurons = f" x {folds['neurons']} of neurons" if folds["neurons"] > 1 else ""
+    return f"{folds['rows']} folds of rows{of_neurons}, bars are standard errors over them"
 
 
 def _ring(axes: Axes, x: float, y: float, color: str) -> None:

@@ -12,18 +12,26 @@ from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from seqvae.plotting.arrangement import (
+    conditions_of,
+    group_means,
+    mean_over_trials,
+    on_event_time,
+    principal_components,
+)
 from seqvae.plotting.style import (
     BLACK,
     BLUE,
-    CATEGORIES,
     GREY,
     NORMAL_SIZE,
     SERIES,
     SMALL_SIZE,
     are_categories,
     category_colors,
+    condition_colors,
+    condition_legend,
+    head,
     mark_event,
     new_figure,
     some_trials,
@@ -33,145 +41,163 @@ from seqvae.plotting.style import (
 )
 
 
-def latents_3d(
-    results: xr.Dataset,
-    *,
-    condition: Shaped[np.ndarray, " trial"] | None = None,
-    variable: str = "factors",
-    max_trials: int = 60,
-) -> Figure:
-    """Single-trial trajectories in the three leading principal components; dots mark the starts.
+def latents(posterior: xr.Dataset, *, variable: str = "factors", max_trials: int = 60) -> Figure:
+    """Single-trial trajectories in their leading principal components; dots mark the starts.
 
-    With fewer than three dimensions time is one more axis.
+    Left in three dimensions, right the two leading ones, each with equal scales along its axes;
+    thick lines are the means of conditions. Of two dimensions there is the plane and each over
+    time, of one its course over time.
 
     Args:
-        results: with ``variable`` (trial, time, dimension).
-        condition: one label for each trial, to colour by; None: the coordinate ``condition`` of
-            the results, if there is one.
+        posterior: with ``variable`` (trial, time, dimension), coloured by its ``condition``.
         variable: what to show.
         max_trials: at most so many trials, evenly spread.
     """
-    values = results[variable].values.astype(np.float64)
-    shown = some_trials(results, None, at_most=max_trials)
-    if condition is None and "condition" in results.coords:
-        condition = results.condition.values
-    columns, labels = _principal_components(values)
-    num_components = len(labels)
-    if num_components < 3:
-        _, time_label = time_axis(results)
-        time = np.broadcast_to(results.time.values[:, None], (*values.shape[:2], 1))
-        columns, labels = np.concatenate([time, columns], -1), [time_label, *labels]
-
-    figure = new_figure(4.6, 3.8)
-    solid = len(labels) == 3
-    axes: Any = figure.add_subplot(projection="3d" if solid else None)
-    groups = np.zeros(len(values)) if condition is None else condition
-    kind = np.unique(groups, return_inverse=True)[1]
-    colors = {"all": BLUE} if condition is None else category_colors(groups)
+    posterior = on_event_time(posterior)
+    values = posterior[variable].values.astype(np.float64)
+    shown = some_trials(posterior, None, at_most=max_trials)
+    conditions = conditions_of(posterior)
+    paths, labels = principal_components(values)
+    colors = condition_colors(conditions)
+    _, time_label = time_axis(posterior)
+    time = posterior.time.values.astype(np.float64)
     num_points = len(shown) * values.shape[1]  # many: finer and fainter, so that paths stay apart
     weight = float(np.clip((1500 / max(num_points, 1)) ** 0.5, 0.4, 1.0))
-    for trial in shown:
-        color = list(colors.values())[kind[trial]]
-        path = columns[trial][np.isfinite(values[trial]).all(-1)]
-        axes.plot(*path.T, color=color, linewidth=0.8 * weight, alpha=0.75 * weight)
-        axes.plot(
-            *path[:1].T,
-            "o",
-            color=color,
-            markersize=4,
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-        )
-    tidy(axes, x=labels[0], y=labels[1])
-    if num_components < 2:
-        mark_event(axes, results)
-    if solid:
-        axes.set_zlabel(labels[2], fontsize=NORMAL_SIZE)
-        axes.tick_params(labelsize=SMALL_SIZE, pad=-3)
-        for axis, pad in ((axes.xaxis, -10), (axes.yaxis, -10), (axes.zaxis, -11)):
-            axis.labelpad = pad
-            axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
-            axis.set_ticklabels([])  # components have no unit
-            axis.line.set_linewidth(0.6)
-            axis._axinfo["grid"].update(color="#E4E4E4", linewidth=0.5)
-        axes.view_init(elev=24, azim=-58)
-        if num_components == 3:
-            extent = np.nanmax(columns, axis=(0, 1)) - np.nanmin(columns, axis=(0, 1))
-            axes.set_box_aspect(np.maximum(extent, 0.5 * extent.max()))
-    if condition is not None and len(colors) <= len(CATEGORIES):
-        handles = [
-            Line2D([], [], color=color, linewidth=1.6, label=str(label))
-            for label, color in colors.items()
-        ]
-        figure.legend(
-            handles=handles,
-            title="condition",
-            loc="outside right center",
-            frameon=False,
-            fontsize=SMALL_SIZE,
-            title_fontsize=SMALL_SIZE,
-        )
+    means = group_means(paths, conditions).mean if conditions.is_known else np.empty((0, 0, 0))
+
+    def draw(axes: Any, columns: Float[np.ndarray, "item time axis"], style: str) -> None:
+        items = shown if style == "trial" else range(len(columns))
+        for item in items:
+            group = conditions.group[item] if style == "trial" else item
+            color = GREY if group < 0 else colors[group]
+            path = columns[item][np.isfinite(columns[item]).all(-1)]
+            if style == "mean":
+                axes.plot(*path.T, color=color, linewidth=1.8, label="mean")
+                continue
+            axes.plot(*path.T, color=color, linewidth=0.8 * weight, alpha=0.75 * weight)
+            axes.plot(
+                *path[:1].T,
+                "o",
+                color=color,
+                markersize=4,
+                markeredgecolor="white",
+                markeredgewidth=0.4,
+            )
+
+    def over_time(columns: Float[np.ndarray, "item time"]) -> Float[np.ndarray, "item time 2"]:
+        return np.stack([np.broadcast_to(time, columns.shape), columns], -1)
+
+    num_components = len(labels)
+    figure = new_figure(3.9 if num_components == 1 else 7.4, 3.4)
+    grid = [figure.add_subplot(1, min(num_components, 2), i + 1,
+                               projection="3d" if num_components == 3 and i == 0 else None)
+            for i in range(min(num_components, 2))]  # fmt: skip
+    if num_components == 3:
+        for columns, style in ((paths, "trial"), (means, "mean")):
+            draw(grid[0], columns, style)
+            draw(grid[1], columns[..., :2], style)
+        _solid(grid[0], labels)
+    elif num_components == 2:
+        for columns, style in ((paths, "trial"), (means, "mean")):
+            draw(grid[0], columns, style)
+            for place in range(columns.shape[-1]):
+                draw(grid[1], over_time(columns[..., place]), style)
+        tidy(grid[0], x=labels[0], y=labels[1])
+        grid[0].set_aspect("equal", adjustable="datalim")
+        mark_event(grid[1], posterior)
+        tidy(grid[1], x=time_label, y="both components")
+    else:
+        draw(grid[0], over_time(paths[..., 0]), "trial")
+        draw(grid[0], over_time(means[..., 0]) if conditions.is_known else means, "mean")
+        mark_event(grid[0], posterior)
+        tidy(grid[0], x=time_label, y=labels[0])
+    if num_components == 3:
+        tidy(grid[1], x=labels[0], y=labels[1])
+        grid[1].set_aspect("equal", adjustable="datalim")
+    if conditions.is_known:
+        condition_legend(figure, conditions)
+    head(figure, posterior)
     return figure
 
 
+def _solid(axes: Any, labels: Sequence[str]) -> None:
+    """Name three axes whose scales are equal, without numbers: components have no unit."""
+    tidy(axes, x=labels[0], y=labels[1])
+    axes.set_zlabel(labels[2], fontsize=NORMAL_SIZE)
+    axes.tick_params(labelsize=SMALL_SIZE, pad=-3)
+    for axis, pad in ((axes.xaxis, -10), (axes.yaxis, -10), (axes.zaxis, -11)):
+        axis.labelpad = pad
+        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
+        axis.set_ticklabels([])
+        axis.line.set_linewidth(0.6)
+        axis._axinfo["grid"].update(color="#E4E4E4", linewidth=0.5)
+    axes.view_init(elev=24, azim=-58)
+    axes.set_aspect("equal")
+
+
 def inferred_inputs(
-    results: xr.Dataset, *, trials: Sequence[int] | None = None, variable: str = "inferred_inputs"
+    posterior: xr.Dataset, *, trials: Sequence[int] | None = None, variable: str = "inferred_inputs"
 ) -> Figure:
     """Inferred inputs over time, a row for each dimension.
 
-    Left: single trials, mean and posterior standard deviation. Right: mean over all trials, with
-    the standard deviation of the single-trial means between trials.
+    Left: single trials, mean and posterior standard deviation. Right: the mean of each condition,
+    with its standard error over trials; without conditions the mean over all trials, with the
+    standard deviation of the single-trial means between trials.
 
     Args:
-        results: with ``<variable>_mean`` and ``<variable>_sd`` (trial, time, dimension).
+        posterior: with ``<variable>_mean`` and ``<variable>_sd`` (trial, time, dimension).
         trials: positions of the trials to show; None: three, evenly spread.
         variable: name of the latent.
     """
-    mean = results[f"{variable}_mean"].values.astype(np.float64)
-    deviation = results[f"{variable}_sd"].values.astype(np.float64)
-    shown = some_trials(results, trials, at_most=3)
-    edges, time_label = time_axis(results)
+    posterior = on_event_time(posterior)
+    mean = posterior[f"{variable}_mean"].values.astype(np.float64)
+    deviation = posterior[f"{variable}_sd"].values.astype(np.float64)
+    shown = some_trials(posterior, trials, at_most=3)
+    edges, time_label = time_axis(posterior)
     middle = (edges[:-1] + edges[1:]) / 2
     num_dims = mean.shape[-1]
-    present = np.isfinite(mean)
-    count = np.maximum(present.sum(0), 1)
-    average = np.where(present.any(0), np.where(present, mean, 0.0).sum(0) / count, np.nan)
-    spread = np.sqrt(np.where(present, (mean - average) ** 2, 0.0).sum(0) / count)
+    conditions = conditions_of(posterior)
+    average, spread = group_means(mean, conditions)
+    colors, between = condition_colors(conditions), "by condition (± standard error)"
+    if not conditions.is_known:
+        squares = mean_over_trials((mean - average[0]) ** 2)
+        spread, colors = np.sqrt(squares)[None], [BLACK]
+        between = f"mean of {len(mean)} trials (± sd between trials)"
 
-    figure = new_figure(6.4, 0.8 + 1.3 * num_dims)
+    figure = new_figure(6.4, 1.0 + 1.3 * num_dims)
     grid = figure.subplots(num_dims, 2, sharex=True, sharey="row", squeeze=False)
     for dim, (left, right) in enumerate(grid):
         for color, trial in zip(SERIES, shown, strict=False):
             _band(left, middle, (mean[trial, :, dim], deviation[trial, :, dim]), color=color)
-            left.lines[-1].set_label(trial_title(results, int(trial)))
-        _band(right, middle, (average[:, dim], spread[:, dim]), color=BLACK)
+            left.lines[-1].set_label(trial_title(posterior, int(trial)))
+        for group, color in enumerate(colors):
+            _band(right, middle, (average[group, :, dim], spread[group, :, dim]), color=color)
         for axes in (left, right):
             axes.axhline(0.0, color=GREY, linewidth=0.5, zorder=0)
-            mark_event(axes, results)
+            mark_event(axes, posterior)
         bottom = dim == num_dims - 1
         name = variable.replace("_", " ").removesuffix("s")
-        label = f"{name} {dim + 1}"
         tidy(
             left,
             x=time_label if bottom else "",
-            y=label,
+            y=f"{name} {dim + 1}",
             title="" if dim else "single trials (± posterior sd)",
         )
-        tidy(
-            right,
-            x=time_label if bottom else "",
-            title="" if dim else f"mean of {len(mean)} trials (± sd between trials)",
-        )
+        tidy(right, x=time_label if bottom else "", title="" if dim else between)
     handles, names = grid[0, 0].get_legend_handles_labels()
+    places = [place for place, name in enumerate(names) if name != "event"]
     figure.legend(
-        handles,
-        names,
-        loc="outside upper left",
-        ncols=len(names),
+        [handles[place] for place in places],
+        [names[place] for place in places],
+        loc="outside lower left",
+        ncols=len(places),
         frameon=False,
         fontsize=SMALL_SIZE,
         handlelength=1.2,
     )
+    if conditions.is_known:
+        condition_legend(figure, conditions)
+    head(figure, posterior)
     return figure
 
 
@@ -227,18 +253,3 @@ def _band(
         middle, mean - deviation, mean + deviation, color=color, alpha=0.2, linewidth=0
     )
     axes.plot(middle, mean, color=color, linewidth=1.1)
-
-
-def _principal_components(
-    values: Float[np.ndarray, "trial time dimension"],
-) -> tuple[Float[np.ndarray, "trial time component"], list[str]]:
-    """At most three leading components, and labels with the share of the variance of each."""
-    flat = values[np.isfinite(values).all(-1)]
-    center = flat.mean(0)
-    variance, directions = np.linalg.eigh(np.cov(flat.T, ddof=0).reshape(len(center), -1))
-    order = np.argsort(-variance)[:3]
-    directions = directions[:, order]
-    directions = directions * np.sign(directions[np.abs(directions).argmax(0), range(len(order))])
-    share = variance[order] / max(variance.sum(), np.finfo(float).tiny)
-    labels = [f"PC {i + 1} ({part:.0%})" for i, part in enumerate(share)]
-    return (values - center) @ directions, labels

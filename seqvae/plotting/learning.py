@@ -9,10 +9,12 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqvae.plotting.style import GREY, SERIES, SMALL_SIZE, new_figure, tidy
+from seqvae.plotting.style import GREY, NORMAL_SIZE, SERIES, SMALL_SIZE, new_figure, tidy
 
 
-def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figure:
+def learning_curves(
+    history: Sequence[Mapping[str, float | int | str]], *, title: str = ""
+) -> Figure:
     """Bound, divergences, scores and learning rate over the optimiser's steps, or EM's iterations.
 
     The steps at which a warm-up holds beta below its final value are shaded. A curve of one point
@@ -21,6 +23,7 @@ def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figur
     Args:
         history: rows as in ``history.csv``; a value that is missing or empty is left out. A panel
             without a curve, or of a learning rate that does not change, is left out too.
+        title: above all panels, such as the name of the model.
     """
     history = [row for row in history if not row.get("refit")]
     panels = {
@@ -67,6 +70,8 @@ def learning_curves(history: Sequence[Mapping[str, float | int | str]]) -> Figur
             _leave_out_the_first_fall(axes, list(curves.values()))
         if label != "learning rate":
             axes.legend(frameon=False, fontsize=SMALL_SIZE, handlelength=1.5)
+    if title:
+        figure.suptitle(title, fontsize=NORMAL_SIZE, fontweight="bold")
     return figure
 
 

@@ -10,11 +10,13 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from seqvae.plotting.arrangement import on_event_time
 from seqvae.plotting.style import (
     GREY,
     NORMAL_SIZE,
     SMALL_SIZE,
     category_colors,
+    head,
     mark_event,
     new_figure,
     some_trials,
@@ -25,7 +27,7 @@ from seqvae.plotting.style import (
 
 
 def discrete_states(
-    results: xr.Dataset,
+    posterior: xr.Dataset,
     *,
     trials: Sequence[int] | None = None,
     variable: str = "states",
@@ -37,19 +39,20 @@ def discrete_states(
     probability.
 
     Args:
-        results: with ``<variable>`` (trial, time), ``<variable>_mean`` (trial, time, state) and
+        posterior: with ``<variable>`` (trial, time), ``<variable>_mean`` (trial, time, state) and
             ``path`` (trial, time, dimension).
         trials: positions of the trials to show with their path; None: two, evenly spread.
         variable: name of the states.
         path: what to show beneath them.
     """
-    likeliest = results[variable].values
-    probabilities = results[f"{variable}_mean"].values.astype(np.float64)
-    paths = results[path].values.astype(np.float64)
+    posterior = on_event_time(posterior)
+    likeliest = posterior[variable].values
+    probabilities = posterior[f"{variable}_mean"].values.astype(np.float64)
+    paths = posterior[path].values.astype(np.float64)
     num_states = probabilities.shape[-1]
     colors = list(category_colors(np.arange(num_states)).values())
-    shown = some_trials(results, trials, at_most=2)
-    edges, time_label = time_axis(results)
+    shown = some_trials(posterior, trials, at_most=2)
+    edges, time_label = time_axis(posterior)
     middle = (edges[:-1] + edges[1:]) / 2
 
     height = float(np.clip(0.06 * len(likeliest), 0.8, 3.0))
@@ -68,7 +71,7 @@ def discrete_states(
         rasterized=True,
     )
     top.invert_yaxis()
-    mark_event(top, results)
+    mark_event(top, posterior)
     tidy(top, y="trial", title="most likely state")
     for axes, trial in zip(grid[1:], shown, strict=True):
         lines = paths[trial]
@@ -88,9 +91,9 @@ def discrete_states(
         for dimension, shade in zip(lines.T, shades, strict=True):
             axes.plot(middle, dimension, color=str(shade), linewidth=0.9)
         axes.axhline(0.0, color=GREY, linewidth=0.4)
-        mark_event(axes, results, int(trial))
+        mark_event(axes, posterior, int(trial))
         axes.set_ylim(bottom - margin, ceiling + margin)
-        tidy(axes, y=path, title=trial_title(results, int(trial)))
+        tidy(axes, y=path, title=trial_title(posterior, int(trial)))
     grid[-1].set_xlabel(time_label, fontsize=NORMAL_SIZE)
     figure.legend(
         handles=[Patch(color=color, label=str(k)) for k, color in enumerate(colors)],
@@ -100,4 +103,5 @@ def discrete_states(
         fontsize=SMALL_SIZE,
         title_fontsize=SMALL_SIZE,
     )
+    head(figure, posterior)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import matplotlib
@@ -11,6 +12,9 @@ from jaxtyping import Float, Int, Shaped
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from seqvae.plotting.arrangement import Conditions, heading
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = (
     "#0072B2",
@@ -35,11 +39,22 @@ CATEGORIES = (
     "#777777",
 )
 SMALL_SIZE, NORMAL_SIZE = 7.0, 8.0
+MOST_NAMED = 20
+"""So many conditions have a line in a legend."""
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself, without a window or pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        self.savefig(content, format="png")
+        return content.getvalue()
 
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, in inches, laid out by constraints, saved at 150 dots per inch."""
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return Picture(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def tidy(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
@@ -61,6 +76,35 @@ def category_colors(labels: Shaped[np.ndarray, " item"]) -> dict[object, str]:
         return dict(zip(distinct, CATEGORIES, strict=False))
     samples = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.95, len(distinct)))
     return {label: to_hex(color) for label, color in zip(distinct, samples, strict=True)}
+
+
+def condition_colors(conditions: Conditions) -> list[str]:
+    """One colour for each condition; blue where there is none."""
+    if not conditions.is_known:
+        return [BLUE]
+    return list(category_colors(np.arange(len(conditions.names))).values())
+
+
+def condition_legend(figure: Figure, conditions: Conditions) -> None:
+    """Name the colours of conditions beside the panels."""
+    colors = condition_colors(conditions)
+    handles = [
+        Line2D([], [], color=color, linewidth=1.6, label=name)
+        for name, color in zip(conditions.names, colors, strict=True)
+    ]
+    figure.legend(
+        handles=handles[:MOST_NAMED],
+        title="condition" if len(handles) <= MOST_NAMED else f"{MOST_NAMED} of {len(handles)}",
+        loc="outside right center",
+        frameon=False,
+        fontsize=SMALL_SIZE,
+        title_fontsize=SMALL_SIZE,
+    )
+
+
+def head(figure: Figure, posterior: xr.Dataset) -> None:
+    """Say above all panels of which model, trials and score they are."""
+    figure.suptitle(heading(posterior), fontsize=NORMAL_SIZE, fontweight="bold")
 
 
 def are_categories(labels: Shaped[np.ndarray, " item"]) -> bool:

@@ -20,6 +20,7 @@ from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError
 from seqvae.models import Model
 from seqvae.runs.beginning import ModelFactory, build_model
+from seqvae.runs.figures import Figures
 from seqvae.runs.provenance import (
     SECTIONS,
     read_moments,
@@ -51,6 +52,8 @@ class Run:
         InputError: if the folder is not a run.
     """
 
+    _figures: Figures | None = None
+
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._files = RunFiles(Path(folder))
         if not self.files.folder.is_dir():
@@ -77,6 +80,17 @@ class Run:
     def history(self) -> list[dict[str, float | int]]:
         """One row of metrics for each validation or iteration."""
         return read_history(self.files.history)
+
+    @property
+    def plot(self) -> Figures:
+        """Its figures: ``run.plot.psth()``, of other trials ``run.plot.of("train").psth()``.
+
+        Raises:
+            InputError: if model or data cannot be read.
+        """
+        if self._figures is None:
+            self._figures = Figures(self.model(), self.data(), history=self.history, seed=self.seed)
+        return self._figures
 
     @property
     def members(self) -> dict[str, Any]:
@@ -128,7 +142,7 @@ class Run:
 
     def remember(self, model: Model, data: NeuralData | None) -> Run:
         """Keep model and data of a fit in memory, so that they need not be read again."""
-        self._model, self._data = model, data
+        self._model, self._data, self._figures = model, data, None
         return self
 
     def model(self, *, trust: bool = False) -> Model:

@@ -56,8 +56,9 @@ def infer(
 
     Returns:
         Dataset with dims trial, time (s), neuron, factor; variables ``rates`` (Hz) or ``mean``,
-        ``factors``, ``<latent>_mean``, each with its ``_sd``, and ``elbo`` (nats per trial).
-        Merged it has no dim trial, and time is that of the recording, in seconds.
+        ``factors``, ``<latent>_mean``, each with its ``_sd``, ``elbo`` (nats per trial), and
+        ``activity``, as it was recorded: what the figures of ``seqvae.plotting`` take.
+        Merged it has neither activity nor a dim trial; time is that of the recording, in seconds.
     """
     opened = run, data, model, _ = open_run(run, data, trust, bin_width=bin_width)
     check_num_samples(num_samples)

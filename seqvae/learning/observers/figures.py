@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from seqvae.analysis.posterior import deterministic, posterior_dataset
+from seqvae.analysis.shown import drawable, shown_posterior
 from seqvae.data import NeuralData
 from seqvae.learning.observers.base import Observer, Stage
 from seqvae.models import VAE, Model
@@ -69,25 +70,19 @@ def draw_figures(
     """
     from seqvae import plotting
 
-    figures = {"learning_curves": plotting.learning_curves(history)} if history else {}
+    title = type(model).__name__
+    figures = {"learning_curves": plotting.learning_curves(history, title=title)} if history else {}
     trials = data.trials("val" if "val" in data.split else "train")
     recording, spec = data.recording, data.spec
     if recording.image_shape is not None:
         return figures | _draw_images(model, data, trials, recording.image_shape)
     if spec.num_time_bins == 1:
         return figures
-    trials = trials[:FIGURE_TRIALS]
-    results = posterior_dataset(model, data, trials, num_samples=FIGURE_SAMPLES)
-    activity = recording.read(trials)
-    truth = None if recording.rates is None else recording.rates[trials]
-    figures["rasters_and_rates"] = plotting.rasters_and_rates(activity, results, true_rates=truth)
-    figures["rate_traces"] = plotting.rate_traces(activity, results, true_rates=truth)
-    figures["latents"] = plotting.latents_3d(results)
-    if "inferred_inputs_mean" in results:
-        figures["inferred_inputs"] = plotting.inferred_inputs(results)
-    if "states" in results:
-        figures["states"] = plotting.discrete_states(results)
-    return figures
+    posterior = shown_posterior(model, data, trials[:FIGURE_TRIALS], num_samples=FIGURE_SAMPLES)
+    draws = drawable(posterior)
+    if "condition" not in posterior.coords:  # one mean of all trials says little
+        del draws["psth"]
+    return figures | {name: draw(posterior) for name, draw in draws.items()}
 
 
 def _draw_images(
