@@ -81,11 +81,23 @@ def test_curve_shows_scores_choices_and_losses(done):
     scores, losses = dimension_curve(done.summary).axes
     told = done.summary["models"]["lds"]
     np.testing.assert_allclose(scores.lines[0].get_ydata(), told["mean"])
-    (height,) = scores.lines[1].get_ydata()  # the ring
+    (ring,) = [line for line in scores.lines if line.get_markersize() == 9]
+    (height,) = ring.get_ydata()
     assert height == told["mean"][told["dims"].index(told["chosen_dim"])]
     lost = np.array(told["mean"]) - max(told["mean"])
     shown = np.asarray(losses.lines[0].get_ydata(), dtype=float)
     np.testing.assert_allclose(shown, lost, atol=1e-12)
+    assert [line.get_xdata().tolist() for line in scores.lines[:1]] == [told["dims"]]
+    assert len(scores.collections) == 1  # error bars
+    assert scores.figure.get_suptitle().startswith("2 folds of rows x 2 of neurons")
+
+
+def test_the_error_of_a_score_is_that_of_the_sum_over_cells(done):
+    own = done.scores[done.scores["dim"] == 2]["gain_sum"].to_numpy()
+    spikes = done.scores[done.scores["dim"] == 2]["spikes"].sum()
+    error = len(own) ** 0.5 * own.std(ddof=1) / (np.log(2) * spikes)
+    assert done.summary["models"]["lds"]["standard_error"][2] == pytest.approx(error)
+    assert done.summary["folds"] == {"rows": 2, "neurons": 2}
 
 
 def test_scores_are_ratios_of_sums(done):

@@ -11,6 +11,8 @@ from seqvae.storage import yaml_json as documents
 
 SEVERAL = ("runs",)
 """Flags that several words may follow, one for each value."""
+REPEATED = ("run",)
+"""Flags whose values are a list where they are given more than once."""
 
 
 def read_flags(argv: Sequence[str]) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
             key = "help"
         elif not word.startswith("--") or not key:
             raise InputError(f"{word!r} is no flag; write --key value")
+        former = flags.get(key) if key in REPEATED else None
         if equals:
             flags[key] = _parse(key, value)
         elif key in SEVERAL and words and not words[0].startswith(("--", "[")):
@@ -39,6 +42,8 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--{key} needs a value")
         else:
             flags[key] = True
+        if former is not None:
+            flags[key] = [*(former if isinstance(former, list) else [former]), flags[key]]
     return flags
 
 
@@ -86,12 +91,13 @@ def read_config(path: str) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
-def run_config(run: str) -> dict[str, Any]:
-    """Read the config of a run folder.
+def run_config(run: Any) -> dict[str, Any]:
+    """Read the config of a run folder, of several that of the first.
 
     Raises:
         InputError: if it has none, or for what ``read_yaml`` refuses.
     """
+    run = str(run[0] if isinstance(run, list) and run else run)
     path = Path(run) / "config.yaml"
     if not path.is_file():
         raise InputError(f"run: {run!r} is no run folder, it has no config.yaml")

@@ -132,7 +132,7 @@ def _command(verb: Verb, argv: Sequence[str]) -> None:
     repeated = flags.get("from_run", tree.get("from_run")) if "from_run" in verb.arguments else None
     trust = (not verb.reads_run and repeated is None) or is_set(flags.get("trust", False))
     if verb.reads_run and "run" in flags:
-        tree = run_config(str(flags["run"]))
+        tree = run_config(flags["run"])
     wants_help = is_set(flags.pop("help", False))
     wants_config = is_set(flags.pop("print_config", False))
 

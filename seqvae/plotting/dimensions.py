@@ -55,8 +55,8 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
             at, lost, entry["paired_se"], fmt="-o", color=color, markersize=3, linewidth=1.2,
             elinewidth=0.8, capsize=2,
         )  # fmt: skip
-        _ring(scores, at[chosen], entry["mean"][chosen], color)
-        _ring(losses, at[chosen], lost[chosen], color)
+        _ring(scores, float(at[chosen]), entry["mean"][chosen], color)
+        _ring(losses, float(at[chosen]), lost[chosen], color)
         heights.append(_depth(lost, entry["paired_se"], chosen))
     zero = next(iter(models.values()))["mean"][0]
     scores.axhline(zero, color=GREY, linewidth=0.8, linestyle="--", zorder=0)

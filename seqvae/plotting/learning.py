@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -26,19 +27,8 @@ def learning_curves(
         title: above all panels, such as the name of the model.
     """
     history = [row for row in history if not row.get("refit")]
-    panels = {
-        "ELBO (nats per trial)": _named(history, ["train/elbo", "val/elbo"]),
-        "KL (nats per trial)": _named(history, _columns(history, "train/kl/", "val/kl/")),
-        "bits per spike": _named(
-            history,
-            ["val/bits_per_spike", "val/co_bps", "val/fp_bps", "val/speckled_bps"],
-        ),
-        "learning rate": _changing(_named(history, ["train/learning_rate"])),
-    }
-    panels = {label: curves for label, curves in panels.items() if curves}
-    step = _values(history, "step")
+    panels, step, count = curves_of(history)
     warming = _warming(_values(history, "train/beta"))
-    count = "iteration" if any("bound" in row for row in history) else "step"
 
     columns = 2 if len(panels) > 1 else 1
     rows = max(1, -(-len(panels) // columns))
@@ -67,12 +57,43 @@ def learning_curves(
             axes.set_yscale("log")
             axes.tick_params(which="both", labelsize=SMALL_SIZE, width=0.6)
         elif label.startswith("ELBO"):
-            _leave_out_the_first_fall(axes, list(curves.values()))
+            if ends := without_the_first_fall(list(curves.values())):
+                axes.set_ylim(ends)
         if label != "learning rate":
             axes.legend(frameon=False, fontsize=SMALL_SIZE, handlelength=1.5)
     if title:
         figure.suptitle(title, fontsize=NORMAL_SIZE, fontweight="bold")
     return figure
+
+
+class Curves(NamedTuple):
+    """What is drawn of a history.
+
+    Attributes:
+        panels: by the label of an axis, the curves that belong together, by name.
+        step: of each row.
+        word: what a step is called.
+    """
+
+    panels: dict[str, dict[str, np.ndarray]]
+    step: Float[np.ndarray, " row"]
+    word: str
+
+
+def curves_of(history: Sequence[Mapping[str, float | int | str]]) -> Curves:
+    """Return the curves that a history has something for."""
+    panels = {
+        "ELBO (nats per trial)": _named(history, ["train/elbo", "val/elbo"]),
+        "KL (nats per trial)": _named(history, _columns(history, "train/kl/", "val/kl/")),
+        "bits per spike": _named(
+            history,
+            ["val/bits_per_spike", "val/co_bps", "val/fp_bps", "val/speckled_bps"],
+        ),
+        "learning rate": _changing(_named(history, ["train/learning_rate"])),
+    }
+    count = "iteration" if any("bound" in row for row in history) else "step"
+    filled = {label: curves for label, curves in panels.items() if curves}
+    return Curves(filled, _values(history, "step"), count)
 
 
 def _columns(history: Sequence[Mapping[str, float | int | str]], *prefixes: str) -> list[str]:
@@ -145,9 +166,16 @@ def _shade(axes: Axes, warming: Float[np.ndarray, " warming"], *, named: bool) -
         )
 
 
-def _leave_out_the_first_fall(axes: Axes, curves: list[Float[np.ndarray, " row"]]) -> None:
-    """Scale the axis by all but the lowest tenth, lest the first rows flatten the rest."""
+def without_the_first_fall(
+    curves: Sequence[Float[np.ndarray, " row"]],
+) -> tuple[float, float] | None:
+    """Ends of an axis for all but the lowest tenth, lest the first rows flatten the rest.
+
+    Returns:
+        None where there is nothing to leave out.
+    """
     finite = np.concatenate([values[np.isfinite(values)] for values in curves])
-    low, high = np.percentile(finite, 10), finite.max()
-    if low > finite.min():
-        axes.set_ylim(low - 0.25 * (high - low), high + 0.08 * (high - low))
+    low, high = float(np.percentile(finite, 10)), float(finite.max())
+    if low <= finite.min():
+        return None
+    return low - 0.25 * (high - low), high + 0.08 * (high - low)

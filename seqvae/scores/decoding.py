@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
@@ -38,6 +40,26 @@ def behavior_r2(
     return np.array(scores, dtype=np.float64)
 
 
+def decoded_behavior(
+    factors_train: Float[np.ndarray, "train_trial time factor"],
+    behavior_train: Float[np.ndarray, "train_trial time dimension"],
+    *,
+    factors_test: Float[np.ndarray, "test_trial test_time factor"],
+) -> Float[np.ndarray, "test_trial test_time dimension"]:
+    """Behaviour as ridge regression reads it from factors; see ``behavior_r2``.
+
+    Returns:
+        NaN where factors are, and in dimensions that fewer than two training trials know.
+    """
+    decoded = np.full((*factors_test.shape[:2], behavior_train.shape[-1]), np.nan)
+    test = np.isfinite(factors_test).all(-1)
+    for d in range(behavior_train.shape[-1]):
+        decoder = _decoder(factors_train, behavior_train[..., d])
+        if decoder is not None:
+            decoded[test, d] = decoder.predict(factors_test[test])
+    return decoded
+
+
 def _r2(
     factors_train: Float[np.ndarray, "train_trial time factor"],
     target_train: Float[np.ndarray, "train_trial time"],
@@ -45,21 +67,31 @@ def _r2(
     target_test: Float[np.ndarray, "test_trial test_time"],
 ) -> float:
     """R2 of one behavioural dimension."""
+    test = np.isfinite(factors_test).all(-1) & np.isfinite(target_test)
+    total = np.sum((target_test[test] - target_test[test].mean()) ** 2) if test.any() else 0.0
+    decoder = _decoder(factors_train, target_train) if total != 0.0 else None
+    if decoder is None:
+        return float("nan")
+    residual = target_test[test] - decoder.predict(factors_test[test])
+    return float(1.0 - np.sum(residual**2) / total)
+
+
+def _decoder(
+    factors_train: Float[np.ndarray, "train_trial time factor"],
+    target_train: Float[np.ndarray, "train_trial time"],
+) -> Any:
+    """Ridge regression of one behavioural dimension; None for fewer than two training trials."""
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import GroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     train = np.isfinite(factors_train).all(-1) & np.isfinite(target_train)
-    test = np.isfinite(factors_test).all(-1) & np.isfinite(target_test)
     trial = np.nonzero(train)[0]
     num_folds = min(5, len(np.unique(trial)))
-    total = np.sum((target_test[test] - target_test[test].mean()) ** 2) if test.any() else 0.0
-    if num_folds < 2 or total == 0.0:
-        return float("nan")
+    if num_folds < 2:
+        return None
     folds = list(GroupKFold(num_folds).split(trial, groups=trial))
     decoder = make_pipeline(StandardScaler(), RidgeCV(_PENALTIES, cv=folds))
     # In double precision: factors may be nearly collinear.
-    decoder.fit(factors_train[train].astype(np.float64), target_train[train])
-    residual = target_test[test] - decoder.predict(factors_test[test])
-    return float(1.0 - np.sum(residual**2) / total)
+    return decoder.fit(factors_train[train].astype(np.float64), target_train[train])
