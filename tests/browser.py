@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,13 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 SECONDS = 300
+_START = """
+import os, sys
+ends = [os.dup(int(word)) for word in sys.argv[1:3]]
+for place, end in zip((3, 4), ends):
+    os.dup2(end, place)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Tab:
@@ -92,9 +100,9 @@ def browser(profile: Path) -> Iterator[Tab]:
         f"--user-data-dir={profile}", "--enable-unsafe-swiftshader", "--use-angle=swiftshader",
         "--disable-background-networking", "--disable-component-update", "--no-first-run",
     ]  # fmt: skip
-    shell = ["sh", "-c", f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}', "sh", *command]
+    start = [sys.executable, "-c", _START, str(to_browser[0]), str(from_browser[1]), *command]
     process = subprocess.Popen(
-        shell, pass_fds=(to_browser[0], from_browser[1]),
+        start, pass_fds=(to_browser[0], from_browser[1]),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(to_browser[0])

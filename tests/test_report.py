@@ -297,7 +297,7 @@ def test_chromium_draws_turns_and_fits_a_phone_without_error_or_request(one, tmp
     with browser(tmp_path / "profile") as tab:
         address = one.as_uri()
         tab.send("Page.navigate", url=address)
-        tab.wait("Number(document.documentElement.dataset.drawn || 0) > 12")
+        tab.wait("Number(document.documentElement?.dataset.drawn || 0) > 12")
         assert tab.value("document.title") == "SequentialVAE: <b>svae"
         empty = "[...document.querySelectorAll('.chart')].filter(c => !c.querySelector('svg'))"
         assert tab.value(f"{empty}.length") == 0

@@ -47,15 +47,15 @@ def predictive_checks(
     Args:
         model: a trained model of counts.
         data: its data.
-        trials: of which; at least two.
+        trials: of which; at least three.
         num_replicates: how many.
         seed: of the draws.
 
     Returns:
         ``fano``: mean over neurons of variance by mean of the counts of a trial;
-        ``correlation``: standard deviation over pairs of neurons of the correlation of these
-        counts; ``autocorrelation``: mean over neurons of the correlation of counts in successive
-        bins; ``synchrony``: variance over bins and trials of the summed activity by its mean.
+        ``correlation``: root mean square over pairs of neurons of the correlation of these counts;
+        ``autocorrelation``: mean over neurons of the correlation of counts in successive bins;
+        ``synchrony``: variance over bins and trials of the summed activity by its mean.
         Nothing for data that are no counts, or too few.
     """
     if not model.session().observation.kind.counts_events or len(trials) < 3:
@@ -100,7 +100,10 @@ def statistics(counts: Float[np.ndarray, "trial time neuron"]) -> dict[str, floa
     varying = whole[:, variance > 0]
     pairs = np.corrcoef(varying.T)[np.triu_indices(varying.shape[1], 1)]
     summed = counts.sum(2)
-    numbers = {"fano": fano.mean(), "correlation": pairs.std() if len(pairs) else np.nan}
+    numbers = {
+        "fano": fano.mean(),
+        "correlation": np.sqrt(np.mean(pairs**2)) if len(pairs) else np.nan,
+    }
     if counts.shape[1] > 1:
         numbers["autocorrelation"] = _successive(counts)
         numbers["synchrony"] = summed.var() / max(summed.mean(), 1e-12)

@@ -56,9 +56,8 @@ def learning_curves(
         if label == "learning rate":
             axes.set_yscale("log")
             axes.tick_params(which="both", labelsize=SMALL_SIZE, width=0.6)
-        elif label.startswith("ELBO"):
-            if ends := without_the_first_fall(list(curves.values())):
-                axes.set_ylim(ends)
+        elif label.startswith("ELBO") and (ends := without_the_first_fall(list(curves.values()))):
+            axes.set_ylim(ends)
         if label != "learning rate":
             axes.legend(frameon=False, fontsize=SMALL_SIZE, handlelength=1.5)
     if title:

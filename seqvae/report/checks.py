@@ -11,7 +11,7 @@ from seqvae.report.section import Chart, Section, Table
 
 _WORDS = {
     "fano": "Fano factor of the counts of a trial, mean over neurons",
-    "correlation": "correlations of counts of pairs of neurons, their standard deviation",
+    "correlation": "correlations of counts of pairs of neurons, root mean square",
     "autocorrelation": "correlation of counts in successive bins, mean over neurons",
     "synchrony": "variance by mean of the summed activity",
 }
@@ -34,7 +34,10 @@ def predictive(result: Result) -> Section:
                 "showlegend": False}  # fmt: skip
         mark = line(np.full(2, check.recorded), np.array([0, 1.1 * top]), color=VERMILLION,
                     name="recorded", width=3.0)  # fmt: skip
-        layout = {"xaxis": {"title": {"text": _WORDS[name].partition(",")[0]}},
+        ends = np.array([*edges[[0, -1]], check.recorded])
+        margin = 0.05 * max(float(np.ptp(ends)), 1e-9)
+        scale = [float(ends.min() - margin), float(ends.max() + margin)]
+        layout = {"xaxis": {"title": {"text": _WORDS[name].partition(",")[0]}, "range": scale},
                   "yaxis": {"title": {"text": "replicates"}}, "bargap": 0.05}  # fmt: skip
         charts.append(Chart(f"{_WORDS[name]}; p = {check.p_value:.2g}", [bars, mark], layout, 240))
         drawn = f"{check.replicates.mean():.3f} ± {check.replicates.std():.3f}"
