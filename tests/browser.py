@@ -18,8 +18,8 @@ CHROMIUM = next(
 )
 SECONDS = 300
 _START = """
-import os, sys
-ends = [os.dup(int(word)) for word in sys.argv[1:3]]
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(word), fcntl.F_DUPFD, 10) for word in sys.argv[1:3]]
 for place, end in zip((3, 4), ends):
     os.dup2(end, place)
 os.execvp(sys.argv[3], sys.argv[3:])
