@@ -29,7 +29,7 @@ def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "size", "decay"),
-    [((12, 10, 8), 4, 0.2), ((40, 50, 30), 8, 0.2), ((400, 50, 40), 16, 0.038)],
+    [((12, 10, 6), 6, 0.2), ((40, 50, 30), 8, 0.2), ((400, 50, 40), 12, 0.038)],
 )
 def test_size_and_weight_decay_follow_from_the_data(shape, size, decay) -> None:
     model, _ = default_fit(NeuralData(counts(shape), bin_width=0.02))
@@ -93,5 +93,5 @@ def test_command_without_a_model_says_what_was_chosen(tmp_path, capsys) -> None:
     file, folder = tmp_path / "counts.h5", tmp_path / "run"
     write_hdf5(Recording(counts(), 0.02), file)
     assert main(["fit", "--data.source.path", str(file), "--run_dir", str(folder)]) == 0
-    assert "no model was named: NonlinearDynamics of 4 latents" in capsys.readouterr().out
+    assert "no model was named: NonlinearDynamics of 8 latents" in capsys.readouterr().out
     assert Run(folder).config["learner"]["class_path"].endswith("GradientLearner")

@@ -16,7 +16,7 @@ from seqvae.models import NonlinearDynamics
 from seqvae.observations import Gaussian, Poisson
 
 LATENT_DIM = 8
-LARGE_LATENT_DIM = 16
+LARGE_LATENT_DIM = 12
 LARGE_BINS = 10_000
 """Training bins, over all trials, from which the larger size is taken."""
 
@@ -44,7 +44,7 @@ def default_fit(data: NeuralData) -> DefaultFit:
     Counts are read by a ``Poisson``, other data by a ``Gaussian`` model. Of the training trials and
     their bins follow, by rule:
 
-    - the size, 8 latents, and 16 from 10,000 bins on, never more than half the held-in neurons;
+    - the size, 8 latents, and 12 from 10,000 bins on, never more than the held-in neurons;
     - weight decay 0.2, and in proportion to 3000 / bins beyond 3000 bins: what holds a hundred
       trials from over-fitting would starve a thousand;
     - epochs for 800 optimiser steps, and in proportion to sqrt(bins / 3000) beyond 3000 bins. Of
@@ -68,7 +68,7 @@ def default_fit(data: NeuralData) -> DefaultFit:
     decay = WEIGHT_DECAY / larger
     model = partial(
         NonlinearDynamics,
-        latent_dim=max(1, min(size, data.spec.num_heldin // 2)),
+        latent_dim=min(size, data.spec.num_heldin),
         observation=Poisson if counts else Gaussian,
         optimizer=partial(AdamW, lr=5e-3, weight_decay=float(f"{decay:.2g}")),
     )

@@ -44,14 +44,15 @@ class SmoothMLP(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "*leading input"]) -> Float[Tensor, "*leading output"]:
         """Return f(z)."""
-        for layer in self.layers:
-            inputs = self.dropout(torch.tanh(layer(inputs)))
-        return inputs
+        return self._through(inputs, self.dropout)
 
     def whole(self, inputs: Float[Tensor, "*leading input"]) -> Float[Tensor, "*leading output"]:
         """Return f(z), without dropout."""
+        return self._through(inputs, nn.Identity())
+
+    def _through(self, inputs: Tensor, after_each: nn.Module) -> Tensor:
         for layer in self.layers:
-            inputs = torch.tanh(layer(inputs))
+            inputs = after_each(torch.tanh(layer(inputs)))
         return inputs
 
     def linearized(self, inputs: Float[Tensor, "*leading input"]) -> Linearized:
