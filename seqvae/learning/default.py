@@ -45,11 +45,11 @@ def default_fit(data: NeuralData) -> DefaultFit:
     their bins follow, by rule:
 
     - the size, 8 latents, and 12 from 10,000 bins on, never more than the held-in neurons;
-    - weight decay 0.2, and in proportion to 3000 / bins beyond 3000 bins: what holds a hundred
-      trials from over-fitting would starve a thousand;
-    - epochs for 800 optimiser steps, and in proportion to sqrt(bins / 3000) beyond 3000 bins. Of
+    - weight decay 0.2, and in proportion to (bins / 3000)^-1/2 beyond 3000 bins: what holds a
+      hundred trials from over-fitting would starve a thousand;
+    - epochs for 800 optimiser steps, and in proportion to (bins / 3000)^1/4 beyond 3000 bins. Of
       these, validation trials choose: half or all, where there are few, as among many steps they
-      would pick one by luck; from 10,000 bins on one of 40, and learning ends after 20 without
+      would pick one by luck; from 10,000 bins on one of some 40, and learning ends after 20 without
       improvement;
     - an average of the weights over some 50 steps is what is scored and kept;
     - where test trials are kept for the scores, ``refit`` learns from the validation trials, too,
@@ -65,7 +65,7 @@ def default_fit(data: NeuralData) -> DefaultFit:
     is_large = num_bins >= LARGE_BINS
     size = LARGE_LATENT_DIM if is_large else LATENT_DIM
     larger = max(1.0, num_bins / SMALL_BINS)
-    decay = WEIGHT_DECAY / larger
+    decay = WEIGHT_DECAY / math.sqrt(larger)
     model = partial(
         NonlinearDynamics,
         latent_dim=min(size, data.spec.num_heldin),
@@ -73,7 +73,7 @@ def default_fit(data: NeuralData) -> DefaultFit:
         optimizer=partial(AdamW, lr=5e-3, weight_decay=float(f"{decay:.2g}")),
     )
     steps_an_epoch = math.ceil(num_trials / data.batch_size)
-    max_epochs = math.ceil(STEPS * math.sqrt(larger) / steps_an_epoch)
+    max_epochs = math.ceil(STEPS * larger**0.25 / steps_an_epoch)
     settings: dict[str, Any] = {"max_epochs": max_epochs}
     validates = "val" in data.split
     if validates:
