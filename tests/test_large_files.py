@@ -14,6 +14,7 @@ from seqvae import InputError, NeuralData
 from seqvae.data import Recording
 from seqvae.data.lazy import LazyActivity
 from seqvae.data.sources import HDF5
+from seqvae.data.survey import outlook
 from seqvae.data.transforms import Rebin
 
 STORED = [{}, {"chunks": (1, 100, 5)}, {"compression": "gzip"}]
@@ -95,3 +96,25 @@ def test_a_mapped_array_stays_on_disk(tmp_path, monkeypatch):
     data = NeuralData(mapped, bin_width=0.001, transforms=[Rebin(0.005)])
     assert isinstance(data.recording.activity, LazyActivity)
     assert np.shares_memory(NeuralData(mapped, bin_width=0.001).raw().activity._rows, mapped)
+
+
+@pytest.mark.parametrize("stored", STORED, ids=["in one piece", "in chunks", "compressed"])
+def test_a_long_array_without_trials_is_read_batch_by_batch(stored, tmp_path, monkeypatch):
+    counts = np.random.default_rng(0).poisson(0.4, (2000, 10)).astype(np.uint8)
+    heldout = np.arange(10) > 7
+    with h5py.File(tmp_path / "long.h5", "w") as file:
+        options = stored | ({"chunks": (100, 5)} if "chunks" in stored else {})
+        file.create_dataset("spikes", data=counts, **options)
+        file["heldout"], file["dt"] = heldout, 0.001
+    keys = {"activity": "spikes", "heldout": "heldout", "bin_width": "dt"}
+    source = HDF5(tmp_path / "long.h5", keys, dims=["time", "neuron"])
+    whole = source.load()
+    assert not isinstance(whole.activity, LazyActivity)
+    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1000)
+    lazy = source.load()
+    assert isinstance(lazy.activity, LazyActivity)
+    assert lazy.checksum == whole.checksum
+    trials = HDF5(tmp_path / "long.h5", keys, dims=["time", "neuron"], trial_bins=50).load()
+    assert isinstance(trials.activity, LazyActivity)
+    np.testing.assert_array_equal(trials.read(), counts.reshape(40, 50, 10))
+    assert outlook(HDF5(tmp_path / "long.h5")).source.load().checksum == whole.checksum

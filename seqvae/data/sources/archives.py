@@ -22,7 +22,7 @@ import numpy as np
 from seqvae.data.lazy import LazyActivity
 from seqvae.data.sizes import check_memory
 from seqvae.data.sources.leaves import Leaf, read_shape, sliced
-from seqvae.data.sources.rows import large_rows
+from seqvae.data.sources.rows import FileRows, large_rows
 from seqvae.errors import InputError
 
 _SMALL = 64 * 1024 * 1024  # bytes that any file may take
@@ -231,10 +231,14 @@ class HDF5Entries(_Entries):
                 check_claim(self._path, f"entry {name!r}", place.size * place.dtype.itemsize)
                 yield from sliced(place)
 
-        return Leaf(shape, place.dtype, read, pieces)
+        return Leaf(shape, place.dtype, read, pieces, partial(self._rows, name))
 
     def large(self, name: str, missing: int | None = None) -> LazyActivity | None:
         """Return large counts of few bits, of which one may be ``missing``; else None."""
+        rows = self._rows(name) if getattr(self._places[name], "ndim", 0) == 3 else None
+        return None if rows is None else LazyActivity(rows, missing=missing)
+
+    def _rows(self, name: str) -> FileRows | None:
         import h5py
 
         place = self._places[name]
@@ -245,8 +249,7 @@ class HDF5Entries(_Entries):
             num_bytes = place.size * place.dtype.itemsize
             if num_bytes > _DENSEST * self._path.stat().st_size:
                 check_claim(self._path, f"entry {name!r}", num_bytes)
-            rows = large_rows(self._path, place)
-        return None if rows is None else LazyActivity(rows, missing=missing)
+            return large_rows(self._path, place)
 
     def _datasets(self) -> dict[str, Any]:
         """Find the datasets of all groups: hard links, and soft links to one of those."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from seqvae.data.lazy import LazyActivity
 from seqvae.errors import InputError
 
 _FEWEST_TRIALS = 5
@@ -15,7 +16,7 @@ _ZERO = 1e-5  # of a standard deviation
 
 def in_trials(
     name: str, series: Any, trial_bins: int
-) -> Shaped[np.ndarray, "trial trial_bin channel"]:
+) -> Shaped[np.ndarray, "trial trial_bin channel"] | LazyActivity:
     """Cut the rows of one long trial (1, time, channel) into trials of equal length.
 
     Args:
@@ -28,7 +29,7 @@ def in_trials(
     """
     if isinstance(trial_bins, bool) or not isinstance(trial_bins, int) or trial_bins < 1:
         raise InputError(f"trial_bins must be a whole number of rows above 0, got {trial_bins!r}")
-    if not isinstance(series, np.ndarray) or len(series) != 1:
+    if not isinstance(series, np.ndarray | LazyActivity) or len(series) != 1:
         raise InputError(
             f"trial_bins: {name} has {len(series)} trials already; give dims [time, neuron]"
         )
@@ -37,6 +38,10 @@ def in_trials(
         raise InputError(
             f"trial_bins: the {num_rows} rows of {name} are no whole number of trials of "
             f"{trial_bins}; all trials must be as long"
+        )
+    if isinstance(series, LazyActivity):
+        return series.cut(
+            0, [(start, start + trial_bins) for start in range(0, num_rows, trial_bins)]
         )
     return series.reshape(-1, trial_bins, series.shape[2])
 

@@ -31,12 +31,14 @@ class Leaf:
         dtype: of what is stored; objects are text.
         read: returns the whole array.
         pieces: yields it piece by piece, in any order of the axes, so that memory is bounded.
+        rows: returns what reads some of its rows, of a large one, where that is possible.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
     pieces: Callable[[], Iterator[np.ndarray]]
+    rows: Callable[[], Any] = lambda: None
 
     @classmethod
     def of(cls, array: np.ndarray) -> Leaf:

@@ -10,10 +10,11 @@ import numpy as np
 
 from seqvae.data.binning import grouped
 from seqvae.data.containers import plain_labels, plain_numbers
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.padding import without_padding
 from seqvae.data.recording import Recording
 from seqvae.data.sources.concatenated import in_trials
-from seqvae.data.sources.dims import Block, check_dims, described, dims_beside, laid
+from seqvae.data.sources.dims import AXES, Block, check_dims, described, dims_beside, laid
 from seqvae.data.sources.holdings import SPARSE, Holdings
 from seqvae.data.sources.stored import MISSING, with_missing
 from seqvae.data.spikes import Spikes
@@ -62,7 +63,7 @@ def read_planned(
         order: tuple[str, ...] = ("trial", "time", "neuron")
     else:
         values, order = _activity(holdings, keys, dims, bin_width, sample_width)
-    num_trials, num_bins = len(values["activity"]), max(map(len, values["activity"]))
+    num_trials, num_bins = len(values["activity"]), _longest(values["activity"])
     for field in set(SERIES) & set(keys):
         values[field] = _beside(holdings, keys[field], field, num_trials, num_bins, order)
     if trial_bins is not None:
@@ -84,7 +85,8 @@ def read_planned(
         values["lengths"] = np.asarray(values["lengths"]) // factor
     _check_counts(values, keys, num_trials)
     if "heldout" in values:
-        num_neurons = np.shape(values["activity"][0])[-1]
+        some = values["activity"]
+        num_neurons = np.shape(some if isinstance(some, LazyActivity) else some[0])[-1]
         hidden = _indices(values.pop("heldout"), holdings.is_matlab)
         values["heldin"] = np.setdiff1d(np.arange(num_neurons), hidden)
     elif "heldin" in values:
@@ -164,11 +166,17 @@ def _activity(
         )
     names = check_dims(dims, block, name)
     if len(names) == len(block.sizes):
+        missing = None
+        if MISSING in holdings.entries:
+            missing = int(_labels(holdings, {MISSING: MISSING}, MISSING)[0])
+        lazy = None if "lengths" in keys else _lazy(block, names, missing)
+        if lazy is not None:
+            return {"activity": lazy}, names
         series = laid(block, names, name)
         if isinstance(series, np.ndarray) and series.dtype.kind not in "biuf":
             raise InputError(f"{name!r} holds {series.dtype}; the activity must be numbers")
-        if isinstance(series, np.ndarray) and MISSING in holdings.entries:
-            series = with_missing(series, int(_labels(holdings, {MISSING: MISSING}, MISSING)[0]))
+        if isinstance(series, np.ndarray):
+            series = with_missing(series, missing)
         return {"activity": series}, names
     if bin_width is None:
         raise InputError(
@@ -178,6 +186,19 @@ def _activity(
     spikes = Spikes.of(nested(block, names, name, scale))
     fields = spikes.binned(bin_width, _intervals(holdings, keys))
     return {**fields, "is_binned": True}, ("trial", "time", "neuron")
+
+
+def _lazy(block: Block, names: tuple[str, ...], missing: int | None) -> LazyActivity | None:
+    """Return large counts that lie in a file in the usual order; None for what is read at once."""
+    is_usual = names in (AXES, AXES[1:]) and not block.num_cell_axes
+    rows = block.leaves[0][1].rows() if is_usual else None
+    return None if rows is None else LazyActivity(rows, missing=missing)
+
+
+def _longest(activity: Any) -> int:
+    """Return the bins of the longest trial, as stored."""
+    is_lazy = isinstance(activity, LazyActivity)
+    return activity.shape[1] if is_lazy else max(map(len, activity))
 
 
 def nested(block: Block, names: tuple[str, ...], name: str, scale: float = 1.0) -> list[Any]:

@@ -16,23 +16,23 @@ def large_rows(path: Path, dataset: Any) -> FileRows | None:
 
     Args:
         path: the file.
-        dataset: of it, (trial, time, neuron).
+        dataset: of it, (trial, time, neuron), or (time, neuron) of one trial.
     """
     kind = dataset.dtype
     is_large = dataset.size > sizes.LARGE and kind.kind in "biu" and kind.itemsize <= 2
-    if not is_large or dataset.ndim != 3:
+    if not is_large or dataset.ndim not in (2, 3):
         return None
     offset = dataset.id.get_offset() if dataset.chunks is None else None
     return FileRows(path, dataset.name, dataset.shape, kind, offset=offset)
 
 
 class FileRows:
-    """An array (trial, time, neuron) in a file.
+    """An array (trial, time, neuron), or (time, neuron) of one trial, in a file.
 
     Args:
         path: the file.
         name: of the dataset of HDF5.
-        shape: sizes of the axes.
+        shape: sizes of its axes.
         dtype: type of the numbers.
         offset: bytes before the first number, where all stand in one piece; None: HDF5 reads them.
     """
@@ -46,7 +46,8 @@ class FileRows:
         *,
         offset: int | None,
     ) -> None:
-        self.shape, self.dtype = tuple(shape), dtype
+        self.shape, self.dtype = (1, *shape)[-3:], dtype
+        self._is_flat = len(shape) == 2
         self._path, self._name, self._offset = path.resolve(), name, offset
         self._stamp = self._now()
 
@@ -68,7 +69,8 @@ class FileRows:
 
             try:
                 with h5py.File(self._path, "r") as file:
-                    compressed: np.ndarray = file[self._name][trial, start:stop]
+                    where = slice(start, stop) if self._is_flat else (trial, slice(start, stop))
+                    compressed: np.ndarray = file[self._name][where]
                     return compressed
             except Exception as error:  # of many kinds
                 raise self._damaged() from error
