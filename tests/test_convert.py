@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import seqvae.data.lazy
@@ -72,6 +72,8 @@ def recording(num_trials: int, largest: float, kinds: set[str], seed: int) -> Re
     kinds=st.sets(st.sampled_from(["real", "missing", "ragged", "beside"])),
     seed=st.integers(0, 99),
 )
+@example(num_trials=2, largest=65535, kinds={"missing"}, seed=0)
+@example(num_trials=2, largest=2**24 - 1, kinds={"missing"}, seed=0)
 def test_a_written_recording_is_the_same_in_every_field(
     name, num_trials, largest, kinds, seed, tmp_path_factory
 ):

@@ -45,7 +45,8 @@ class Stored:
         if largest > _EXACT:
             return cls(activity, np.dtype(np.float32), None)
         dtype = np.min_scalar_type(largest + is_missing)
-        return cls(activity, dtype, int(np.iinfo(dtype).max) if is_missing else None)
+        last = min(int(np.iinfo(dtype).max), 2**31)  # single precision holds each of these
+        return cls(activity, dtype, last if is_missing else None)
 
     @property
     def shape(self) -> tuple[int, int, int]:
