@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -43,18 +44,18 @@ MOST_NAMED = 20
 """So many conditions have a line in a legend."""
 
 
-class Picture(Figure):
-    """A figure that a notebook shows by itself, without a window or pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        content = io.BytesIO()
-        self.savefig(content, format="png")
-        return content.getvalue()
-
-
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, in inches, laid out by constraints, saved at 150 dots per inch."""
-    return Picture(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    # A notebook asks the figure itself; of a class of our own W&B would not know what it is.
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def tidy(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
