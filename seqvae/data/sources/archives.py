@@ -27,7 +27,8 @@ from seqvae.errors import InputError
 
 _SMALL = 64 * 1024 * 1024  # bytes that any file may take
 _DENSEST = 1100  # bytes that one byte of a deflated file can hold
-_MAX_ENTRIES = 4_000
+_FEW_ENTRIES = 4_000  # that any file may have
+_ENTRY = 100  # bytes of a file for each entry beyond these, at least
 _AT_ONCE = 16 * 1024 * 1024  # bytes of a piece of an entry
 _MATLAB = b"MATLAB 7.3"  # how the block of text before the HDF5 of MATLAB's files begins
 _CHECKS = (2, 3)  # filters of HDF5 that leave the size as it is: shuffle, fletcher32
@@ -107,8 +108,11 @@ class _Entries(Mapping[str, np.ndarray]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with mended(path):
-            self._places = self._find()
+
+    @cached_property
+    def _places(self) -> dict[str, Any]:
+        with mended(self._path):
+            return self._find()
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
@@ -212,7 +216,7 @@ class HDF5Entries(_Entries):
         with self._path.open("rb") as file:
             begins = file.read(len(_MATLAB))
         return begins == _MATLAB or any(
-            "MATLAB_class" in getattr(place, "attrs", ()) for place in self._datasets().values()
+            "MATLAB_class" in getattr(place, "attrs", ()) for place in self._places.values()
         )
 
     def leaf(self, name: str) -> Leaf:
@@ -258,12 +262,12 @@ class HDF5Entries(_Entries):
         datasets: dict[str, Any] = {}
         soft: dict[str, str] = {}
         above: list[tuple[str, Any, tuple[Any, ...]]] = [("", self._file, (self._file,))]
-        num_seen = 0
+        num_seen, most = 0, max(_FEW_ENTRIES, self._path.stat().st_size // _ENTRY)
         while above:
             prefix, group, ancestors = above.pop()
             for name in group:
                 num_seen += 1
-                if num_seen > _MAX_ENTRIES:
+                if num_seen > most:
                     raise self._refusal(prefix + name, "is one of too many to be a recording")
                 path = prefix + name
                 link = group.get(name, getlink=True)

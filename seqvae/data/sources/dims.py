@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -40,7 +41,7 @@ class Block:
         shapes = [leaf.shape for _, leaf in leaves]
         num_axes = {len(shape) for shape in shapes}
         if drops_ones and all(_long(shape) <= 1 for shape in shapes) and max(num_axes) <= 2:
-            lengths = {int(np.prod(shape)) for shape in shapes}
+            lengths = {math.prod(shape) for shape in shapes}
             inner: Sizes = () if lengths == {1} else (next(iter(lengths)),)
             inner = inner if len(lengths) == 1 else (None,)
             return cls(sizes + inner, len(sizes), leaves, None)
@@ -85,7 +86,7 @@ def _cells(value: Any, drops_ones: bool) -> tuple[Sizes, list[tuple[tuple[int, .
         if len(shapes) == 1:
             (shape,) = shapes
             sizes += shape
-            places = list(np.ndindex(*shape))
+            places = list(np.ndindex(*shape)) if 0 not in shape else []
         else:
             sizes += (None,)
             places = [(i,) for i in range(max(len(item.items) for _, item in cells))]

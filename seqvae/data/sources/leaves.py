@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,11 @@ class Leaf:
     @property
     def size(self) -> int:
         """How many numbers or texts it holds."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+
+EMPTY = Leaf.of(np.zeros((0, 0)))
+"""What a cell holds that is empty; one for all, as there may be very many."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def sliced(array: Any, shape: tuple[int, ...] | None = None) -> Iterator[np.ndar
     if not shape or 0 in shape:
         yield np.asarray(array[()])
         return
-    row = int(np.prod(shape[1:], dtype=np.int64)) * max(array.dtype.itemsize, 1)
+    row = math.prod(shape[1:]) * max(array.dtype.itemsize, 1)
     if row > _BYTES_AT_ONCE and len(shape) > 1:
         for index in range(shape[0]):
             yield from sliced(_Row(array, (index,)), shape[1:])

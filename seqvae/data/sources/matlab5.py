@@ -1,12 +1,14 @@
 """MATLAB files of the versions 4 to 7, read by scipy once their claims are checked.
 
-scipy takes the memory that a header claims, and goes as deep as a file nests. So the elements are
-walked through first: each must lie within the one around it, and hold what it says it holds.
+scipy takes the memory that a header claims, goes as deep as a file nests, and believes types that
+it does not know. So the elements are walked through first, in just the steps that scipy takes:
+each must lie within the one around it, fill it, and hold what it says it holds.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -15,18 +17,23 @@ from typing import Any
 
 import numpy as np
 
+from seqvae.data.sizes import check_memory
 from seqvae.data.sources.archives import check_claim, mended
-from seqvae.data.sources.leaves import Cells, Leaf, Tree
+from seqvae.data.sources.leaves import EMPTY, Cells, Leaf, Tree
+from seqvae.data.sources.matlab4 import check_matlab4
 from seqvae.errors import InputError
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
-_CELL, _STRUCT, _OBJECT, _SPARSE, _OPAQUE = 1, 2, 3, 5, 17
-_NUMBERS = range(4, 16)
+_CELL, _STRUCT, _OBJECT, _SPARSE, _FUNCTION, _OPAQUE = 1, 2, 3, 5, 16, 17
+_NUMBERS = frozenset(range(4, 16)) - {_SPARSE}
 _VALUES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}  # types of numbers and text
 _COMPLEX = 0x800  # a flag: an imaginary part follows
-_DEEPEST = 24
+_DEEPEST, _MOST_AXES = 24, 32
+_FEW_FIELDLESS = 1_000  # elements of a struct array that take no bytes
+_COPIES = 2  # of the variables that are held at a time, at most
 _MOST_CELLS = 2_000_000
+_FEW_CELLS = 100_000  # that any file may have, beside one for each of its bytes
 
 
 def read_matlab5(path: Path) -> Tree:
@@ -39,44 +46,56 @@ def read_matlab5(path: Path) -> Tree:
 
     with mended(path):
         content = path.read_bytes()
-        if 0 not in content[:4]:
-            content = content[:_HEADER] + _Walk(path, content).content()
+        if 0 in content[:4]:
+            check_matlab4(path, content)
+        else:
+            content = content[: _Walk(path, content).end()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of names that stand twice, of which the last is taken
             variables = scipy.io.loadmat(io.BytesIO(content), mat_dtype=False)
+        values = _Values(path)
         return {
             name: value
             for name, item in variables.items()
-            if not name.startswith("__") and (value := _value(path, item)) is not None
+            if not name.startswith("__") and (value := values.of(item)) is not None
         }
 
 
-def _value(path: Path, item: Any) -> Any:
-    """Return an item as a leaf, cells or mapping; None for functions and objects of MATLAB."""
-    if hasattr(item, "toarray"):
-        check_claim(path, "a sparse matrix", int(np.prod(item.shape)) * item.dtype.itemsize)
-        item.check_format(full_check=True)  # else its indices may point anywhere
-        return Leaf.of(item.toarray())
-    if type(item).__name__ in ("MatlabFunction", "MatlabOpaque") or not isinstance(
-        item, np.ndarray
-    ):
-        return None
-    if item.dtype.names:
-        structs = [
-            {
-                name: value
-                for name in item.dtype.names or ()
-                if (value := _value(path, one[name])) is not None
-            }
-            for one in item.ravel()
-        ]
-        return structs[0] if item.size == 1 else Cells(item.shape, tuple(structs))
-    if item.dtype.kind == "O":
-        cells = [_value(path, one) for one in item.ravel()]
-        return Cells(
-            item.shape, tuple(Leaf.of(np.zeros((0, 0))) if c is None else c for c in cells)
-        )
-    return Leaf.of(item) if item.dtype.kind in "biufU" else None
+class _Values:
+    """What scipy makes of variables, as leaves, cells and mappings."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._dense = 0  # bytes of all sparse matrices, which few bytes may stand for
+
+    def of(self, item: Any) -> Any:
+        """Return an item as a leaf, cells or mapping; None for functions and objects of MATLAB."""
+        if hasattr(item, "toarray"):
+            self._dense += math.prod(item.shape) * item.dtype.itemsize
+            check_claim(self._path, "sparse matrices", self._dense)
+            columns = item.tocsc()
+            columns.check_format(full_check=True)  # else its indices may point anywhere
+            return Leaf.of(columns.toarray())
+        if type(item).__name__ in ("MatlabFunction", "MatlabOpaque") or not isinstance(
+            item, np.ndarray
+        ):
+            return None
+        if item.dtype.names:
+            structs = [
+                {
+                    name: value
+                    for name in item.dtype.names or ()
+                    if (value := self.of(one[name])) is not None
+                }
+                for one in item.ravel()
+            ]
+            return structs[0] if item.size == 1 else Cells(item.shape, tuple(structs))
+        if item.dtype.kind == "O":
+            cells = [self.of(one) for one in item.ravel()]
+            return Cells(item.shape, tuple(EMPTY if cell is None else cell for cell in cells))
+        if item.dtype.kind not in "biufU":
+            return None
+        return EMPTY if item.shape == (0, 0) else Leaf.of(item)
 
 
 class _Walk:
@@ -86,31 +105,29 @@ class _Walk:
         self._path = path
         self._content = content
         self._order = {b"IM": "<", b"MI": ">"}.get(content[126:128], "")
-        self._left = _MOST_CELLS
+        self._left = min(_MOST_CELLS, _FEW_CELLS + len(content))
         if not self._order:
             raise self._damaged("has no header of a MATLAB file")
 
-    def content(self) -> bytes:
-        """Return all elements, inflated and checked."""
-        inflated = []
+    def end(self) -> int:
+        """Check all elements, inflated; return where the last one ends."""
         place, total = _HEADER, 0
         while place + 8 <= len(self._content):
             kind, size = struct.unpack_from(f"{self._order}II", self._content, place)
-            body = self._content[place + 8 : place + 8 + size]
-            if len(body) < size:
+            end = place + 8 + size
+            if len(self._content) < end:
                 raise self._damaged("ends in the middle of a variable")
+            element = memoryview(self._content)[place:end]
             if kind == _COMPRESSED:
-                element = self._inflated(body)
-            else:
-                element = self._content[place : place + 8 + size]
+                element = memoryview(self._inflated(element[8:]))
             total += len(element)
             check_claim(self._path, "the variables", total)
-            self._element(memoryview(element), 0)
-            inflated.append(element)
-            place += 8 + size
-        return b"".join(inflated)
+            check_memory(f"the variables of {str(self._path)!r}", _COPIES * total)
+            self._element(element, 0)
+            place = end
+        return place
 
-    def _inflated(self, body: bytes) -> bytes:
+    def _inflated(self, body: memoryview) -> bytes:
         stream = zlib.decompressobj()
         start = stream.decompress(body, 8)
         if len(start) < 8:
@@ -148,46 +165,82 @@ class _Walk:
         if depth > _DEEPEST:
             raise self._damaged(f"nests cells more than {_DEEPEST} deep")
         type_of, size, start = self._tag(data)
-        if size < 4 or type_of != 6:
+        if (type_of, size, start) != (6, 8, 8):
             raise self._damaged("holds a variable without a class")
         (flags,) = struct.unpack_from(f"{self._order}I", data, start)
-        place = self._element(data, depth)
-        type_of, size, start = self._tag(data[place:])
-        if flags & 0xFF == _OPAQUE:
+        kind, place = flags & 0xFF, self._element(data, depth)
+        if kind == _OPAQUE:  # which has neither size nor name, but three words and a matrix
+            for _ in range(3):
+                place = self._values(data, place, depth)
+            self._matrices(data, place, 1, depth)
             return
-        if type_of != 5 or size < 8:
-            raise self._damaged("holds a variable without a size")
-        dims = struct.unpack_from(f"{self._order}{size // 4}i", data, place + start)
-        place += self._element(data[place:], depth)
+        dims, place = self._dims(data, place, depth)
         place = self._values(data, place, depth)  # the name
-        number = 1
-        for dim in dims:
-            number *= dim
-            if dim < 0 or len(dims) > 32:
-                raise self._damaged("holds a variable of impossible size")
-        kind = flags & 0xFF
+        number = math.prod(dims)
         if kind == _SPARSE:
             check_claim(self._path, "a sparse matrix", number * 8)
-        elif kind in _NUMBERS and number > 8 * len(data):
+        if kind in _NUMBERS and number > 8 * len(data):
             raise self._damaged("holds a variable that claims more than it holds")
-        if kind == _OBJECT:
-            place = self._values(data, place, depth)
-        if kind in (_STRUCT, _OBJECT):
-            _, _, start = self._tag(data[place:])
-            (length,) = struct.unpack_from(f"{self._order}i", data, place + start)
-            place = self._values(data, place, depth)
-            _, names, _ = self._tag(data[place:])
-            place = self._values(data, place, depth)
-            number *= names // length if length > 0 else len(data)
         if kind == _SPARSE or kind in _NUMBERS:
-            is_complex = bool(flags & _COMPLEX)
-            self._values_to_end(data, place, depth, least=1 + is_complex + 2 * (kind == _SPARSE))
-        if kind in (_CELL, _STRUCT, _OBJECT):
-            self._left -= max(number, 1)
-            if self._left < 0 or number * 8 > len(data):
-                raise self._damaged("holds cells that claim more than they hold")
-            for _ in range(number):
-                place += self._element(data[place:], depth + 1)
+            parts = 1 + bool(flags & _COMPLEX) + 2 * (kind == _SPARSE)
+            for _ in range(parts):
+                place = self._values(data, place, depth)
+            self._check_end(data, place, depth)
+        elif kind == _FUNCTION:
+            self._matrices(data, place, 1, depth)
+        elif kind == _CELL:
+            self._matrices(data, place, number, depth)
+        elif kind in (_STRUCT, _OBJECT):
+            if kind == _OBJECT:
+                place = self._values(data, place, depth)  # its class
+            num_fields, place = self._fields(data, place, depth)
+            self._claim_cells(data, number)
+            self._matrices(data, place, number * num_fields, depth)
+        else:
+            raise self._damaged(f"holds a variable of an unknown class ({kind})")
+
+    def _dims(self, data: memoryview, place: int, depth: int) -> tuple[tuple[int, ...], int]:
+        """Return the size of a variable, and what follows."""
+        type_of, size, start = self._tag(data[place:])
+        end = place + self._element(data[place:], depth)
+        if type_of not in (5, 6) or size < 8:
+            raise self._damaged("holds a variable without a size")
+        dims = struct.unpack_from(f"{self._order}{size // 4}i", data, place + start)
+        if size % 4 or len(dims) > _MOST_AXES or min(dims) < 0:
+            raise self._damaged("holds a variable of impossible size")
+        return dims, end
+
+    def _fields(self, data: memoryview, place: int, depth: int) -> tuple[int, int]:
+        """Return how many fields a struct has, and what follows their names."""
+        type_of, size, start = self._tag(data[place:])
+        end = self._values(data, place, depth)
+        if type_of not in (5, 6) or size != 4:
+            raise self._damaged("holds a struct without fields")
+        (length,) = struct.unpack_from(f"{self._order}i", data, place + start)
+        _, names, _ = self._tag(data[end:])
+        if length < 1 or names % length:
+            raise self._damaged("holds a struct whose fields have no names")
+        return names // length, self._values(data, end, depth)
+
+    def _claim_cells(self, data: memoryview, number: int) -> None:
+        self._left -= max(number, 1)
+        if self._left < 0 or number > _FEW_FIELDLESS + len(data) // 8:
+            raise self._damaged("holds cells that claim more than they hold")
+
+    def _matrices(self, data: memoryview, place: int, number: int, depth: int) -> None:
+        """Check the variables within another, up to its end."""
+        self._claim_cells(data, number)
+        for _ in range(number):
+            kind, _, start = self._tag(data[place:])
+            if kind != _MATRIX or start != 8:
+                raise self._damaged("holds a cell that is none")
+            place += self._element(data[place:], depth + 1)
+        self._check_end(data, place, depth)
+
+    def _check_end(self, data: memoryview, place: int, depth: int) -> None:
+        """Refuse what follows within another variable: scipy would read it as the next one."""
+        if depth and place < len(data):
+            raise self._damaged("holds a variable that is longer than its values")
 
     def _values(self, data: memoryview, place: int, depth: int) -> int:
         """Check an element of numbers or text, whose type scipy does not; return what follows."""
@@ -195,14 +248,6 @@ class _Walk:
         if kind not in _VALUES:
             raise self._damaged(f"holds values of an unknown type ({kind})")
         return place + self._element(data[place:], depth)
-
-    def _values_to_end(self, data: memoryview, place: int, depth: int, *, least: int) -> None:
-        """Check all elements that follow, of which there must be some."""
-        number = 0
-        while place < len(data):
-            place, number = self._values(data, place, depth), number + 1
-        if number < least:
-            raise self._damaged("ends in the middle of a variable")
 
     def _damaged(self, what: str) -> InputError:
         return InputError(

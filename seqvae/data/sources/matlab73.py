@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from seqvae.data.sources.archives import HDF5Entries, check_claim, mended, open_hdf5
-from seqvae.data.sources.leaves import Cells, Leaf, Tree, sliced
+from seqvae.data.sources.leaves import EMPTY, Cells, Leaf, Tree, sliced
 from seqvae.errors import InputError
 
 _DEEPEST = 24
-_MOST_ITEMS = 1_000_000
+_MOST_ITEMS, _FEW_ITEMS = 1_000_000, 10_000  # of any file, and of one of few bytes
+_BYTES = 8  # of a file for each item beyond these, at least
+_LITTLE = 4096  # bytes
+_MOST_TEXT = 1_000_000
 _OWN = "#"  # with which MATLAB's groups of what is referred to begin
 
 
@@ -37,12 +40,18 @@ def open_matlab73(path: Path) -> Iterator[Tree]:
 
 
 class _Reader:
-    """Goes through the groups and references of a file."""
+    """Goes through the groups and references of a file.
+
+    Things may be referred to many times, so that few bytes would stand for very many: an array is
+    looked at once, and all that is reached must be what the file can hold.
+    """
 
     def __init__(self, path: Path, entries: Any) -> None:
         self._path = path
         self._entries: HDF5Entries = entries  # a check of its type would read an entry
-        self._left = _MOST_ITEMS
+        self._left = min(_MOST_ITEMS, _FEW_ITEMS + path.stat().st_size // _BYTES)
+        self._claimed = 0
+        self._leaves: dict[int, Leaf | None] = {}
 
     def tree(self, group: Any, above: tuple[str, ...]) -> dict[str, Any]:
         """Return what a group or struct holds by name."""
@@ -51,11 +60,8 @@ class _Reader:
         return {name: item for name, item in items.items() if item is not None}
 
     def _item(self, group: Any, name: str, above: tuple[str, ...]) -> Any:
-        import h5py
-
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            return None
-        return self._of(group[name], above)
+        item = _own(group, name)
+        return None if item is None else self._of(item, above)
 
     def _of(self, item: Any, above: tuple[str, ...]) -> Any:
         """Return a dataset as a leaf or cells, a group as a mapping or cells of mappings."""
@@ -67,35 +73,55 @@ class _Reader:
                 f"source.path: {'.'.join(above[:3])!r} of {str(self._path)!r} holds too many "
                 "cells, or cells that hold themselves; write it again"
             )
-        if isinstance(item, h5py.Group):
-            if "MATLAB_sparse" in item.attrs:
-                return self._sparse(item, above)
-            return self.tree(item, above)  # a struct array: cells under each of its fields
         name = ".".join(above)
-        if item.shape is None or "MATLAB_object_decode" in item.attrs:
+        if isinstance(item, h5py.Group):
+            if "MATLAB_sparse" not in item.attrs:
+                return self.tree(item, above)  # a struct array: cells under each of its fields
+        elif not isinstance(item, h5py.Dataset) or item.shape is None:
             return None
-        if h5py.check_ref_dtype(item.dtype) is h5py.Reference:
+        elif h5py.check_ref_dtype(item.dtype) is h5py.Reference and not _is_object(item):
             return self._cells(item, name, above)
-        if "MATLAB_empty" in item.attrs:
-            return Leaf.of(np.zeros((0, 0)))
-        if item.dtype.kind not in "biuf":
+        address = h5py.h5o.get_info(item.id).addr
+        if address not in self._leaves:
+            is_sparse = isinstance(item, h5py.Group)
+            self._leaves[address] = (self._sparse if is_sparse else self._leaf)(item, name)
+        leaf = self._leaves[address]
+        if leaf is not None:
+            self._claimed += leaf.size * leaf.dtype.itemsize
+            check_claim(self._path, "all that is referred to", self._claimed)
+        return leaf
+
+    def _leaf(self, item: Any, name: str) -> Leaf | None:
+        if _is_object(item) or item.dtype.kind not in "biuf":
             return None
+        if "MATLAB_empty" in item.attrs:
+            return EMPTY
         shape = item.shape[::-1]
-        dtype = np.dtype(bool) if _class(item) == "logical" else item.dtype
+        kind = _class(item)
+        if kind == "char" and len(shape) == 2:
+            return Leaf(shape[:1], np.dtype(str), lambda: self._text(name, item),
+                        lambda: iter([self._text(name, item)]))  # fmt: skip
+        dtype = np.dtype(bool) if kind == "logical" else item.dtype
 
         def read() -> np.ndarray:
-            array = self._entries.stored(name, item).T
-            if _class(item) == "char" and array.ndim == 2:
-                return np.array(["".join(map(chr, row)).rstrip() for row in array])
-            return array.astype(dtype, copy=False)
+            return self._entries.stored(name, item).T.astype(dtype, copy=False)
 
         def pieces() -> Iterator[np.ndarray]:
             self._entries.check_storage(name, item)
             yield from sliced(item)
 
-        if _class(item) == "char":
+        if item.size * dtype.itemsize <= _LITTLE:  # open, each would take more memory than read
             return Leaf.of(read())
         return Leaf(shape, dtype, read, pieces)
+
+    def _text(self, name: str, item: Any) -> np.ndarray:
+        """Read rows of characters."""
+        if item.size > _MOST_TEXT:
+            raise InputError(
+                f"source.path: entry {name!r} of {str(self._path)!r} holds too much text"
+            )
+        rows = self._entries.stored(name, item).T
+        return np.array(["".join(map(chr, row)).rstrip() for row in rows], dtype=str)
 
     def _cells(self, item: Any, name: str, above: tuple[str, ...]) -> Cells:
         check_claim(self._path, f"entry {name!r}", item.size * 8)
@@ -107,15 +133,19 @@ class _Reader:
             self._of(self._entries.root[reference], (*above, "{}")) if reference else None
             for reference in references.ravel()
         ]
-        empty = Leaf.of(np.zeros((0, 0)))
-        return Cells(references.shape, tuple(empty if one is None else one for one in items))
+        return Cells(references.shape, tuple(EMPTY if one is None else one for one in items))
 
-    def _sparse(self, group: Any, above: tuple[str, ...]) -> Leaf | None:
+    def _sparse(self, group: Any, name: str) -> Leaf:
         import scipy.sparse
 
-        name = ".".join(above)
         num_rows = int(group.attrs["MATLAB_sparse"])
-        columns = self._entries.stored(name, group["jc"])
+        parts = {part: _own(group, part) for part in ("jc", "data", "ir")}
+        if any(parts[part] is None for part in set(parts) & set(group)):
+            raise InputError(
+                f"source.path: entry {name!r} of {str(self._path)!r} lies in another file, which "
+                "is not opened; copy it here"
+            )
+        columns = self._entries.stored(name, parts["jc"])
         shape = (num_rows, len(columns) - 1)
         if num_rows < 0 or len(columns) == 0:
             raise InputError(
@@ -123,12 +153,24 @@ class _Reader:
                 "it is damaged, copy or write it again"
             )
         check_claim(self._path, f"entry {name!r}", num_rows * len(columns) * 8)
-        if "data" not in group:
+        if parts["data"] is None:
             return Leaf.of(np.zeros(shape))
-        parts = [self._entries.stored(name, group[part]) for part in ("data", "ir")]
-        matrix = scipy.sparse.csc_array((*parts, columns), shape=shape)
+        values, rows = (self._entries.stored(name, parts[part]) for part in ("data", "ir"))
+        matrix = scipy.sparse.csc_array((values, rows, columns), shape=shape)
         matrix.check_format(full_check=True)  # else its indices may point anywhere
         return Leaf.of(matrix.toarray())
+
+
+def _own(group: Any, name: str) -> Any:
+    """Return what lies in a group itself; None for what a link tells to lie elsewhere."""
+    import h5py
+
+    is_here = isinstance(group.get(name, getlink=True), h5py.HardLink)
+    return group[name] if is_here else None
+
+
+def _is_object(item: Any) -> bool:
+    return "MATLAB_object_decode" in item.attrs
 
 
 def _class(item: Any) -> str:

@@ -198,7 +198,7 @@ def open_nwb(path: str | Path) -> Iterator[NWBContents]:
         if not h5py.is_hdf5(file):
             raise InputError(f"source.path: {str(file)!r} is not an NWB (HDF5) file")
     with settled(file), open_hdf5(file) as entries:
-        _check_entries(file, entries.root)
+        _check_entries(file, entries)
         with mended(file), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of namespaces and of rules of style
             content = pynwb.NWBHDF5IO(file=entries.root, mode="r", load_namespaces=True).read()
@@ -206,7 +206,7 @@ def open_nwb(path: str | Path) -> Iterator[NWBContents]:
             yield NWBContents(file, content, entries.stored)
 
 
-def _check_entries(path: Path, root: Any) -> None:
+def _check_entries(path: Path, entries: Any) -> None:
     """Refuse what opening the file would follow, or read, without end.
 
     These are links to other files, links to a group that they lie in, and more texts than the file
@@ -233,6 +233,8 @@ def _check_entries(path: Path, root: Any) -> None:
         return None
 
     most = max(_FEW, path.stat().st_size)
+    len(entries)  # refused if links lead to more than can lie in it
+    root = entries.root
     with mended(path):
         refused = root.visititems_links(reason) or root.visititems(claim)
     if refused is not None:
