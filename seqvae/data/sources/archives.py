@@ -202,9 +202,6 @@ class HDF5Entries(_Entries):
         self._file = file
         super().__init__(path)
 
-    def _find(self) -> dict[str, Any]:
-        return {name: None for name in self._file.attrs} | self._datasets()
-
     @property
     def root(self) -> Any:
         """The root group."""
@@ -255,11 +252,11 @@ class HDF5Entries(_Entries):
                 check_claim(self._path, f"entry {name!r}", num_bytes)
             return large_rows(self._path, place)
 
-    def _datasets(self) -> dict[str, Any]:
+    def _find(self) -> dict[str, Any]:
         """Find the datasets of all groups: hard links, and soft links to one of those."""
         import h5py
 
-        datasets: dict[str, Any] = {}
+        datasets: dict[str, Any] = dict.fromkeys(self._file.attrs)
         soft: dict[str, str] = {}
         above: list[tuple[str, Any, tuple[Any, ...]]] = [("", self._file, (self._file,))]
         num_seen, most = 0, max(_FEW_ENTRIES, self._path.stat().st_size // _ENTRY)

@@ -64,7 +64,7 @@ class HDF5(RecordingSource):
         if not h5py.is_hdf5(file):
             raise InputError(f"source.path: {str(file)!r} is not an HDF5 file; check the path")
         with settled(file), open_hdf5(file) as entries:
-            if not needs_plan(entries, self.keys, self.dims, self.trial_bins):
+            if not needs_plan(list(entries), self.keys, self.dims, self.trial_bins):
                 return read_recording(entries, self.keys, self.bin_width)
         with opened(file) as holdings:
             return read_named(

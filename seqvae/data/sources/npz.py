@@ -51,7 +51,7 @@ class Npz(RecordingSource):
                 "again"
             )
         with settled(file), open_npz(file) as entries:
-            if not needs_plan(entries, self.keys, self.dims, self.trial_bins):
+            if not needs_plan(list(entries), self.keys, self.dims, self.trial_bins):
                 return read_recording(entries, self.keys, self.bin_width)
         with opened(file) as holdings:
             return read_named(
