@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqvae.scores.decoding import behavior_r2
+from seqvae.scores.decoding import behavior_r2, decoded_behavior
 
 
 def trials(num_trials, *, seed, noise=0.0):
@@ -19,6 +19,19 @@ def score(train, test):
 
 def test_linear_behavior_is_decoded_whatever_the_scales_of_the_factors():
     np.testing.assert_allclose(score(trials(20, seed=0), trials(10, seed=1)), 1.0, atol=1e-4)
+
+
+def test_decoded_behavior_is_what_is_scored():
+    train, (factors, behavior) = trials(50, seed=0, noise=1.0), trials(30, seed=1, noise=1.0)
+    gaps = factors.copy()
+    gaps[0, :5] = np.nan
+    decoded = decoded_behavior(*train, factors_test=gaps)
+    assert np.isnan(decoded[0, :5]).all()
+    assert np.isfinite(decoded[1:]).all()
+    there = np.isfinite(gaps).all(-1)
+    true = behavior[there]
+    r2 = 1 - ((true - decoded[there]) ** 2).sum(0) / ((true - true.mean(0)) ** 2).sum(0)
+    np.testing.assert_allclose(r2, score(train, (gaps, behavior)), atol=1e-9)
 
 
 def test_noise_bounds_r2_at_its_share_of_the_variance():

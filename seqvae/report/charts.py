@@ -168,7 +168,7 @@ def heat(
             "outlinewidth": 0,
             "title": {"text": plain(bar["title"]), "side": "right"},
             "tickvals": (255 * (np.sqrt(places) if kind == "rates" else places)).tolist(),
-            "ticktext": [f"{mark:.2g}" for mark in marks],
+            "ticktext": [f"{float(f'{mark:.2g}'):g}" for mark in marks],
             "y": bar["y"],
             "len": bar["len"],
         }

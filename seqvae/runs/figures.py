@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from seqvae.analysis.shown import drawable, shown_posterior
 from seqvae.data import NeuralData
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-NAMES = (
+FigureName = Literal[
     "rasters_and_rates",
     "rate_traces",
     "latents",
@@ -22,7 +22,8 @@ NAMES = (
     "inferred_inputs",
     "states",
     "learning_curves",
-)
+]
+NAMES: tuple[str, ...] = get_args(FigureName)
 NUM_SAMPLES = 20
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.runs import Run
-from seqvae.runs.figures import Figures
+from seqvae.runs.figures import FigureName, Figures
 from seqvae.storage.files import atomic_path
 from seqvae.verbs.opening import check_out, open_run
 
@@ -23,15 +23,7 @@ def plot(
     run: Run | str,
     data: DataLike | None = None,
     *,
-    figure: Literal[
-        "rasters_and_rates",
-        "rate_traces",
-        "latents",
-        "psth",
-        "inferred_inputs",
-        "states",
-        "learning_curves",
-    ] = "rasters_and_rates",
+    figure: FigureName = "rasters_and_rates",
     bin_width: BinWidth = None,
     split: str | None = None,
     out: str | None = None,
@@ -56,8 +48,7 @@ def plot(
         InputError: for a figure that the run has nothing for, or anything else the user can mend.
     """
     if out is not None:
-        suffix = Path(out).suffix.lower()
-        check_out(out, suffix if suffix in FORMATS else ".pdf")
+        check_out(out, *FORMATS)
     opened = open_run(run, data, trust, bin_width=bin_width)
     recording = opened.data.recording
     if figure != "learning_curves" and (recording.image_shape or recording.num_time_bins == 1):
