@@ -360,23 +360,31 @@ SCRIPT = """
 from seqvae.console import main as cli
 cli.main(["crossvalidate", "--data.source.class_path", "Lorenz", "--data.source.num_trials", "40",
           "--data.source.num_val", "10", "--models.lds", "LinearDynamics",
-          "--learners.lds.max_iterations", "20", "--dims", "[1, 2, 3]", "--trial_folds", "3",
+          "--learners.lds.max_iterations", "10", "--dims", "[1, 2]", "--trial_folds", "3",
           "--neuron_folds", "2", "--num_samples", "5", "--jobs", "{jobs}", "--out_dir", "{folder}"])
 """
 
 
+def begun(folder, *, jobs):
+    """A process that cross-validates into a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(jobs=jobs, folder=folder)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The table of a grid that nobody killed."""
+    folder = tmp_path_factory.mktemp("grid") / "whole"
+    assert begun(folder, jobs=1).wait(timeout=300) == 0
+    return table(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_killed_grid_goes_on_to_the_same_table(jobs, tmp_path):
-    def start(folder):
-        code = SCRIPT.format(jobs=jobs, folder=folder)
-        return subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-
-    assert start(tmp_path / "whole").wait(timeout=300) == 0
-    killed = start(tmp_path / "killed")
+def test_killed_grid_goes_on_to_the_same_table(jobs, whole, tmp_path):
+    killed = begun(tmp_path / "killed", jobs=jobs)
     cells_dir = tmp_path / "killed/cells"
     until = time.monotonic() + 200
     while time.monotonic() < until and len(list(cells_dir.glob("[!.]*.json"))) < 5:
@@ -384,8 +392,8 @@ def test_killed_grid_goes_on_to_the_same_table(jobs, tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed/scores.csv").exists()
-    assert start(tmp_path / "killed").wait(timeout=300) == 0
-    pd.testing.assert_frame_equal(table(tmp_path / "killed"), table(tmp_path / "whole"))
+    assert begun(tmp_path / "killed", jobs=jobs).wait(timeout=300) == 0
+    pd.testing.assert_frame_equal(table(tmp_path / "killed"), whole)
 
 
 # --- refusals ------------------------------------------------------------------------------------

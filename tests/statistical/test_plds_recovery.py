@@ -83,8 +83,8 @@ def largest_angle(one: Tensor, other: Tensor) -> float:
 @pytest.mark.parametrize(
     ("inference", "size", "num_neurons", "num_bins", "num_trials", "num_sets", "gap"),
     [
-        ("variational", 3, 40, 100, (40, 20), 4, 70),
-        ("laplace", 3, 40, 100, (40, 20), 4, 70),
+        ("variational", 3, 40, 100, (40, 20), 2, 70),
+        ("laplace", 3, 40, 100, (40, 20), 2, 70),
         ("variational", 8, 100, 200, (70, 30), 1, 300),
     ],
     ids=["small-variational", "small-laplace", "large-variational"],

@@ -27,7 +27,7 @@ PAIRS: list[tuple[Callable[[DataSpec], Any], Any]] = [
     (partial(LinearDynamics, latent_dim=2), EM(max_iterations=60, progress=False)),
     (partial(SwitchingLinearDynamics, latent_dim=2, num_states=2), SwitchingEM(progress=False)),
 ]
-NUM_SETS = 3
+NUM_SETS = 1
 
 
 def co_smoothing(model: Model, make: Callable[[DataSpec], Model], test: Batch) -> float:
