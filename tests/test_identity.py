@@ -262,7 +262,7 @@ def test_behaviour_is_read_as_learned_on_the_training_trials_of_the_run():
     run = learned(Recording(COUNTS, 0.02, **fields[0]))
     scores = evaluate(run, Recording(NEW, 0.02, **fields[1]), num_samples=2)
     assert scores["behavior_r2"][0] < 1
-    assert scores["baselines"]["smoothing_glm"]["behavior_r2"][0] > -1
+    assert scores["baselines"]["smoothing_glm"]["nlb_behavior_r2"] > -1
     wider = Recording(NEW, 0.02, behavior=np.repeat(fields[1]["behavior"], 2, axis=2))
     assert "behavior_r2" not in evaluate(run, wider, num_samples=2)
 

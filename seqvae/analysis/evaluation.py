@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.distributions import Normal
 
 from seqvae.analysis import refine
+from seqvae.analysis.baseline_rows import baseline_rows
+from seqvae.analysis.decoded import decoded_by_model
 from seqvae.analysis.paired_scores import PairedScores
 from seqvae.analysis.per_neuron import neuron_rows
-from seqvae.analysis.posterior import (
-    deterministic,
-    latent_moments,
-    posterior_dataset,
-    trials_per_chunk,
-)
+from seqvae.analysis.posterior import deterministic, latent_moments, trials_per_chunk
 from seqvae.analysis.refinement import check_refinable
 from seqvae.analysis.training import Training as Training
-from seqvae.baselines.mean_rate import MeanRate
-from seqvae.baselines.smoothing_glm import SmoothingGLM
 from seqvae.compute import noise
 from seqvae.compute.progress import progress
 from seqvae.data import NeuralData
-from seqvae.distributions import (
-    Delta,
-    GaussianAR1,
-    PathGaussian,
-    PoissonLogRate,
-    kl_by_dimension,
-)
+from seqvae.distributions import Delta, GaussianAR1, PathGaussian, kl_by_dimension
 from seqvae.distributions.divergence import Joint, bare
 from seqvae.models import AmortisedModel, Model
 from seqvae.models.scores import predictive_mean
-from seqvae.scores.decoding import behavior_r2
-from seqvae.scores.floors import LEAST_COUNT
 from seqvae.scores.metrics import AggregatePosterior
 from seqvae.types import Latent
 
@@ -57,7 +40,7 @@ def evaluate_model(
     per_neuron: bool = False,
     training: Training | None = None,
 ) -> dict[str, Any]:
-    """Score a model, and the mean rate and smoothing + GLM on the same trials.
+    """Score a model, and the baselines on the same trials.
 
     Args:
         model: a trained model.
@@ -72,9 +55,12 @@ def evaluate_model(
     Returns:
         ``elbo``, ``iwae``, ``kl/<latent>`` (nats per trial), ``log_evidence`` or
         ``laplace_evidence`` where the model knows them, ``log_likelihood`` (nats per entry),
-        ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2``, ``behavior_r2``, as far as the
-        data allow. Under ``baselines`` the same for the mean rate and smoothing + GLM, and, where
-        the truth is known, for the true rates. Under ``gain`` how much better than each baseline
+        ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2``, ``behavior_r2`` (from factors),
+        and as the Neural Latents Benchmark defines them ``nlb_co_bps``, ``nlb_fp_bps``,
+        ``nlb_psth_r2`` and ``nlb_behavior_r2`` (from rates), as far as the data allow. Under
+        ``baselines`` the same, but nothing from factors, for the mean rate, smoothing + GLM, where
+        there are conditions for their means, and, where the truth is known, for the true rates.
+        Under ``gain`` how much better than each baseline
         the model predicts what it did not see, paired over trials: ``mean`` and
         ``standard_error``, and their ``unit``, bits per spike for counts, else nats per entry.
         Under ``latents``, for each Gaussian latent, how much of it is used, the fields of
@@ -130,23 +116,9 @@ def evaluate_model(
     used = {name: use.compute() for name, use in uses.items()}
     metrics |= {f"active_units/{name}": use.active_units for name, use in used.items()}
     metrics["latents"] = {name: use._asdict() for name, use in used.items()}
-
-    def factors(which: NeuralData, word: str) -> np.ndarray:
-        samples = min(num_samples, DECODING_SAMPLES)
-        answering = model if which is data else training.model
-        dataset = posterior_dataset(
-            answering,
-            which,
-            which.trials(word),
-            num_samples=samples,
-            seed=seed,
-            work=f"factors ({word})",
-            variables=["factors"],
-        )
-        return dataset["factors"].values
-
-    metrics |= _decoded(data, split, training, factors)
-    baselines = _baselines(model, data, split, training)
+    samples = min(num_samples, DECODING_SAMPLES)
+    metrics |= decoded_by_model(model, data, split, training, num_samples=samples, seed=seed)
+    baselines = baseline_rows(model, data, split, training)
     metrics["baselines"] = {name: scores for name, (_, scores) in baselines.items()}
     metrics["gain"] = _gains(row, {name: other for name, (other, _) in baselines.items()})
     if members:
@@ -191,114 +163,3 @@ def _add_use(
             inferred.device
         )
     uses[name].update(inferred, expected, divergence)
-
-
-def _decoded(
-    data: NeuralData,
-    split: str,
-    training: Training,
-    features: Callable[[NeuralData, str], np.ndarray],
-) -> dict[str, list[float]]:
-    """Return how well ridge regression reads behaviour from features of a split's trials."""
-    behavior, seen = data.recording.behavior, training.learned
-    if behavior is None or seen is None or "train" not in seen.split:
-        return {}
-    is_own = seen.recording is data.recording
-    if is_own and np.isin(data.trials(split), seen.trials("train")).any():
-        return {}
-    learned = seen.recording.behavior
-    if learned is None or learned.shape[2] != behavior.shape[2]:
-        return {}
-    r2 = behavior_r2(
-        features(seen, "train"),
-        learned[seen.trials("train")],
-        factors_test=features(data, split),
-        behavior_test=behavior[data.trials(split)],
-    )
-    return {"behavior_r2": [float(value) for value in r2]}
-
-
-def _baselines(
-    model: Model, data: NeuralData, split: str, training: Training
-) -> dict[str, tuple[PairedScores, dict[str, Any]]]:
-    """Score the baselines, as far as there is something to learn them on, and the true rates."""
-    recording, spec = data.recording, data.spec
-    rates = recording.rates
-    kind = model.observation.kind
-    heldin = np.array(spec.heldin)
-    rows: dict[str, tuple[PairedScores, dict[str, Any]]] = {}
-    seen, learned = training.data, training.learned
-    if seen is not None and learned is not None and "train" in seen.split:
-        train = learned.recording.read(learned.at_once("train"))
-        mean_rate = MeanRate.of(train, kind)
-        spread = _spread(train, mean_rate.predict)
-        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict, spread)
-        chosen_on = ("train", "val" if "val" in seen.split else "train")
-        smoothing = SmoothingGLM.fit(
-            *(seen.recording.read(seen.at_once(word)) for word in chosen_on),
-            heldin=heldin,
-            num_encoded_bins=seen.spec.num_encoded_bins,
-            kind=kind,
-            refit=seen is not learned,
-        )
-        spread = _spread(train, smoothing.predict)
-        smoothing = replace(smoothing, num_encoded_bins=spec.num_encoded_bins)
-        row, scores = _baseline_row(model, data, split, mean_rate, smoothing.predict, spread)
-        scores |= _decoded(
-            data,
-            split,
-            training,
-            lambda which, word: smoothing.predict(which.recording.read(which.trials(word)))[
-                ..., heldin
-            ],
-        )
-        rows["smoothing_glm"] = (row, scores)
-    elif training.moments is not None:
-        mean_rate = MeanRate(kind, training.moments)
-        spread = training.moments.std
-        rows["mean_rate"] = _baseline_row(model, data, split, mean_rate, mean_rate.predict, spread)
-    trials = data.trials(split)
-    has_truth = rates is not None and bool(
-        (np.isfinite(rates[trials]) | np.isnan(recording.read(trials))).all()
-    )
-    if rates is not None and has_truth and kind.counts_events and spec.bin_width is not None:
-        row = PairedScores(model, data)
-        for batch in data.batches(split):
-            truth = np.nan_to_num(rates[batch.trial.numpy()] * spec.bin_width)
-            mean = torch.from_numpy(truth).float().clamp_min(LEAST_COUNT)
-            log_prob = PoissonLogRate(mean.log(), validate_args=False).log_prob(batch.target)
-            row.scores.update_mean(mean, log_prob, batch)
-            row.add_mean(mean, log_prob, batch)
-        rows["true_rates"] = (row, row.compute())
-    return rows
-
-
-def _spread(
-    train: Float[np.ndarray, "trial time neuron"], predict: Callable[[np.ndarray], np.ndarray]
-) -> Float[Tensor, " neuron"]:
-    """Return the standard deviation of the training entries of each neuron about a prediction."""
-    residual = np.where(np.isfinite(train), train - predict(train), np.nan)
-    is_observed = np.isfinite(residual).any(axis=(0, 1))
-    spread = np.where(
-        is_observed, np.nanstd(np.where(is_observed, residual, 0.0), axis=(0, 1)), 1.0
-    )
-    return torch.from_numpy(spread).float()
-
-
-def _baseline_row(
-    model: Model,
-    data: NeuralData,
-    split: str,
-    mean_rate: MeanRate,
-    predict: Callable[[np.ndarray], np.ndarray],
-    spread: Float[Tensor, " neuron"],
-) -> tuple[PairedScores, dict[str, Any]]:
-    """Score a function from activity to expected activity, with the spread about it."""
-    row = PairedScores(model, data)
-    for batch in data.batches(split):
-        batch = model.scored(batch.to(model.null_counts.device)).to("cpu")
-        mean = torch.from_numpy(predict(data.recording.read(batch.trial.numpy()))).float()
-        log_prob = mean_rate.around(mean, spread).log_prob(batch.target)
-        row.scores.update_mean(mean, log_prob, batch)
-        row.add_mean(mean, log_prob, batch)
-    return row, row.compute()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from seqvae.distributions.kinds import DataKind
 
 _WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
-_PRIOR_BINS = (1e9, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
+PRIOR_BINS = (1e9, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)
 
 
 def kernel_sums(
@@ -55,7 +55,7 @@ def choose_smoothing(
     scores = {}
     for width in widths(activity.shape[1]):
         sums = kernel_sums(activity, width, num_bins=activity.shape[1], leave_out=True)
-        for bins in _PRIOR_BINS:
+        for bins in PRIOR_BINS:
             predicted = kind.inside_support(shrunk(sums, mean, bins=bins))
             terms = kind.log_likelihood(activity, predicted, unit=unit)
             scores[width, bins] = float(np.nansum(terms))

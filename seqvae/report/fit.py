@@ -13,16 +13,26 @@ from seqvae.plotting.style import SERIES
 from seqvae.report.charts import line, plain
 from seqvae.report.results import Result, class_name
 from seqvae.report.section import Chart, Section, Table
+from seqvae.scores.benchmark import NULLS
 
-NAMES = {"mean_rate": "the mean rate", "smoothing_glm": "smoothing + GLM"}
+NAMES = {
+    "mean_rate": "the mean rate",
+    "smoothing_glm": "smoothing + GLM",
+    "condition_mean": "the mean of each condition",
+}
 SCORES = {
     "co_bps": "held-out neurons (co_bps), bits per spike",
+    "nlb_co_bps": "held-out neurons (nlb_co_bps), bits per spike",
     "bits_per_spike": "held-in neurons (bits_per_spike), bits per spike",
     "fp_bps": "forecast bins (fp_bps), bits per spike",
+    "nlb_fp_bps": "forecast bins (nlb_fp_bps), bits per spike",
     "log_likelihood": "log-likelihood, nats per entry",
     "elbo": "evidence lower bound (elbo), nats per trial",
     "rates_r2": "true rates, R2",
+    "nlb_psth_r2": "means by condition against the PSTH (nlb_psth_r2), R2",
+    "nlb_behavior_r2": "behaviour read from rates (nlb_behavior_r2), R2",
     "behavior_r2": "behaviour read from factors, R2",
+    "condition_behavior_r2": "behaviour, as the mean of the condition, R2",
 }
 _KNOWN_LONG = 300
 
@@ -85,7 +95,7 @@ def is_it_better(result: Result) -> Section:
         for name, gain in metrics.get("gain", {}).items()
         if name in NAMES
     ]
-    notes = []
+    notes = [NULLS] if "nlb_co_bps" in metrics or "nlb_fp_bps" in metrics else []
     if not words:
         notes.append("Nothing was held out from inference, so there is no gain to tell; "
                      "hold neurons out (data.heldout) to compare models.")  # fmt: skip

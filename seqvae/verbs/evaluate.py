@@ -13,6 +13,7 @@ from seqvae.analysis.evaluation import Training, evaluate_model
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.runs import Run
+from seqvae.scores.benchmark import NULLS
 from seqvae.storage.files import write_text
 from seqvae.types import Moments
 from seqvae.verbs.advice import advice
@@ -54,7 +55,9 @@ def evaluate(
     Returns:
         ``elbo`` and ``iwae`` (nats per trial), ``log_likelihood`` (nats per entry),
         ``bits_per_spike``, ``co_bps``, ``fp_bps``, ``rates_r2`` and ``behavior_r2`` as far as the
-        data allow, and the same under ``baselines`` for the mean rate and smoothing + GLM; of other
+        data allow, with those of the Neural Latents Benchmark, ``nlb_co_bps``, ``nlb_fp_bps``,
+        ``nlb_psth_r2`` and ``nlb_behavior_r2``; the same under ``baselines`` for the mean rate,
+        smoothing + GLM and, where trials have conditions, their means; of other
         data, ``baselines_learned_on`` tells what these knew. With
         ``refine_steps`` also ``elbo_refined`` and ``amortisation_gap`` (nats per trial). Under
         ``advice``, for the data of the fit, what is wrong with it, and the setting to change; see
@@ -150,8 +153,9 @@ def score_table(metrics: Mapping[str, Any]) -> str:
         f"advice: {name.replace('_', ' ')}: {found['sentence']}; {found['setting']}"
         for name, found in metrics.get("advice", {}).items()
     ]
+    nulls = [NULLS] if "nlb_co_bps" in metrics or "nlb_fp_bps" in metrics else []
     neurons = neuron_table(metrics["per_neuron"]) if "per_neuron" in metrics else []
-    return "\n".join([*told, *_laid(lines), *gains, *neurons, *advice])
+    return "\n".join([*told, *_laid(lines), *nulls, *gains, *neurons, *advice])
 
 
 def neuron_table(neurons: Sequence[Mapping[str, Any]]) -> list[str]:
