@@ -29,6 +29,8 @@ from .verbs.plot import plot as plot  # isort: split
 
 from .verbs.report import report as report  # isort: split
 
+from .verbs.export import export as export  # isort: split
+
 from .verbs.ensemble import ensemble as ensemble  # isort: split
 
 from .verbs.audit import audit as audit  # isort: split
