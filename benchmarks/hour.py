@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -18,21 +19,31 @@ from scipy.signal import lfilter
 BIN, LATENTS = 20, 6
 
 
-def write_recording(path: Path, *, seconds: int, neurons: int, seed: int = 0) -> None:
-    """Write Poisson counts per millisecond of neurons that share slow latents."""
-    generator = np.random.default_rng(seed)
+def rates_of(
+    generator: np.random.Generator, seconds: int, neurons: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first bin and expected counts per bin, of neurons that share slow latents."""
     bins = seconds * 1000 // BIN
     noise = generator.normal(size=(bins, LATENTS))
     latents = lfilter([np.sqrt(1 - 0.97**2)], [1, -0.97], noise, axis=0)
     loadings = generator.normal(size=(LATENTS, neurons)) * 0.75 / np.sqrt(LATENTS)
-    bias = np.log(generator.uniform(2, 20, neurons) / 1000)
+    bias = np.log(generator.uniform(2, 20, neurons) * BIN / 1000)
+    for start in range(0, bins, 2000):
+        yield start, np.exp(latents[start : start + 2000] @ loadings + bias)
+
+
+def write_recording(path: Path, *, seconds: int, neurons: int, seed: int = 0) -> None:
+    """Write Poisson counts per millisecond."""
+    generator = np.random.default_rng(seed)
+    bins = seconds * 1000 // BIN
     with h5py.File(path, "w") as file:
         counts = file.create_dataset("activity", (1, bins * BIN, neurons), np.uint8)
         file.attrs["bin_width"] = 0.001
-        for start in range(0, bins, 2000):
-            rates = np.repeat(np.exp(latents[start : start + 2000] @ loadings + bias), BIN, axis=0)
-            place = slice(start * BIN, start * BIN + len(rates))
-            counts[0, place] = np.minimum(generator.poisson(rates), 255)
+        for start, rates in rates_of(generator, seconds, neurons):
+            place = slice(start * BIN, (start + len(rates)) * BIN)
+            counts[0, place] = np.minimum(
+                generator.poisson(np.repeat(rates / BIN, BIN, axis=0)), 255
+            )
 
 
 def peak(arguments: list[str], log: Path) -> tuple[float, float]:

@@ -28,7 +28,7 @@ def nwb_file(
     times: list[np.ndarray] | None = None,
     units: dict[str, list] | None = None,
     trials: dict[str, list] | None = None,
-    intervals: np.ndarray | None = None,
+    intervals: np.ndarray | list[np.ndarray] | None = None,
     is_long: bool = False,
 ) -> pynwb.NWBFile:
     """Units, trials of 2.5 s with an event after 1 s, and a velocity at 1 kHz.
@@ -37,7 +37,7 @@ def nwb_file(
         times: spikes of each unit.
         units: more columns of units.
         trials: more columns of trials, or others in place of event and split.
-        intervals: when all units were observed.
+        intervals: when all units, or each, were observed.
         is_long: without trials.
     """
     file = pynwb.NWBFile("small", "small-1", datetime(2020, 1, 1, tzinfo=timezone.utc))
@@ -55,7 +55,7 @@ def nwb_file(
     for unit, own in enumerate(spikes() if times is None else times):
         row = {name: values[unit] for name, values in (units or {}).items()}
         if intervals is not None:
-            row["obs_intervals"] = intervals
+            row["obs_intervals"] = intervals[unit] if isinstance(intervals, list) else intervals
         file.add_unit(spike_times=own, id=10 + unit, **row)
     clock = np.arange(0, 2 + STEP * TRIALS, 1e-3)
     velocity = np.stack([np.sin(clock), np.cos(clock)], axis=1)

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from seqvae.data.binning import bin_spikes, observed_bins, warn_of_doubled_spikes
+from seqvae.data.binning import observed_bins, warn_of_doubled_spikes
+from seqvae.data.events import SpikeRows
+
+
+def bin_spikes(units, starts, *, bin_width, num_bins):
+    return SpikeRows([units], starts, bin_width=bin_width, num_bins=num_bins).whole()
 
 
 def test_counts_equal_an_independent_histogram():

@@ -118,3 +118,19 @@ def test_a_long_array_without_trials_is_read_batch_by_batch(stored, tmp_path, mo
     assert isinstance(trials.activity, LazyActivity)
     np.testing.assert_array_equal(trials.read(), counts.reshape(40, 50, 10))
     assert outlook(HDF5(tmp_path / "long.h5")).source.load().checksum == whole.checksum
+
+
+@pytest.mark.parametrize("keys", [None, {"activity": "activity", "lengths": "lengths"}])
+def test_padded_trials_are_read_batch_by_batch(keys, tmp_path, monkeypatch):
+    counts = np.random.default_rng(0).poisson(0.4, (20, 100, 10)).astype(np.uint8)
+    with h5py.File(tmp_path / "trials.h5", "w") as file:
+        file["activity"], file["lengths"] = counts, np.arange(70, 90)
+        file["behavior"] = np.random.default_rng(1).normal(size=(20, 100, 2))
+        file.attrs["bin_width"] = 0.01
+    dims = keys and ["trial", "time", "neuron"]
+    whole = HDF5(tmp_path / "trials.h5", keys, dims=dims).load()
+    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1000)
+    lazy = HDF5(tmp_path / "trials.h5", keys, dims=dims).load()
+    assert isinstance(lazy.activity, LazyActivity)
+    assert lazy.lengths.tolist() == list(range(70, 90))
+    assert lazy.checksum == whole.checksum

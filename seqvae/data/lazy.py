@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int
+from jaxtyping import Bool, Float32, Int, Shaped
 
 from seqvae.data import sizes
-from seqvae.errors import InputError
 
 _AT_ONCE = 4_000_000
 
@@ -127,10 +126,22 @@ class LazyActivity:
         return bool(((trial[1:] == trial[:-1]) & (start[1:] < ends[:-1])).any())
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all is observed up to the end of each trial, as its type tells."""
+        are_all = self._observed is None and self._missing is None
+        return are_all and np.dtype(self._rows.dtype).kind in "biu"
+
+    def seen(self) -> Bool[np.ndarray, "trial time"]:
+        """Tell in which bins anything was observed."""
+        seen = np.zeros(self.shape[:2], dtype=bool)
+        for trial, start, values in self.blocks():
+            seen[trial, start : start + len(values)] = np.isfinite(values).any(axis=1)
+        return seen
+
+    @property
     def lengths(self) -> Int[np.ndarray, " trial"]:
         """Bins of each trial up to the last one in which anything was observed."""
-        are_all = self._observed is None and self._missing is None
-        if are_all and np.dtype(self._rows.dtype).kind in "biu":
+        if self.is_whole:
             return self._bins.astype(np.int64)
         return np.array([self._length(trial) for trial in range(len(self))], dtype=np.int64)
 
@@ -216,8 +227,7 @@ def joined(activity: LazyActivity, factor: int, *, counts: bool) -> LazyActivity
     num_trials, num_bins, num_neurons = activity.shape
     whole = num_bins // factor
     wide = np.zeros((num_trials, whole, num_neurons), dtype=np.uint8 if counts else np.float32)
-    observed = np.zeros((num_trials, whole), dtype=bool)
-    step = max(1, _AT_ONCE // (num_neurons * factor))
+    step, is_missing = max(1, _AT_ONCE // (num_neurons * factor)), False
     for trial in range(num_trials):
         for start in range(0, whole, step):
             stop = min(start + step, whole)
@@ -225,22 +235,31 @@ def joined(activity: LazyActivity, factor: int, *, counts: bool) -> LazyActivity
             part = part.reshape(stop - start, factor, num_neurons)
             values = part.sum(axis=1) if counts else part.mean(axis=1)
             if counts:
-                seen = np.isfinite(values)
-                if not (seen.all(axis=1) == seen.any(axis=1)).all():
-                    raise InputError(
-                        "rebin: some neurons are missing in bins in which others are not, which "
-                        "counts of this size do not hold; give recordings of fewer numbers"
-                    )
-                observed[trial, start:stop] = seen.all(axis=1)
-                values = np.nan_to_num(values)
-                needed = np.promote_types(
-                    wide.dtype, np.min_scalar_type(int(values.max(initial=0)))
-                )
-                wide = wide.astype(needed, copy=False)
+                absent = np.isnan(values)
+                wide = _holding(wide, int(values.max(initial=0, where=~absent)))
+                values[absent] = missing_count(wide.dtype)
+                is_missing |= bool(absent.any())
             wide[trial, start:stop] = values
-    result = LazyActivity(wide, observed=None if not counts or observed.all() else observed)
+    result = LazyActivity(wide, missing=missing_count(wide.dtype) if is_missing else None)
     result.is_checked = activity.is_checked
     return result
+
+
+def _holding(
+    counts: Shaped[np.ndarray, "trial time neuron"], largest: int
+) -> Shaped[np.ndarray, "trial time neuron"]:
+    """Return counts in a type in which there is room for the largest, and for the missing one."""
+    missing = missing_count(counts.dtype)
+    if largest < missing:
+        return counts
+    wider = counts.astype(np.min_scalar_type(largest + 1))
+    wider[counts == missing] = missing_count(wider.dtype)
+    return wider
+
+
+def missing_count(dtype: np.dtype) -> int:
+    """Return the number that stands for what is missing in counts of an unsigned type."""
+    return min(int(np.iinfo(dtype).max), 2**31)  # single precision holds each of these
 
 
 def as_lazy(value: Any) -> LazyActivity | None:

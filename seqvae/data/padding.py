@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from scipy.special import gammaln
 
-from seqvae.data.axes import labels_in_order, series
+from seqvae.data.axes import labels_in_order, series, stand_in
 from seqvae.data.containers import plain_numbers
+from seqvae.data.lazy import LazyActivity
 from seqvae.errors import InputError
 
 _SERIES = ("activity", "behavior", "rates")
@@ -31,14 +32,18 @@ def without_padding(fields: Mapping[str, Any], lengths: Any) -> dict[str, Any]:
     Raises:
         InputError: for lengths that are no whole numbers from 1 to the number of bins.
     """
-    activity = series("activity", fields["activity"])
+    lazy = fields["activity"] if isinstance(fields["activity"], LazyActivity) else None
+    activity = series("activity", fields["activity"]) if lazy is None else stand_in(lazy.shape)
     num_trials, num_time_bins, _ = activity.values.shape
     ids = activity.trials if activity.trials is not None else np.arange(num_trials)
     lengths = labels_in_order("lengths", lengths, ids, are_given=activity.trials is not None)
     ends = as_lengths(lengths, num_trials, num_time_bins)
     beyond = np.arange(num_time_bins) >= ends[:, None]
     values = dict(fields)
-    for name in _SERIES:
+    if lazy is not None:
+        stretches = [(0, end) for end in ends.tolist()]
+        values["activity"] = lazy.cut(np.arange(num_trials), stretches).padded(num_time_bins)
+    for name in _SERIES[1:] if lazy is not None else _SERIES:
         if fields.get(name) is not None:
             laid = series(name, fields[name], activity.lengths)
             if laid.values.shape[:2] == beyond.shape:  # else refused with the recording

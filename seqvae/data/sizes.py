@@ -50,10 +50,10 @@ def spread_out(
     return trials[np.linspace(0, len(trials) - 1, most).round().astype(int)]
 
 
-def check_extent(what: str, *sizes: int | float) -> None:
-    """Refuse sizes whose product is more than a simulation should make."""
-    if math.prod(sizes) > _MOST:
+def check_extent(what: str, *sizes: int | float, most: float = _MOST) -> None:
+    """Refuse sizes whose product is more than a simulation should make, or anybody reads."""
+    if math.prod(sizes) > most:
         raise InputError(
-            f"{what} takes {math.prod(sizes):.3g} numbers, more than {_MOST:.3g}; choose smaller "
+            f"{what} takes {math.prod(sizes):.3g} numbers, more than {most:.3g}; choose smaller "
             "sizes"
         )

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from seqvae.data.binning import bin_spikes, warn_of_doubled_spikes
+from seqvae.data.binning import warn_of_doubled_spikes
 from seqvae.data.containers import article, plain_labels, plain_numbers
+from seqvae.data.events import SpikeRows, counted
 from seqvae.data.seconds import as_intervals, as_seconds
 from seqvae.data.validation import as_neuron_ids
 from seqvae.errors import InputError
@@ -105,25 +106,16 @@ class Spikes:
         for units in self.trials[:1] if not self.are_trials else ():
             warn_of_doubled_spikes(units, ids)
         num_bins = int(lengths.max())
-        if self.are_trials:
-            counts = np.concatenate([
-                bin_spikes(units, span[:1], bin_width=bin_width, num_bins=num_bins)
-                for units, span in zip(self.trials, spans, strict=True)
-            ])  # fmt: skip
-        else:
-            counts = bin_spikes(self.trials[0], spans[:, 0], bin_width=bin_width, num_bins=num_bins)
-        if not counts.any():
+        rows = SpikeRows(self.trials, spans[:, 0], bin_width=bin_width, num_bins=num_bins)
+        if not rows.num_spikes:
             first = min((float(t.min()) for t in self._units() if t.size), default=np.nan)
             raise InputError(
                 f"intervals: none of the spikes, of which the first is at {first:g} s, lies in any "
                 f"of the {len(spans)} intervals, the first of which is from {spans[0, 0]:g} to "
                 f"{spans[0, 1]:g} s; give both in seconds of one clock"
             )
-        if (lengths < num_bins).any():
-            counts = counts.astype(np.float32)
-            counts[np.arange(num_bins) >= lengths[:, None]] = np.nan
         fields: dict[str, Any] = {
-            "activity": counts,
+            "activity": counted(rows, lengths),
             "bin_width": bin_width,
             "neuron_ids": self.ids,
         }

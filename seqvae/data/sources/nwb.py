@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
 from seqvae.data.sampling import sampled
-from seqvae.data.sizes import check_memory
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.nwb_file import NWBContents, Series, open_nwb
 from seqvae.data.sources.nwb_fluorescence import Fluorescence
@@ -22,8 +22,6 @@ from seqvae.data.sources.nwb_trials import Trials, read_trials, span
 from seqvae.data.sources.nwb_units import Units, read_units
 from seqvae.data.validation import as_bin_width, check_number
 from seqvae.errors import InputError, nearest
-
-_BYTES = 9  # of an entry: a count, and twice in single precision
 
 
 @dataclass(frozen=True)
@@ -84,11 +82,6 @@ class NWB(RecordingSource):
             session_id = file.session_id
         if trials is None:
             trials = source.long_trial(spans.get("epochs"), width)
-        num_numbers = float(len(trials.starts)) * trials.num_bins
-        check_memory(
-            f"activity of {len(trials.starts)} trials of {trials.num_bins} bins",
-            num_numbers * source.num_channels * _BYTES,
-        )
         recorded = source.recorded([each for each in spans.values() if each is not None])
         activity = source.binned(trials, width, recorded)
         trials, activity = _observed(trials, activity)
@@ -176,15 +169,18 @@ class NWB(RecordingSource):
         return joined
 
 
-def _observed(trials: Trials, activity: np.ndarray) -> tuple[Trials, np.ndarray]:
+def _observed(trials: Trials, activity: Any) -> tuple[Trials, Any]:
     """Return the trials in which anything was observed; bins past the end of a trial are NaN."""
     padding = trials.padding
-    if padding.any():
-        activity = activity.astype(np.float32)
-        activity[padding] = np.nan
-    if activity.dtype.kind != "f":
+    if isinstance(activity, LazyActivity):
+        if activity.is_whole:
+            return trials, activity
+        missing = ~activity.seen() & ~padding
+    elif activity.dtype.kind != "f":
         return trials, activity
-    missing = np.isnan(activity).all(axis=2) & ~padding
+    else:
+        activity[padding] = np.nan
+        missing = np.isnan(activity).all(axis=2) & ~padding
     there = ~(missing | padding).all(axis=1)
     if not there.any():
         raise InputError(

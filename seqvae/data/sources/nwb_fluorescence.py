@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from seqvae.data.sampling import sampled
+from seqvae.data.sizes import check_memory
 from seqvae.data.sources.nwb_file import Series
 from seqvae.data.sources.nwb_trials import Trials
 from seqvae.errors import InputError
 
+_BYTES = 9  # of an entry, as it is read and held
 _LONGEST = 1e8  # bins of one long trial
 
 
@@ -73,11 +75,15 @@ class Fluorescence:
         self, trials: Trials, bin_width: float, recorded: tuple[float, float]
     ) -> Float32[np.ndarray, "trial time neuron"]:
         """Return the mean of the samples in each bin."""
-        series = self.series
+        series, num_trials, num_bins = self.series, len(trials.starts), trials.num_bins
+        check_memory(
+            f"activity of {num_trials} trials of {num_bins} bins",
+            float(num_trials) * num_bins * self.num_channels * _BYTES,
+        )
         return sampled(
             series.times,
             series.values,
             trials.starts,
             bin_width=bin_width,
-            num_bins=trials.num_bins,
+            num_bins=num_bins,
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from seqvae.data.binning import bin_spikes, observed_bins, warn_of_doubled_spikes
+from seqvae.data.binning import observed_bins, warn_of_doubled_spikes
+from seqvae.data.events import SpikeRows, Unseen, counted
 from seqvae.data.sources.nwb_file import NWBContents
 from seqvae.data.sources.nwb_table import Table
 from seqvae.data.sources.nwb_trials import Trials
@@ -87,10 +88,10 @@ class Units:
             raise InputError(f"source.path: the recording is shorter than a bin of {bin_width:g} s")
         return Trials(np.array([first]), np.array([int(number)]))
 
-    def binned(
-        self, trials: Trials, bin_width: float, recorded: tuple[float, float]
-    ) -> Shaped[np.ndarray, "trial time neuron"]:
+    def binned(self, trials: Trials, bin_width: float, recorded: tuple[float, float]) -> Any:
         """Return the counts in each bin, NaN where a unit was not observed throughout it.
+
+        Those of many bins are counted when they are asked for; past the end of a trial all is NaN.
 
         Args:
             trials: the bins.
@@ -99,7 +100,6 @@ class Units:
         """
         warn_of_doubled_spikes(self.spike_times, self.ids)
         starts, num_bins = trials.starts, trials.num_bins
-        counts = bin_spikes(self.spike_times, starts, bin_width=bin_width, num_bins=num_bins)
         first, last = recorded
         bins = math.floor((last - starts.max()) / bin_width + _HAIR) + 1  # that of the last spike
         whole = np.array([[first, max(last, starts.max() + bins * bin_width)]])
@@ -107,15 +107,17 @@ class Units:
         intervals = self.intervals or [whole] * self.num_channels
         for unit, own in enumerate(intervals):
             alike.setdefault(own.tobytes(), []).append(unit)
-        values: np.ndarray = counts
-        for members in alike.values():
-            own = intervals[members[0]]
-            seen = observed_bins(own, starts, bin_width=bin_width, num_bins=num_bins)
-            if not seen.all():
-                values = values.astype(np.float32, copy=False)
-                for unit in members:
-                    values[~seen, unit] = np.nan
-        return values
+        unseen = [
+            Unseen(np.array(members), intervals[members[0]])
+            for members in alike.values()
+            if not observed_bins(
+                intervals[members[0]], starts, bin_width=bin_width, num_bins=num_bins
+            ).all()
+        ]
+        rows = SpikeRows(
+            [self.spike_times], starts, bin_width=bin_width, num_bins=num_bins, unseen=unseen
+        )
+        return counted(rows, trials.lengths)
 
 
 def read_units(

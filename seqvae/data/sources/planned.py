@@ -169,7 +169,7 @@ def _activity(
         missing = None
         if MISSING in holdings.entries:
             missing = int(_labels(holdings, {MISSING: MISSING}, MISSING)[0])
-        lazy = None if "lengths" in keys else _lazy(block, names, missing)
+        lazy = _lazy(block, names, missing)
         if lazy is not None:
             return {"activity": lazy}, names
         series = laid(block, names, name)

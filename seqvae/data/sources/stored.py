@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from seqvae.data.lazy import LazyActivity
+from seqvae.data.lazy import LazyActivity, missing_count
 
 MISSING = "activity_missing_value"
 """Entry beside counts that tells which number stands for what is missing."""
@@ -45,8 +45,7 @@ class Stored:
         if largest > _EXACT:
             return cls(activity, np.dtype(np.float32), None)
         dtype = np.min_scalar_type(largest + is_missing)
-        last = min(int(np.iinfo(dtype).max), 2**31)  # single precision holds each of these
-        return cls(activity, dtype, last if is_missing else None)
+        return cls(activity, dtype, missing_count(dtype) if is_missing else None)
 
     @property
     def shape(self) -> tuple[int, int, int]:
