@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from seqvae.crossvalidation.choice import choose, paired_gap
+from seqvae.crossvalidation.choice import choose
 from seqvae.errors import InputError
 
 # five cells that differ much in difficulty, and hardly in what a dimension gains
@@ -101,9 +101,3 @@ def test_one_cell_has_no_error():
 def test_nothing_to_choose_from_is_refused():
     with pytest.raises(InputError, match="no dimension has a score in every cell"):
         choose(np.full((2, 2), np.nan), [0, 1])
-
-
-def test_gap_between_models_is_paired():
-    gap = paired_gap(DIFFICULTY + 1.0 + NOISE, DIFFICULTY)
-    assert gap.mean == pytest.approx(5 + NOISE.sum())
-    assert gap.standard_error == pytest.approx(math.sqrt(5) * NOISE.std(ddof=1))

@@ -23,6 +23,7 @@ from seqvae.crossvalidation import cell as cells
 from seqvae.crossvalidation.cell import Cell, Job, learn
 from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.scoring import seen_data
+from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import Recording
 from seqvae.data.sources import Arrays
 from seqvae.distributions.kinds import Counts
@@ -32,6 +33,7 @@ from seqvae.learning.learner import without_progress
 from seqvae.models import PCA, VAE, LinearDynamics, Mixture, Model
 from seqvae.observations import Gaussian
 from seqvae.plotting import dimension_curve
+from seqvae.verbs.crossvalidate import shown
 from tiny import LORENZ, in_memory, tiny_data, tiny_learner
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*largest of the grid")
@@ -85,19 +87,50 @@ def test_curve_shows_scores_choices_and_losses(done):
     (height,) = ring.get_ydata()
     assert height == told["mean"][told["dims"].index(told["chosen_dim"])]
     lost = np.array(told["mean"]) - max(told["mean"])
-    shown = np.asarray(losses.lines[0].get_ydata(), dtype=float)
-    np.testing.assert_allclose(shown, lost, atol=1e-12)
+    drawn = np.asarray(losses.lines[0].get_ydata(), dtype=float)
+    np.testing.assert_allclose(drawn, lost, atol=1e-12)
     assert [line.get_xdata().tolist() for line in scores.lines[:1]] == [told["dims"]]
     assert len(scores.collections) == 1  # error bars
     assert scores.figure.get_suptitle().startswith("2 folds of rows x 2 of neurons")
 
 
-def test_the_error_of_a_score_is_that_of_the_sum_over_cells(done):
-    own = done.scores[done.scores["dim"] == 2]["gain_sum"].to_numpy()
-    spikes = done.scores[done.scores["dim"] == 2]["spikes"].sum()
-    error = len(own) ** 0.5 * own.std(ddof=1) / (np.log(2) * spikes)
+def test_the_error_of_a_score_is_that_of_the_sum_over_folds_of_rows(done):
+    own = done.scores[done.scores["dim"] == 2]
+    each, spikes = own.groupby("trial_fold")["gain_sum"].sum(), own["spikes"].sum()
+    # two folds train each on the rows that the other is scored on
+    error = 2 * each.std(ddof=1) * (1 / 2 + 1) ** 0.5 / (np.log(2) * spikes)
     assert done.summary["models"]["lds"]["standard_error"][2] == pytest.approx(error)
     assert done.summary["folds"] == {"rows": 2, "neurons": 2}
+
+
+def test_few_folds_of_rows_are_said_to_carry_no_interval(done):
+    (note,) = done.summary["notes"]
+    assert note.startswith("2 folds of rows cannot carry an interval")
+    text = shown(done, {})
+    assert f"note: {note}" in text
+    assert "lds: not excluded as the best dimension at 95 %: 0, 1, 2" in text
+
+
+def test_what_the_data_exclude_is_in_no_confidence_set():
+    dims, folds = [1, 2, 3], range(5)
+    gains = {0: 0.0, 1: 50.0, 2: 100.0, 3: 100.2}
+    rows = [
+        {"cell": {"model": "mean_rate" if dim == 0 else name, "dim": dim, "trial_fold": fold,
+                  "neuron_fold": None, "seed": 0},
+         "seconds": 1.0, "status": "done",
+         "rows": [{"neuron_fold": 0, "log_likelihood": 0.0, "spikes": 100.0, "entries": 100,
+                   "left_out": 0, "gain": scale * (gains[dim] + (fold - 2) * dim)}]}
+        for name, scale in (("good", 1.0), ("poor", 0.5))
+        for dim in (0, *dims) for fold in folds
+        if dim or name == "good"
+    ]  # fmt: skip
+    found = scores_table(rows, unit="bits_per_spike", k_shot=False)
+    summary = summarize(found, ["good", "poor"], rule="min", unit="bits_per_spike", k_shot=False)
+    assert summary["models"]["good"]["confidence_set"] == [2, 3]
+    assert summary["best_model"] == "good"
+    assert summary["confidence_set"] == ["good"]
+    assert summary["differences"]["poor"]["low"] > 0
+    assert summary["notes"] == []
 
 
 def test_scores_are_ratios_of_sums(done):

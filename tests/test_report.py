@@ -226,12 +226,15 @@ def summary() -> dict:
         name: {
             "chosen_dim": 4, "winner": 8, "dims": [0, 2, 4, 8], "mean": [0.0, 0.1, height, height],
             "standard_error": [0.0, 0.01, 0.01, 0.01], "paired_se": [0.02, 0.01, 0.005, 0.0],
+            "confidence_set": [4, 8],
         }
         for name, height in (("fa", 0.2), (HOSTILE, 0.3))
     }  # fmt: skip
     return {
         "unit": "bits_per_spike", "models": models, "best_model": HOSTILE,
-        "differences": {"fa": {"mean": 0.1, "standard_error": 0.02}},
+        "differences": {"fa": {"mean": 0.1, "standard_error": 0.02, "degrees_of_freedom": 4,
+                               "low": 0.0445, "high": 0.1555}},
+        "notes": ["few folds"],
         "folds": {"rows": 5, "neurons": 4},
     }  # fmt: skip
 
@@ -242,7 +245,9 @@ def test_a_cross_validation_has_a_curve_of_dimensions(tmp_path):
     found = Read(text_of(Path(out)))
     assert HOSTILE not in text_of(Path(out))
     assert "5 folds of rows x 4 of neurons" in found.words
-    assert "It exceeds fa, of dimension 4, by 0.1000 ± 0.0200" in found.words
+    assert "It exceeds fa, of dimension 4, by 0.1000, 95 % interval 0.0445 to 0.1555" in found.words
+    assert "Dimensions of fa that the data do not exclude as its best at 95 %: 4, 8" in found.words
+    assert "Few folds." in found.words
     (chart,) = found.charts.values()
     assert chart["layout"]["xaxis"]["tickvals"] == [0, 2, 4, 8]
     assert "error_y" in chart["data"][0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -111,24 +110,13 @@ def choose(
 
 
 def sum_error(values: Float[np.ndarray, "cell dim"]) -> Float[np.ndarray, " dim"]:
-    """Return the standard error of the sum over cells, sqrt(C / (C - 1) sum (d - mean d)^2)."""
+    """Return sqrt(C / (C - 1) sum (d - mean d)^2), the error of a sum of C independent cells.
+
+    It is the constant of the rules, good for choosing; cells are not independent, so for what is
+    told of a difference see ``intervals``.
+    """
     num_cells = len(values)
     if num_cells < 2:
         return np.zeros(values.shape[1])
     deviation = values - values.mean(axis=0)
     return np.sqrt(num_cells / (num_cells - 1) * (deviation**2).sum(axis=0))
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A paired difference of summed scores and its standard error over cells."""
-
-    mean: float
-    standard_error: float
-
-
-def paired_gap(better: Float[np.ndarray, " cell"], other: Float[np.ndarray, " cell"]) -> Gap:
-    """Return by how much one model's summed score exceeds another's on the same cells."""
-    difference = (np.asarray(better) - np.asarray(other))[:, None]
-    error = float(sum_error(difference)[0]) if len(difference) > 1 else math.nan
-    return Gap(float(difference.sum()), error)

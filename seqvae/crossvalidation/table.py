@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from seqvae.crossvalidation.cell import MEAN_RATE
-from seqvae.crossvalidation.choice import Choice, Rule, choose, paired_gap, sum_error
+from seqvae.crossvalidation.choice import Rule, choose
+from seqvae.crossvalidation.intervals import Interval, interval
 from seqvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ COLUMNS = (
     "status",
 )
 K_SHOT = ("k_shot_score", "k_shot_gain_sum")
+FEW_FOLDS = 2
+"""Of rows, with which an interval is too wide to be of use."""
+
 FOLD_COLUMNS = ["trial_fold", "neuron_fold"]
 
 
@@ -103,6 +108,7 @@ class Grid:
         means = done.groupby([*FOLD_COLUMNS, "dim"])[column].mean().unstack("dim")
         cells = null.set_index(FOLD_COLUMNS)
         self.cells = cells.sort_index()
+        self.rows = self.cells.index.get_level_values("trial_fold").to_numpy().astype(np.int64)
         self.dims = [0, *sorted({int(dim) for dim in of_model["dim"]})]
         scores = np.full((len(self.cells), len(self.dims)), np.nan)
         scores[:, 0] = 0.0
@@ -111,6 +117,14 @@ class Grid:
             if dim in aligned and dim not in failed:
                 scores[:, place] = aligned[dim]
         self.scores = scores
+
+    def of(self, dim: int) -> Float[np.ndarray, " cell"]:
+        """Return the summed scores of a dimension."""
+        return self.scores[:, self.dims.index(dim)]
+
+    def interval(self, gain: Float[np.ndarray, " cell"]) -> Interval:
+        """Return how far a sum over the cells can be trusted."""
+        return interval(gain, self.rows)
 
     def unit_size(self, unit: str) -> float:
         """Return by how much summed nats are divided to be in the unit."""
@@ -148,10 +162,13 @@ def summarize(
 
     Returns:
         ``models``: for each the chosen dimension, the rule, and, by dimension, ``mean`` score and
-        its ``standard_error`` over cells (of log-likelihoods that of what is gained over the mean
-        rate), and ``paired_se`` of its difference to the winner; ``best_model``; ``differences``:
-        by how much the best exceeds each other, paired over cells; all in ``unit``. ``folds``: how
-        many there are of ``rows`` and of ``neurons``.
+        its ``standard_error`` (``intervals``; of log-likelihoods that of what is gained over the
+        mean rate), and ``paired_se`` of its difference to the winner, the constant of the rule;
+        ``confidence_set``: the dimensions that the data do not exclude as the best at 95 %.
+        ``best_model``; ``differences``: by how much it exceeds each other model (``Interval``);
+        ``confidence_set``: the models that are not excluded as the best. All in ``unit``.
+        ``folds``: how many there are of ``rows`` and of ``neurons``; ``notes``: what they cannot
+        tell.
 
     Raises:
         InputError: if a model has no dimension without failures.
@@ -159,7 +176,7 @@ def summarize(
     if not ((table["model"] == MEAN_RATE) & (table["status"] == "done")).any():
         raise InputError("every cell failed; read the 'error' in the files under cells/")
     summary: dict[str, Any] = {"unit": unit, "rule": rule, "models": {}}
-    chosen: dict[str, tuple[Choice, Grid, np.ndarray]] = {}
+    chosen: dict[str, tuple[Grid, np.ndarray]] = {}
     problems = []
     for name in models:
         grid = Grid(table, name)
@@ -179,10 +196,15 @@ def summarize(
             "dims": list(choice.dims),
             "mean": means,
             "standard_error": [
-                float(error) / size
-                for error in sum_error(grid.scores[:, [grid.dims.index(d) for d in choice.dims]])
+                grid.interval(grid.of(dim)).in_unit(size)["standard_error"] for dim in choice.dims
             ],
             "paired_se": [error / size for error in choice.loss_se],
+            "confidence_set": [
+                dim
+                for dim in choice.dims
+                if dim == choice.dim
+                or grid.interval(grid.of(choice.winner) - grid.of(dim)).low <= 0
+            ],
             "score": means[choice.dims.index(choice.dim)],
             "failed_dims": list(choice.dropped),
         }
@@ -193,7 +215,7 @@ def summarize(
                 zero + float(total) / size for total in shots.scores[:, columns].sum(axis=0)
             ]
         summary["models"][name] = entry
-        chosen[name] = (choice, grid, grid.scores[:, grid.dims.index(choice.dim)])
+        chosen[name] = (grid, grid.of(choice.dim))
     if not chosen:
         raise InputError(
             f"{', '.join(problems)}: every dimension has failed cells; read the 'error' in the "
@@ -206,13 +228,27 @@ def summarize(
         "neurons": max(int(null["neuron_fold"].nunique()), 1),
     }
     best = max(chosen, key=lambda name: summary["models"][name]["score"])
+    gaps = {
+        name: grid.interval(chosen[best][1] - scores)
+        for name, (grid, scores) in chosen.items() if name != best
+    }  # fmt: skip
     summary["best_model"] = best
-    summary["differences"] = {}
-    for name, (_, grid, scores) in chosen.items():
-        if name != best:
-            gap, size = paired_gap(chosen[best][2], scores), grid.unit_size(unit)
-            summary["differences"][name] = {
-                "mean": gap.mean / size,
-                "standard_error": gap.standard_error / size,
-            }
+    summary["differences"] = {
+        name: gap.in_unit(chosen[name][0].unit_size(unit)) for name, gap in gaps.items()
+    }
+    summary["confidence_set"] = [best, *(name for name, gap in gaps.items() if gap.low <= 0)]
+    summary["notes"] = _notes(summary["folds"]["rows"], rule)
     return summary
+
+
+def _notes(num_folds: int, rule: Rule) -> list[str]:
+    """Say what so few folds of rows cannot tell."""
+    if num_folds > FEW_FOLDS:
+        return []
+    notes = [
+        f"{num_folds} folds of rows cannot carry an interval (Student's t of {num_folds - 1} "
+        "degree of freedom); give trial_folds 5"
+    ]
+    if rule == "1se":
+        notes.append("rule '1se' takes too few dimensions with so few folds; give 'paired_1se'")
+    return notes

@@ -23,9 +23,9 @@ WIDEST = 8
 def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     """Draw score against dimension; a ring marks what was chosen, the line the mean-rate model.
 
-    Left the scores, with their standard errors over the cells where the summary tells them, dotted
-    the few-shot score where there is one. Right what each dimension loses against the best of its
-    model, with the error of this paired difference: what the choice compares, magnified.
+    Left the scores, with their standard errors over the folds of rows where the summary tells them,
+    dotted the few-shot score where there is one. Right what each dimension loses against the best
+    of its model, with the error by which the rule chooses, magnified.
 
     Args:
         summary: as ``crossvalidate`` writes it.
@@ -41,7 +41,7 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
         chosen = entry["dims"].index(entry["chosen_dim"])
         label = f"{name}: {entry['chosen_dim']}"
         scores.plot(at, entry["mean"], "-o", color=color, markersize=3, linewidth=1.2, label=label)
-        if "standard_error" in entry:
+        if None not in entry.get("standard_error", [None]):
             scores.errorbar(
                 at, entry["mean"], entry["standard_error"], fmt="none", ecolor=color,
                 elinewidth=0.8, capsize=2,
@@ -89,7 +89,7 @@ def fold_words(summary: Mapping[str, Any]) -> str:
     if folds is None:
         return ""
     of_neurons = f" x {folds['neurons']} of neurons" if folds["neurons"] > 1 else ""
-    return f"{folds['rows']} folds of rows{of_neurons}, bars are standard errors over them"
+    return f"{folds['rows']} folds of rows{of_neurons}, bars are standard errors"
 
 
 def _ring(axes: Axes, x: float, y: float, color: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from seqvae.crossvalidation.intervals import gap_words
 from seqvae.errors import InputError
 from seqvae.plotting.dimensions import UNITS, fold_words
 from seqvae.plotting.style import SERIES
@@ -52,7 +53,7 @@ def dimensions(summary: Mapping[str, Any], folder: str) -> Section:
         dims, means = np.array(entry["dims"]), np.array(entry["mean"])
         trace = line(dims, means, color=color, name=name, mode="lines+markers", in_legend=True)
         errors = entry.get("standard_error")
-        if errors is not None and len(errors) == len(dims):
+        if errors is not None and len(errors) == len(dims) and None not in errors:
             trace["error_y"] = {"type": "data", "array": packed(np.array(errors)),
                                 "thickness": 1.2, "color": color}  # fmt: skip
         traces.append(trace)
@@ -72,9 +73,13 @@ def dimensions(summary: Mapping[str, Any], folder: str) -> Section:
     best = summary["best_model"]
     words = [f"The best model is {best}, of dimension {models[best]['chosen_dim']}."]
     words += [
-        f"It exceeds {name}, of dimension {models[name]['chosen_dim']}, by {gap['mean']:.4f} ± "
-        f"{gap['standard_error']:.4f}, paired over cells."
+        f"It exceeds {name}, of dimension {models[name]['chosen_dim']}, by {gap_words(gap)}."
         for name, gap in summary["differences"].items() if name in models
+    ]  # fmt: skip
+    words += [
+        f"Dimensions of {name} that the data do not exclude as its best at 95 %: "
+        f"{', '.join(map(str, entry['confidence_set']))}."
+        for name, entry in models.items() if "confidence_set" in entry
     ]  # fmt: skip
     rows = [
         (name, str(dim), f"{mean:.4f}", f"{mean - max(entry['mean']):+.4f} ± {error:.4f}",
@@ -83,7 +88,7 @@ def dimensions(summary: Mapping[str, Any], folder: str) -> Section:
         for dim, mean, error in zip(entry["dims"], entry["mean"], entry["paired_se"], strict=True)
     ]  # fmt: skip
     header = ("model", "dimension", unit, "less the best of the model (paired)", "")
-    notes = []
+    notes = [f"{note[0].upper()}{note[1:]}." for note in summary.get("notes", [])]
     largest = [name for name, entry in models.items()
                if entry["chosen_dim"] == max(entry["dims"]) and len(entry["dims"]) > 2]  # fmt: skip
     if largest:

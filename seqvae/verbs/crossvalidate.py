@@ -16,6 +16,7 @@ from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
 from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensemble_jobs
+from seqvae.crossvalidation.intervals import gap_words
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
@@ -235,15 +236,19 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
         lines.append([str(dim), *cells])
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     laid = ["  ".join(map(str.rjust, line, widths)) for line in lines]
+    sets = [
+        f"{name}: not excluded as the best dimension at 95 %: "
+        f"{', '.join(map(str, told['confidence_set']))}"
+        for name, told in models.items()
+    ]
     best = summary["best_model"]
     gaps = [
-        f"{best} exceeds {name} by {gap['mean']:.4f} +- {gap['standard_error']:.4f} (paired over "
-        "folds)"
-        for name, gap in summary["differences"].items()
+        f"{best} exceeds {name} by {gap_words(gap)}" for name, gap in summary["differences"].items()
     ]
     unit = summary["unit"].replace("_", " ")
     head = f"held-out score in {unit}; * chosen by {summary['rule']}; 0 is the mean rate"
-    return "\n".join([head, *laid, *gaps, f"results: {result.folder}"])
+    notes = [f"note: {note}" for note in summary["notes"]]
+    return "\n".join([head, *laid, *sets, *gaps, *notes, f"results: {result.folder}"])
 
 
 @contextmanager
