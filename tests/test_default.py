@@ -28,13 +28,14 @@ def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "size", "decay"),
-    [((12, 10, 6), 6, 0.2), ((40, 50, 30), 8, 0.2), ((400, 50, 40), 12, 0.088)],
+    ("shape", "size", "decay", "dropout"),
+    [((12, 10, 6), 6, 0.2, 0.4), ((40, 50, 30), 8, 0.2, 0.4), ((400, 50, 40), 12, 0.087, 0.075)],
 )
-def test_size_and_weight_decay_follow_from_the_data(shape, size, decay) -> None:
+def test_size_weight_decay_and_dropout_follow_from_the_data(shape, size, decay, dropout) -> None:
     model, _ = default_fit(NeuralData(counts(shape), bin_width=0.02))
     assert model.keywords["latent_dim"] == size
     assert model.keywords["optimizer"].keywords["weight_decay"] == pytest.approx(decay, rel=0.02)
+    assert model.keywords["dropout"] == pytest.approx(dropout, rel=0.02)
 
 
 @pytest.mark.parametrize(

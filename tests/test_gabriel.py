@@ -94,15 +94,50 @@ def test_unequal_noise_does_not_pass_for_structure():
     noise = np.exp(0.4 * generator.normal(size=columns))
     signal = left @ np.diag([3.0, 2.5]) @ right.T * (rows * columns) ** 0.25
     matrix = signal + generator.normal(size=(rows, columns)) * noise
+    assert chosen_rank(divided(matrix)) == 2
+
+
+def divided(matrix, *, folds=4):
     data = NeuralData(Arrays(matrix[:, None], bin_width=1.0))
-    division = Division.of(
-        data.recording, scheme="gabriel", rows="auto", trial_folds=4, neuron_folds=4, gap=None,
+    return Division.of(
+        data.recording, scheme="gabriel", rows="auto", trial_folds=folds, neuron_folds=4, gap=None,
         seed=0,
     )  # fmt: skip
+
+
+def chosen_rank(division, *, folds=4, counts=False):
     dims = list(range(6))
-    cells = [(r, c) for r in range(4) for c in range(4)]
-    scores = [-fold_errors(division, *cell, dims=dims).errors for cell in cells]
-    assert choose(np.array(scores), dims).dim == 2
+    scores = [
+        [-one.error for one in fold_errors(division, fold, dim=dim, counts=counts)]
+        for dim in dims
+        for fold in range(folds)
+    ]
+    return choose(np.array(scores).reshape(len(dims), -1).T, dims).dim
+
+
+@pytest.mark.parametrize("rows", [120, 6400])
+@pytest.mark.parametrize("unequal", [False, True])
+def test_rank_is_found_however_many_rows_there_are(rows, unequal):
+    for seed in range(2):
+        generator = np.random.default_rng(seed)
+        loadings = 0.7 * generator.normal(size=(3, 24))
+        noise = np.exp(0.7 * generator.uniform(-1, 1, size=24)) if unequal else 1.0
+        values = generator.normal(size=(rows, 3)) @ loadings
+        values += noise * generator.normal(size=values.shape)
+        assert chosen_rank(divided(values)) == 3
+
+
+def test_columns_that_repeat_or_do_not_vary_do_not_stop_the_factor_analysis():
+    matrix = low_rank(0, rows=80, noise=1.0)
+    matrix[:, 3], matrix[:, 7] = matrix[:, 2], 1.5
+    with (
+        pytest.warns(UserWarning, match="1 of 12 channels never change"),
+        pytest.warns(UserWarning, match="identical"),
+    ):
+        division = divided(matrix)
+    for one in fold_errors(division, 0, dim=2):
+        assert np.isfinite(one.error)
+        assert one.error < one.null
 
 
 def test_too_many_components_are_refused_with_both_numbers():

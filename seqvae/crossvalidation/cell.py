@@ -189,7 +189,7 @@ def read_result(job: Job) -> dict[str, Any] | None:
 
 def _scored(job: Job) -> list[dict[str, Any]]:
     if job.division.scheme == "gabriel":
-        return [_gabriel_row(job, fold) for fold in job.neuron_folds]
+        return _gabriel_rows(job)
     cell, division = job.cell, job.division
     train = division.train(cell.trial_fold)
     null = mean_rate_of(train, job.kind)
@@ -324,9 +324,13 @@ def _serving(job: Job, learned: Model, part: Holdout) -> Model:
     return model.to(learned.null_counts.device).eval()
 
 
-def _gabriel_row(job: Job, fold: int | None) -> dict[str, Any]:
-    assert fold is not None
-    counts, dims = job.kind.counts_events, [0, job.cell.dim]
-    fold_error = fold_errors(job.division, job.cell.trial_fold, fold, dims=dims, counts=counts)
-    null_error, error = fold_error.errors.tolist()
-    return _row(fold, Sums(-error, null_error - error, 0.0, fold_error.entries, 0))
+def _gabriel_rows(job: Job) -> list[dict[str, Any]]:
+    found = fold_errors(
+        job.division, job.cell.trial_fold, dim=job.cell.dim, counts=job.kind.counts_events
+    )
+    rows = []
+    for fold in job.neuron_folds:
+        assert fold is not None
+        one = found[fold]
+        rows.append(_row(fold, Sums(-one.error, one.null - one.error, 0.0, one.entries, 0)))
+    return rows

@@ -10,6 +10,14 @@ from jaxtyping import Float
 from seqvae.crossvalidation.division import Division
 from seqvae.distributions.kinds.real import LEAST_VARIATION
 from seqvae.errors import InputError
+from seqvae.models import FactorAnalysis
+
+ROWS_A_COLUMN = 2
+LEAST_NOISE = 1e-3
+"""Of a column, of its standard deviation."""
+
+TOLERANCE = 0.1
+"""Of the factor analysis: units are good enough long before it has converged."""
 
 
 def gabriel_errors(
@@ -63,43 +71,65 @@ def gabriel_errors(
     return np.array([errors[k] for k in dims])
 
 
-class FoldErrors(NamedTuple):
-    """Squared errors of a held-out block by number of components, and its number of entries."""
+class FoldError(NamedTuple):
+    """Squared error of a held-out block, that of the mean, and the block's number of entries."""
 
-    errors: Float[np.ndarray, " dim"]
+    error: float
+    null: float
     entries: int
 
 
 def fold_errors(
-    division: Division, trial_fold: int, neuron_fold: int, *, dims: list[int], counts: bool = False
-) -> FoldErrors:
-    """Return the squared error of each number of components on a fold of rows and one of neurons.
+    division: Division, trial_fold: int, *, dim: int, counts: bool = False
+) -> list[FoldError]:
+    """Return the squared error of a number of components on a fold of rows, by fold of columns.
 
-    Rows are time bins. Counts are taken by their square root, whose variance does not grow with
-    the rate, and each column in units of its standard deviation in training: else a neuron of much
-    noise passes for a component.
+    Rows are time bins, and errors are in units of each column's standard deviation in training.
+    Components are found where columns have equal noise, else a neuron of much noise passes for one:
+    counts are taken by their square root, whose variance does not grow with the rate, and real
+    values in units of the noise that factor analysis of as many factors leaves them [Owen & Wang
+    2016, Stat. Sci. 31:119], whose whitened columns have no component beyond the true ones however
+    many rows there are. With fewer than twice as many rows as columns, which do not tell noise from
+    signal, units are the standard deviations.
 
     Args:
         division: of the recording.
         trial_fold: rows held out.
-        neuron_fold: columns held out.
-        dims: numbers of components.
+        dim: number of components.
         counts: whether to take square roots.
 
     Raises:
         InputError: if entries are missing.
     """
-    heldin = set(division.heldin(neuron_fold))
-    heldout = [n for n in range(division.recording.num_neurons) if n not in heldin]
     train = _rows(division.train(trial_fold).read(), counts)
     test = _rows(division.test(trial_fold).read(), counts)
     std = train.std(axis=0)
     varies = std > LEAST_VARIATION * np.abs(train.mean(axis=0))
-    if not counts:  # a column that does not vary tells nothing, and is not asked for
-        heldout = [n for n in heldout if varies[n]]
     unit = np.where(varies, std, 1.0 if counts else np.inf)
-    errors = gabriel_errors(train / unit, test / unit, heldout=heldout, dims=dims)
-    return FoldErrors(errors, len(test) * len(heldout))
+    train, test, noise = train / unit, test / unit, np.ones(len(unit))
+    if dim and not counts and len(train) >= ROWS_A_COLUMN * varies.sum():
+        noise[varies] = _noise(train[:, varies], dim)
+    found = []
+    for fold in range(division.num_neuron_folds):
+        heldin = list(division.heldin(fold))
+        scale = np.ones(len(unit))
+        scale[heldin] = noise[heldin]
+        heldout = np.setdiff1d(np.arange(len(unit)), heldin)
+        if not counts:  # a column that does not vary tells nothing, and is not asked for
+            heldout = heldout[varies[heldout]]
+        errors = gabriel_errors(
+            train / scale, test / scale, heldout=heldout.tolist(), dims=[0, dim]
+        )
+        found.append(FoldError(float(errors[1]), float(errors[0]), len(test) * len(heldout)))
+    return found
+
+
+def _noise(rows: Float[np.ndarray, "row column"], dim: int) -> Float[np.ndarray, " column"]:
+    """Return the standard deviation that factor analysis leaves to columns of unit variance."""
+    correlation = np.cov(rows.T) + LEAST_NOISE**2 * np.eye(rows.shape[1])
+    size = min(dim, rows.shape[1])
+    loadings = FactorAnalysis.factorize(correlation, size, tolerance=TOLERANCE)
+    return np.sqrt(loadings.noise.clip(min=LEAST_NOISE**2))
 
 
 def _rows(

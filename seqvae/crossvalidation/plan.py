@@ -105,7 +105,7 @@ def make_plan(
         if is_matrix:
             unread += unread_inputs(_class_of(factory), division.recording.num_inputs)
             check_size(division, dims[-1])
-            fold_errors(division, 0, 0, dims=[0])  # refuses what no matrix may hold
+            fold_errors(division, 0, dim=0)  # refuses what no matrix may hold
             fits[name] = (None, None, True)
             continue
         chosen = learners.get(name)

@@ -21,9 +21,10 @@ LARGE_BINS = 10_000
 """Training bins, over all trials, from which the larger size is taken."""
 
 SMALL_BINS = 3000
-"""Training bins, beyond which weight decay falls, and the number of steps grows."""
+"""Training bins, beyond which weight decay and dropout fall, and the number of steps grows."""
 
 WEIGHT_DECAY = 0.2
+DROPOUT = 0.4
 
 STEPS = 800
 VALIDATIONS, LARGE_VALIDATIONS = 2, 40
@@ -47,6 +48,8 @@ def default_fit(data: NeuralData) -> DefaultFit:
     - the size, 8 latents, and 12 from 10,000 bins on, never more than the held-in neurons;
     - weight decay 0.2, and in proportion to (bins / 3000)^-1/2 beyond 3000 bins: what holds a
       hundred trials from over-fitting would starve a thousand;
+    - dropout of the readout 0.4, and in proportion to 3000 / bins beyond 3000 bins: inference by
+      linearisation follows the noise that it makes, which few trials need and many do not bear;
     - epochs for 800 optimiser steps, and in proportion to (bins / 3000)^1/4 beyond 3000 bins. Of
       these, validation trials choose: half or all, where there are few, as among many steps they
       would pick one by luck; from 10,000 bins on one of some 40, and learning ends after 20 without
@@ -69,8 +72,9 @@ def default_fit(data: NeuralData) -> DefaultFit:
     model = partial(
         NonlinearDynamics,
         latent_dim=min(size, data.spec.num_heldin),
+        dropout=_rounded(DROPOUT / larger),
         observation=Poisson if counts else Gaussian,
-        optimizer=partial(AdamW, lr=5e-3, weight_decay=float(f"{decay:.2g}")),
+        optimizer=partial(AdamW, lr=5e-3, weight_decay=_rounded(decay)),
     )
     steps_an_epoch = math.ceil(num_trials / data.batch_size)
     max_epochs = math.ceil(STEPS * larger**0.25 / steps_an_epoch)
@@ -89,3 +93,8 @@ def default_fit(data: NeuralData) -> DefaultFit:
         average_weights=AVERAGE_WEIGHTS,
     )
     return DefaultFit(model, learner)
+
+
+def _rounded(value: float) -> float:
+    """Return two digits, which a config shows as they are."""
+    return float(f"{value:.2g}")

@@ -17,11 +17,19 @@ class FactorAnalysis(LinearFactors):
     """
 
     @staticmethod
-    def factorize(covariance: Float[np.ndarray, "neuron neuron"], size: int) -> Loadings:
-        """Return loadings and noise by scikit-learn's ``FactorAnalysis``."""
+    def factorize(
+        covariance: Float[np.ndarray, "neuron neuron"], size: int, *, tolerance: float = 1e-5
+    ) -> Loadings:
+        """Return loadings and noise by scikit-learn's ``FactorAnalysis``.
+
+        Args:
+            covariance: of the neurons.
+            size: number of factors.
+            tolerance: on what an iteration gains, in nats of twice as many rows as neurons.
+        """
         from sklearn.decomposition import FactorAnalysis as Solver
 
-        solver = Solver(size, svd_method="lapack", tol=1e-5, max_iter=1000)
+        solver = Solver(size, svd_method="lapack", tol=tolerance, max_iter=1000)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about convergence: near is near enough
             solver.fit(_rows(covariance))
