@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from seqvae.console import main as cli
 from seqvae.crossvalidation import cell as cells
 from seqvae.crossvalidation.cell import Cell, Job, learn
 from seqvae.crossvalidation.division import Division
+from seqvae.crossvalidation.plan import default_of
 from seqvae.crossvalidation.scoring import seen_data
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import Recording
@@ -30,7 +32,7 @@ from seqvae.distributions.kinds import Counts
 from seqvae.encoders import FreeGaussian
 from seqvae.learning import default_learner
 from seqvae.learning.learner import without_progress
-from seqvae.models import PCA, VAE, LinearDynamics, Mixture, Model
+from seqvae.models import PCA, VAE, LinearDynamics, Mixture, Model, NonlinearDynamics
 from seqvae.observations import Gaussian
 from seqvae.plotting import dimension_curve
 from seqvae.verbs.crossvalidate import shown
@@ -131,6 +133,31 @@ def test_what_the_data_exclude_is_in_no_confidence_set():
     assert summary["confidence_set"] == ["good"]
     assert summary["differences"]["poor"]["low"] > 0
     assert summary["notes"] == []
+
+
+def test_without_a_model_the_default_of_fit_is_learned(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.default.STEPS", 4)
+    found = small(models=None, learners=None, dims=[1], out_dir=str(tmp_path / "cv"))
+    assert set(found.scores["model"]) == {"default", "mean_rate"}
+    assert (found.scores["status"] == "done").all()
+    with pytest.raises(InputError, match=r"learners\.defualt is no model; did you mean 'default'"):
+        small(models=None, learners={"defualt": tiny_learner()})
+
+
+def test_the_default_is_sized_for_the_training_rows_and_learns_from_all_of_them(monkeypatch):
+    data = tiny_data()
+    division = Division.of(
+        data.pool(), scheme="fold_in", rows="auto", trial_folds=2, neuron_folds=2, gap=None, seed=0
+    )
+    chosen = default_of(data, division)
+    assert chosen.model.func is NonlinearDynamics
+    assert chosen.model.keywords["latent_dim"] == len(division.heldin(0))
+    assert chosen.learner.refit
+    assert chosen.learner.select == "val/elbo"
+    steps_an_epoch = math.ceil(len(division.train(0).read()) * 0.8 / data.batch_size)
+    assert chosen.learner.trainer.keywords["max_epochs"] == pytest.approx(
+        800 / steps_an_epoch, abs=2
+    )
 
 
 def test_scores_are_ratios_of_sums(done):

@@ -18,13 +18,17 @@ from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.data import NeuralData
 from seqvae.distributions.kinds import DataKind, kind_of
 from seqvae.errors import InputError
-from seqvae.learning import Learner, default_learner
+from seqvae.learning import GradientLearner, Learner, default_fit, default_learner
+from seqvae.learning.default import DefaultFit
 from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.unread import unread_by_model, unread_inputs, unread_settings
-from seqvae.models import PCA, Model
+from seqvae.models import PCA, Model, NonlinearDynamics
 from seqvae.runs import ModelFactory, begin
 
 LARGEST_DIM = 10_000
+DEFAULT = "default"
+"""The name of the model where none is named."""
+
 DATA_ARGUMENTS = (
     "val_fraction",
     "batch_size",
@@ -84,7 +88,7 @@ def make_plan(
     """
     from importlib.metadata import version
 
-    settings = {name: getattr(data, name) for name in DATA_ARGUMENTS}
+    settings = _settings(data)
     facts = {
         "checksum": division.recording.checksum,
         "version": version("seqvae"),
@@ -212,8 +216,8 @@ def checked_models(
     Raises:
         InputError: if there is none, a name is taken, or one cannot do what the scheme asks.
     """
-    if models is None and scheme == "gabriel":
-        models = {"pca": PCA}
+    if models is None:
+        models = {"pca": PCA} if scheme == "gabriel" else {DEFAULT: NonlinearDynamics}
     if models is not None and not isinstance(models, Mapping):
         raise InputError(
             f"models must map names to classes, e.g. {{'lds': LinearDynamics}}, got {models!r}"
@@ -235,6 +239,23 @@ def checked_models(
                 f"'fold_in' for {model_class.__name__}"
             )
     return dict(models)
+
+
+def default_of(data: NeuralData, division: Division) -> DefaultFit:
+    """Return what is fitted where no model is named, of a size for the training rows of a fold."""
+    first = learning_data(
+        division,
+        0,
+        division.heldin(None if division.scheme == "speckled" else 0),
+        learner=GradientLearner(),
+        settings=_settings(data),
+        seed=division.seed,
+    )
+    return default_fit(first, scores_others=True)
+
+
+def _settings(data: NeuralData) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in DATA_ARGUMENTS}
 
 
 def check_size(division: Division, dim: int) -> None:

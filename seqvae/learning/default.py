@@ -39,7 +39,7 @@ class DefaultFit(NamedTuple):
     learner: GradientLearner
 
 
-def default_fit(data: NeuralData) -> DefaultFit:
+def default_fit(data: NeuralData, *, scores_others: bool = False) -> DefaultFit:
     """Return what to fit to data: ``NonlinearDynamics``, and a learner that averages weights.
 
     Counts are read by a ``Poisson``, other data by a ``Gaussian`` model. Of the training trials and
@@ -55,12 +55,13 @@ def default_fit(data: NeuralData) -> DefaultFit:
       would pick one by luck; from 10,000 bins on one of some 40, and learning ends after 20 without
       improvement;
     - an average of the weights over some 50 steps is what is scored and kept;
-    - where test trials are kept for the scores, ``refit`` learns from the validation trials, too,
-      once they have chosen, by the bound of all neurons; without test trials they are what is
+    - where other trials are kept for the scores, ``refit`` learns from the validation trials, too,
+      once they have chosen, by the bound of all neurons; else they are what is
       scored, and the bound of the held-in neurons chooses.
 
     Args:
         data: the data to learn from.
+        scores_others: whether trials are scored that are none of these, as by ``crossvalidate``.
     """
     recording, num_trials = data.recording, len(data.trials("train"))
     num_bins = num_trials * data.spec.num_time_bins
@@ -84,7 +85,7 @@ def default_fit(data: NeuralData) -> DefaultFit:
         every = max_epochs / (LARGE_VALIDATIONS if is_large else VALIDATIONS)
         settings["check_val_every_n_epoch"] = math.ceil(every)
         settings["max_epochs"] = math.ceil(max_epochs / math.ceil(every)) * math.ceil(every)
-    scores_others = validates and "test" in data.split
+    scores_others = validates and (scores_others or "test" in data.split)
     learner = GradientLearner(
         partial(Trainer, **settings),
         select="val/elbo" if scores_others else "val/heldin_elbo",

@@ -19,7 +19,13 @@ from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensem
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
-from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan
+from seqvae.crossvalidation.plan import (
+    DEFAULT,
+    checked_dims,
+    checked_models,
+    default_of,
+    make_plan,
+)
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import as_data
@@ -83,7 +89,8 @@ def crossvalidate(
         data: the recording, and how a model is given it (batch size, dropout). Trials that the
             file or the fractions keep for the test take no part; those kept for validation do, as
             any other, and each learner that selects takes its own from the training rows.
-        models: factory of each model by name; None, with scheme ``gabriel``: ``PCA``.
+        models: factory of each model by name; None: ``default``, what ``fit`` learns without a
+            model (``seqvae.learning.default_fit``); with scheme ``gabriel``: ``PCA``.
         learners: how a model is learned, by its name; others by their own with its defaults.
         dims: the sizes to try, of each model's own dimension; 0, the mean rate, is always there.
         bin_width: seconds per bin, where ``data`` is an array or a file.
@@ -158,6 +165,10 @@ def crossvalidate(
             gap=gap,
             seed=seed,
         )
+        if models is None and chosen != "gabriel":
+            default = default_of(data, division)
+            factories = {DEFAULT: default.model}
+            learners = {DEFAULT: default.learner} | dict(learners or {})
         chains, unit, unread = make_plan(
             data,
             division,
