@@ -99,7 +99,7 @@ def test_refining_stands_beside_the_scores_and_changes_none_of_them(make):
 def test_no_score_depends_on_chunks_or_batch_sizes(make, monkeypatch):
     """The noise is bitwise the same; products over fewer trials may round in another way."""
     found = []
-    for size, eval_batch_size in ((256, 256), (1, 3), (5, 7)):
+    for size, eval_batch_size in ((256, 256), (1, 3)):
         data = tiny_data(eval_batch_size=eval_batch_size)
         data.setup()
         torch.manual_seed(0)
