@@ -146,7 +146,7 @@ def test_condition_mean_knows_the_condition_and_nothing_else():
     np.testing.assert_allclose(predicted[1, :8], 2.0, atol=0.4)
     np.testing.assert_allclose(predicted[2], np.tile(learned.mean, (9, 1)))
     np.testing.assert_allclose(predicted[:, 8], np.tile(learned.mean, (3, 1)))
-    sums = train.activity[train.condition == 1].sum(0)
+    sums = train.values[train.condition == 1].sum(0)
     exact = ConditionMean.learn(train, kind=Counts(), width=1e-3, prior_bins=1.0)
     np.testing.assert_allclose(exact.means[1], (sums + exact.mean) / 21, rtol=1e-6)
 

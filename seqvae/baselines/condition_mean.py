@@ -18,11 +18,11 @@ class ByCondition(NamedTuple):
     """Some trials.
 
     Attributes:
-        activity: NaN = missing.
+        values: activity, NaN = missing.
         condition: of each.
     """
 
-    activity: Float[np.ndarray, "trial time neuron"]
+    values: Float[np.ndarray, "trial time neuron"]
     condition: Shaped[np.ndarray, " trial"]
 
 
@@ -60,14 +60,14 @@ class ConditionMean:
             val: of the validation trials.
             kind: of the data.
         """
-        unit = kind.unit(training_moments(train.activity)).numpy()
+        unit = kind.unit(training_moments(train.values)).numpy()
 
         def score(one: ConditionMean) -> float:
-            predicted = one.predict(val.condition, num_time_bins=val.activity.shape[1])
-            return float(np.nansum(kind.log_likelihood(val.activity, predicted, unit=unit)))
+            predicted = one.predict(val.condition, num_time_bins=val.values.shape[1])
+            return float(np.nansum(kind.log_likelihood(val.values, predicted, unit=unit)))
 
         learned = partial(cls.learn, train, kind=kind)
-        tried = (learned(width=width, prior_bins=3.0) for width in widths(train.activity.shape[1]))
+        tried = (learned(width=width, prior_bins=3.0) for width in widths(train.values.shape[1]))
         width = max(tried, key=score).width
         return max((learned(width=width, prior_bins=bins) for bins in PRIOR_BINS), key=score)
 
@@ -76,7 +76,7 @@ class ConditionMean:
         cls, train: ByCondition, *, kind: DataKind, width: float, prior_bins: float
     ) -> ConditionMean:
         """Learn it from training trials, with a width and prior that are known."""
-        activity, num_bins = train.activity, train.activity.shape[1]
+        activity, num_bins = train.values, train.values.shape[1]
         mean, labels = MeanRate.of(activity, kind).mean, np.unique(train.condition)
         members = [activity[train.condition == label] for label in labels]
         sums = np.stack([np.nansum(one, axis=0, dtype=np.float64) for one in members])

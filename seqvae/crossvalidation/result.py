@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqvae.errors import InputError, nearest
+from seqvae.storage.html import facts_html, rows_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,21 @@ class CrossValidation:
     scores: pd.DataFrame
     summary: dict[str, Any] | None
     num_missing: int = 0
+
+    def _repr_html_(self) -> str:
+        """Tell in a notebook the size that was chosen of each model, and its score."""
+        title = f"CrossValidation {self.folder}"
+        if self.summary is None:
+            return facts_html(title, {"cells still to be done": self.num_missing})
+        models, best = self.summary["models"], self.summary["best_model"]
+        rows = []
+        for name, told in models.items():
+            scores = dict(zip(told["dims"], told["mean"], strict=True))
+            score = scores.get(told["chosen_dim"], float("nan"))
+            mark = "best" if name == best else ""
+            rows.append((name, told["chosen_dim"], f"{score:.4f}", mark))
+        unit = str(self.summary["unit"]).replace("_", " ")
+        return rows_html(title, ("model", "dimension", f"held-out score, {unit}", ""), rows)
 
     def chosen_dim(self, model: str) -> int:
         """Return the dimension chosen for a model.

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from seqvae.data.assembly import SERIES, assembled
 from seqvae.data.containers import ArrayLike
+from seqvae.data.facts import recording_html, recording_text
 from seqvae.data.lazy import LazyActivity, as_lazy
 from seqvae.data.lazy_checks import add_to, check_lazy
 from seqvae.data.neurons import Positions
@@ -331,18 +332,8 @@ class Recording:
             chosen._keep(name, value)
         return chosen
 
-    def __repr__(self) -> str:
-        """Tell the sizes, and what is there beside the activity."""
-        sizes = f"{self.num_trials} trials, {self.num_time_bins} bins"
-        width = "" if self.bin_width is None else f" of {self.bin_width:g} s"
-        beside = [
-            field.name
-            for field in fields(self)
-            if field.name not in ("activity", "bin_width", "neuron_ids", "trial_ids")
-            and getattr(self, field.name) is not None
-        ]
-        there = f", with {', '.join(beside)}" if beside else ""
-        return f"Recording({sizes}{width}, {self.num_neurons} neurons{there})"
+    __repr__ = recording_text
+    _repr_html_ = recording_html
 
     def _keep(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray):

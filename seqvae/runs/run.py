@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError
 from seqvae.models import Model
 from seqvae.runs.beginning import ModelFactory, build_model
+from seqvae.runs.facts import run_html
 from seqvae.runs.figures import Figures
 from seqvae.runs.provenance import (
     SECTIONS,
@@ -34,6 +35,9 @@ from seqvae.storage.history import read_history
 from seqvae.storage.weights import check_weights, is_refitted, read_weights
 from seqvae.storage.yaml_json import read_yaml
 from seqvae.types import DataSpec, Moments
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _UNREAD = "seqvae.data.sources.Lorenz"
 """Takes the place of a source where the settings beside it are asked for."""
@@ -66,6 +70,9 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.files.folder)!r})"
 
+    def _repr_html_(self) -> str:
+        return run_html(self)
+
     @property
     def files(self) -> RunFiles:
         """Where each of its files lies."""
@@ -91,6 +98,17 @@ class Run:
         if self._figures is None:
             self._figures = Figures(self.model(), self.data(), history=self.history, seed=self.seed)
         return self._figures
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """What is inferred of the validation trials, beside their activity: what figures show.
+
+        Of other trials ``run.plot.of("train").posterior``, of other data ``seqvae.infer``.
+
+        Raises:
+            InputError: if model or data cannot be read.
+        """
+        return self.plot.posterior
 
     @property
     def members(self) -> dict[str, Any]:
