@@ -107,6 +107,8 @@ def test_a_file_of_some_variables_in_half_precision_is_half_as_large(long_run, t
         whole = infer(long_run, merged=True, overlap=0.25)
         np.testing.assert_allclose(small["rates"].values, whole["rates"], rtol=1e-3)
         assert (small["split"].values == whole["split"].values).all()
+    store = infer(long_run, merged=True, overlap=0.25, out=str(tmp_path / "merged.zarr"))
+    xr.testing.assert_equal(store, whole)
 
 
 def test_variables_and_precision_are_chosen_of_windows_too(long_run):

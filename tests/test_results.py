@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from seqvae.analysis.posterior_file import PosteriorWriter
 from seqvae.errors import InputError
@@ -67,11 +69,13 @@ def write(
     return out.dataset()
 
 
-@pytest.mark.parametrize("bin_width", [0.02, None])
-def test_streamed_file_equals_memory(tmp_path, bin_width):
+@pytest.mark.parametrize(
+    ("name", "bin_width"), [("a.nc", 0.02), ("a.nc", None), ("a.zarr", 0.02), ("a.zarr", None)]
+)
+def test_streamed_file_equals_memory(tmp_path, name, bin_width):
     lengths = np.array([5, 4, 5, 1, 3, 5, 2])
     memory = write(None, lengths=lengths, bin_width=bin_width)
-    with write(tmp_path / "posterior.nc", lengths=lengths, bin_width=bin_width) as file:
+    with write(tmp_path / name, lengths=lengths, bin_width=bin_width) as file:
         xr.testing.assert_identical(file, memory)
         assert {name: file[name].dtype for name in file} == {
             name: memory[name].dtype for name in memory
@@ -126,9 +130,10 @@ def test_data_units_go_by_the_name_mean():
     assert out.dataset()["mean"].units == "data units"
 
 
-def test_a_failure_leaves_no_file(tmp_path):
+@pytest.mark.parametrize("name", ["posterior.nc", "posterior.zarr"])
+def test_a_failure_leaves_no_file(tmp_path, name):
     with pytest.raises(KeyboardInterrupt):
-        write_part_and_raise(tmp_path / "posterior.nc", KeyboardInterrupt())
+        write_part_and_raise(tmp_path / name, KeyboardInterrupt())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,6 +148,35 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path):
         assert path.read_bytes() == b"older"
     assert h5py.is_hdf5(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_zarr_store_takes_the_place_of_an_older_one_only_when_whole(tmp_path):
+    path = tmp_path / "posterior.zarr"
+    write(path, chunk=2)
+    with pytest.raises(RuntimeError, match="stop"):
+        write_part_and_raise(path, RuntimeError("stop"))
+    assert zarr.open_group(str(path), mode="r")["rates"].chunks == (2, TIME, NEURONS)
+    newer = write(path, bin_width=0.01)
+    assert newer.rates.encoding["chunks"] == (3, TIME, NEURONS)
+    assert not newer.rates.variable._in_memory
+    assert newer.bin_width == 0.01
+    assert list(tmp_path.iterdir()) == [path]
+    if zarr.__version__.startswith("3."):  # which this xarray may ask for
+        xr.testing.assert_identical(xr.open_dataset(path, engine="zarr"), newer)
+
+
+def test_what_is_no_zarr_store_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "mine.zarr").mkdir()
+    (tmp_path / "file.zarr").write_text("mine")
+    for name in ("mine.zarr", "file.zarr"):
+        with pytest.raises(InputError, match="is no zarr store"), writer(tmp_path / name):
+            pass
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with (
+        pytest.raises(InputError, match=r"pip install 'seqvae\[zarr\]'"),
+        writer(tmp_path / "a.zarr"),
+    ):
+        pass
 
 
 def test_missing_trials_are_a_defect_and_leave_no_file(tmp_path):

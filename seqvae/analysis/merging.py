@@ -20,7 +20,7 @@ from seqvae.models import Model
 if TYPE_CHECKING:
     import xarray as xr
 
-    from seqvae.analysis.stores import InFile, InMemory, Precision
+    from seqvae.analysis.stores import Precision, Store
 
 _BINS_AT_ONCE = 4096
 _MOST_BINS = 1_000_000_000
@@ -110,7 +110,7 @@ def merged_dataset(
         axis: of its bins.
         split: of each bin.
         num_samples: posterior samples for each window.
-        path: netCDF file to stream to; None gathers in memory.
+        path: netCDF file, or zarr store, to stream to; None gathers in memory.
         attributes: facts about the run, kept in the result.
         seed: of the posterior samples.
         devices: share the windows out to replicas of the model.
@@ -162,7 +162,7 @@ def _windows(part: ChunkValues) -> list[tuple[dict[str, Moments], int]]:
 
 
 def _describe_axes(
-    store: InMemory | InFile,
+    store: Store,
     data: NeuralData,
     axis: Axis,
     *,
@@ -196,7 +196,7 @@ class _Writer:
 
     def __init__(
         self,
-        store: InMemory | InFile,
+        store: Store,
         num_bins: int,
         variables: Sequence[str] | None,
         precision: Precision,

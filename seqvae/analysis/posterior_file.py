@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
-from seqvae.analysis.stores import InFile, InMemory, Precision, open_store, rounded
+from seqvae.analysis.stores import Precision, Store, open_store, rounded
 from seqvae.errors import InputError, nearest
 
 _ACTIVITY = ("trial", "time", "neuron")
@@ -29,7 +29,7 @@ _KNOWN = {
 
 
 class PosteriorWriter:
-    """Gathers chunks of trials, in memory or straight into a netCDF4 file of any size.
+    """Gathers chunks of trials, in memory or straight into a netCDF4 file, or zarr, of any size.
 
     A context manager: the file is written beside ``path`` under a passing name and put in its
     place in one move when the block ends well, so that a failure leaves no half file and does not
@@ -97,7 +97,7 @@ class PosteriorWriter:
         }
         for name, (dim, values) in (coordinates or {}).items():
             self._coordinates[name] = (dim, values, {"long_name": name.replace("_", " ")})
-        self._store: InMemory | InFile
+        self._store: Store
         self._num_written = 0
 
     def __enter__(self) -> PosteriorWriter:

@@ -1,11 +1,11 @@
-"""Where what inference found is put, piece by piece: in memory, or in a netCDF file."""
+"""Where what inference found is put, piece by piece: in memory, in a netCDF file or in zarr."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import h5netcdf
 import h5py
@@ -16,10 +16,12 @@ from seqvae.errors import InputError
 from seqvae.storage.files import Lenient, atomic_path
 
 Precision: TypeAlias = Literal["float16", "float32"]
+ZARR = ".zarr"
+"""How the name of a zarr store ends."""
 
 
-def _dtype(dims: tuple[str, ...], precision: Precision) -> np.dtype:
-    """Double precision for one number per trial, what is asked for for the rest."""
+def stored_dtype(dims: tuple[str, ...], precision: Precision) -> np.dtype:
+    """Return double precision for one number per trial, what is asked for for the rest."""
     return np.dtype("float64" if dims == ("trial",) else precision)
 
 
@@ -42,9 +44,54 @@ def rounded(values: np.ndarray, precision: Precision) -> np.ndarray:
     return half
 
 
-def open_store(path: Path | None, place: ExitStack, precision: Precision) -> InMemory | InFile:
-    """Return a store in memory, or in a file that comes to its path when ``place`` is left."""
-    return InMemory(precision) if path is None else InFile(path, place, precision)
+@runtime_checkable
+class Store(Protocol):
+    """What takes coordinates, and variables piece by piece.
+
+    Attributes:
+        variables: by name, each of which takes pieces by their index.
+    """
+
+    variables: dict[str, Any]
+
+    def check(self) -> None:
+        """Raise what the disk refused, if it did."""
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Note facts about the whole."""
+
+    def add_coordinate(
+        self, name: str, dim: str, values: np.ndarray, *, attributes: Mapping[str, str]
+    ) -> None:
+        """Put a coordinate, whole."""
+
+    def add_variable(
+        self,
+        name: str,
+        dims: tuple[str, ...],
+        *,
+        shape: tuple[int, ...],
+        chunk: tuple[int, ...],
+        attributes: Mapping[str, str],
+    ) -> None:
+        """Make room for a variable; what is not put there later is NaN."""
+
+    def dataset(self) -> xr.Dataset:
+        """Return all that was put."""
+
+
+def open_store(path: Path | None, place: ExitStack, precision: Precision) -> Store:
+    """Return a store in memory, or one on disk that comes to its path when ``place`` is left.
+
+    A path that ends in .zarr is a zarr store, any other a netCDF file.
+    """
+    if path is None:
+        return InMemory(precision)
+    if path.suffix.lower() == ZARR:
+        from seqvae.analysis.zarr_store import InZarr
+
+        return InZarr(path, place, precision)
+    return InFile(path, place, precision)
 
 
 class InMemory:
@@ -80,7 +127,7 @@ class InMemory:
         attributes: Mapping[str, str],
     ) -> None:
         """Make room for a variable; what is not put there later is NaN."""
-        self.variables[name] = np.full(shape, np.nan, dtype=_dtype(dims, self._precision))
+        self.variables[name] = np.full(shape, np.nan, dtype=stored_dtype(dims, self._precision))
         self._described[name] = (dims, dict(attributes))
 
     def dataset(self) -> xr.Dataset:
@@ -147,7 +194,7 @@ class InFile:
             name,
             dims,
             shape,
-            dtype=_dtype(dims, self._precision),
+            dtype=stored_dtype(dims, self._precision),
             attributes=attributes,
             chunk=chunk,
         )

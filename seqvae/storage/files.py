@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +50,40 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; rename it to that if the block succeeds.
+
+    A folder that was there goes only then. On an error the temporary folder is removed and the old
+    one stays; after SIGKILL it stays under its passing name, which nothing reads.
+
+    Raises:
+        UnwritableError: if the disk refuses, in this block or for the rename.
+    """
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        passing = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PASSING, dir=path.parent))
+        before = passing / "before"
+        temporary = passing / path.name
+        try:
+            temporary.mkdir()
+            yield temporary
+            for file in [file for file in temporary.rglob("*") if file.is_file()]:
+                with file.open("rb+") as content:
+                    os.fsync(content.fileno())
+            if path.exists():
+                os.replace(path, before)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                if before.exists():
+                    os.replace(before, path)
+                raise
+        finally:
+            shutil.rmtree(passing, ignore_errors=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seqvae.analysis.devices import chosen_devices
 from seqvae.analysis.merging import merged_dataset
 from seqvae.analysis.posterior import posterior_dataset
+from seqvae.analysis.stores import ZARR
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.runs import Run
 from seqvae.verbs.merging import whole_of
@@ -46,7 +47,8 @@ def infer(
         num_samples: posterior samples that are averaged; linear models need none.
         devices: "auto" shares the trials out over all GPUs there are, for a model that is learned
             by gradients, and else takes the CPU; or "cpu", or how many GPUs.
-        out: netCDF file to write; it appears whole or not at all.
+        out: netCDF file to write, or zarr store, if its name ends in .zarr (extra ``zarr``); it
+            appears whole or not at all.
         merged: infer windows that overlap, as long as the trials that the run knows, and cross-fade
             them onto the time of the whole recording; gaps are NaN.
         overlap: share of a window that the next one has, too, where they are merged; 0 to below 1.
@@ -64,7 +66,7 @@ def infer(
     check_num_samples(num_samples)
     trials, chosen = data.trials(split), chosen_devices(model, devices)
     if out is not None:
-        check_out(out, ".nc")
+        check_out(out, ".nc", ZARR)
     attributes = {
         "model": type(model).__name__,
         "run": run.hash,

@@ -15,6 +15,8 @@ from seqvae.errors import InputError
 from seqvae.runs import Run
 from seqvae.storage.files import check_writable
 
+_FOLDERS = (".zarr",)  # endings of what is a folder itself
+
 
 class Opened(NamedTuple):
     """A run that a verb asks.
@@ -119,7 +121,8 @@ def check_out(out: str, *endings: str) -> None:
         InputError: for another ending, for a folder, or one that does not exist or may not be
             written to.
     """
-    if Path(out).is_dir():
+    is_store = Path(out).suffix.lower() in _FOLDERS and Path(out).suffix.lower() in endings
+    if Path(out).is_dir() and not is_store:
         raise InputError(f"out: {out!r} is a folder; give the name of a file in it")
     parent = Path(out).parent
     if not parent.is_dir():
