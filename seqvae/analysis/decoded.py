@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,7 @@ import numpy as np
 
 from seqvae.analysis.posterior import posterior_dataset
 from seqvae.analysis.training import Training
-from seqvae.data import NeuralData, sizes
-from seqvae.data.lazy import LazyActivity
-from seqvae.data.sizes import spread_out
+from seqvae.data import NeuralData
 from seqvae.models import Model
 from seqvae.scores.benchmark import benchmark_behavior_r2, mean_r2
 from seqvae.scores.decoding import behavior_r2
@@ -141,7 +140,6 @@ def _from_rates(
 
 def _some(which: NeuralData, word: str) -> np.ndarray:
     """Return the trials of a split, of a recording that is not held evenly spread ones."""
-    trials, recording = which.trials(word), which.recording
-    if not isinstance(recording.activity, LazyActivity):
-        return trials
-    return spread_out(trials, recording.shape, most=sizes.HELD)
+    with warnings.catch_warnings():  # the baselines have told it
+        warnings.filterwarnings("ignore", message=".*evenly spread", category=UserWarning)
+        return which.at_once(word)
