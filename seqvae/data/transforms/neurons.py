@@ -135,7 +135,7 @@ class DropDuplicates(Transform):
             )
         names, mean = recording.neuron_ids, _mean(recording, trials)
         assert names is not None
-        alike = _coincidence(recording, trials, mean) > self.correlation
+        alike = coincidence(recording, trials) > self.correlation
         goes = np.zeros(recording.num_neurons, dtype=bool)
         order = np.argsort(-mean, kind="stable")
         for rank, neuron in enumerate(order):
@@ -206,13 +206,11 @@ def _mean(recording: Recording, trials: Int[np.ndarray, " chosen"]) -> Float[np.
     return total / np.maximum(count, 1)
 
 
-def _coincidence(
-    recording: Recording,
-    trials: Int[np.ndarray, " chosen"],
-    mean: Float[np.ndarray, " neuron"],
+def coincidence(
+    recording: Recording, trials: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "neuron neuron"]:
     """Return the correlation in the same bin without that in neighbouring bins."""
-    size = recording.num_neurons
+    size, mean = recording.num_neurons, _mean(recording, trials)
     same, next_to = np.zeros((size, size)), np.zeros((size, size))
     for values in parts(recording.activity, trials):
         deviation = np.nan_to_num(values - mean.astype(np.float32))
