@@ -13,7 +13,7 @@ from seqvae.data.sources import write_hdf5
 
 ALL = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 GRIDS = [path for path in ALL if path.stem.endswith("_cv")]
-CONFIGS = [path for path in ALL if path not in GRIDS]
+CONFIGS = [path for path in ALL if path not in GRIDS and path.stem != "sweep"]
 ONE_STEP = ["--learner.trainer.max_epochs", "1", "--learner.trainer.limit_train_batches", "1"]
 ONE_ITERATION = ["--learner.max_iterations", "1"]
 WITHOUT_CHOICE = ["--model.smoothing", "0.02"]

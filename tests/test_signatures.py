@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from seqvae.config.signatures import (
@@ -51,6 +52,13 @@ def test_parameters_follow_kwargs_to_the_ancestor():
     assert parameters(Passing)["size"].default is REQUIRED
     assert not takes_any_name(Passing)
     assert takes_any_name(Service)
+
+
+def test_arguments_of_a_namesake_that_is_wrapped_are_not_asked_for():
+    arguments = parameters(TensorBoardLogger)
+    assert [name for name in arguments if arguments[name].default is REQUIRED] == ["save_dir"]
+    assert "root_dir" not in arguments
+    assert takes_any_name(TensorBoardLogger)
 
 
 def test_annotation_for_type_checkers_only_is_any():

@@ -1,14 +1,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
+import yaml
+from google.protobuf.message import DecodeError
 
-from seqvae import GradientLearner, crossvalidate, fit
+from seqvae import GradientLearner, Run, crossvalidate, fit, infer
 from seqvae.config import from_config
+from seqvae.console.main import main
+from seqvae.errors import InputError
 from seqvae.learning.weights_and_biases import has_account, kept_ids
+from seqvae.verbs.wandb_results import check_wandb_results, shown_rows
 from tiny import SVAE, tiny_data, tiny_learner
 
 wandb = pytest.importorskip("wandb")
@@ -17,7 +29,8 @@ wandb = pytest.importorskip("wandb")
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
     """A user who never logged in to W&B, who has no keyboard, and whose home is elsewhere."""
-    for name in ("API_KEY", "MODE", "DIR", "BASE_URL", "PROJECT", "SILENT", "IDENTITY_TOKEN_FILE"):
+    for name in ("API_KEY", "MODE", "DIR", "BASE_URL", "PROJECT", "SILENT", "IDENTITY_TOKEN_FILE",
+                 "RUN_ID", "SWEEP_ID"):  # fmt: skip
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -35,16 +48,30 @@ def learner_with_wandb(max_epochs=2, **logger):
     return from_config({"trainer": trainer, "progress": False}, GradientLearner)
 
 
-def records(path: Path):
-    """Read the records of a .wandb file: LevelDB's log format, whose items are protobufs.
+def records(path: Path) -> list[Any]:
+    """Read the records of a .wandb file, once its last one is there.
+
+    ``finish`` returns before W&B's service, which is another process, has written all of it.
+    """
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with suppress(DecodeError):
+            found = list(records_so_far(path.read_bytes()))
+            if any(record.HasField("exit") for record in found):
+                return found
+        time.sleep(0.02)
+    pytest.fail(f"W&B never ended {path}")
+
+
+def records_so_far(content: bytes):
+    """Read LevelDB's log format, whose items are protobufs.
 
     After a header of 7 bytes come blocks of 32768 bytes; a record in one is checksum (4 bytes),
     length (2), kind (1: whole, 2: first, 3: middle, 4: last part) and the part itself.
     """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    content, position, parts = path.read_bytes(), 7, b""
-    assert content[:4] == b":W&B"
+    position, parts = 7, b""
     while position + 7 <= len(content):
         if 32768 - position % 32768 < 7:
             position += 32768 - position % 32768
@@ -67,13 +94,17 @@ def offline_run(folder: Path) -> Path:
     return found
 
 
-def test_fit_without_account_runs_offline_into_the_run_folder(tmp_path):
-    run = fit(tiny_data(), SVAE, learner_with_wandb(project="lorenz"), run_dir=str(tmp_path / "r"))
+def test_fit_without_account_runs_offline_into_the_run_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.verbs.wandb_results.report", small_page)
+    run = fit(
+        tiny_data(), SVAE, learner_with_wandb(project="lorenz"), run_dir=str(tmp_path / "r"),
+        wandb_results=["posterior", "model", "report"],
+    )  # fmt: skip
     assert wandb.run is None
     assert not (Path.cwd() / "wandb").exists()  # nothing where the user stands
     offline = offline_run(run.folder)
     (log,) = offline.glob("*.wandb")
-    found = list(records(log))
+    found = records(log)
 
     history = [
         {key(item): json.loads(item.value_json) for item in record.history.item}
@@ -99,6 +130,107 @@ def test_fit_without_account_runs_offline_into_the_run_folder(tmp_path):
     pictures = {path.name.rsplit("_", 2)[0] for path in offline.rglob("*.png")}
     assert {"learning_curves", "rasters_and_rates", "latents", "inferred_inputs"} <= pictures
     assert {f"figures/{name}" for name in pictures} <= logged
+    check_results(run, offline, found)
+
+
+def small_page(run: Run, *, out: str) -> str:
+    """Stands for the page, which has tests of its own."""
+    assert run.model() is not None
+    Path(out).write_text("<p>a page</p>")
+    return out
+
+
+def check_results(run, offline, found):
+    """What a later ``wandb sync`` needs of posterior, model and report is all there."""
+    values = {"/".join(item.nested_key): json.loads(item.value_json)
+              for record in found for item in record.history.item}  # fmt: skip
+    for name in ("posterior", "report", "figures/latents"):
+        path = offline / "files" / values[f"{name}/path"]
+        assert path.stat().st_size == values[f"{name}/size"]
+        if name == "report":
+            assert path.read_bytes() == (run.folder / "report.html").read_bytes()
+        elif name == "posterior":
+            table = json.loads(path.read_text())
+    columns = ["trial", "time", "split", "factor 0", "factor 1", "factor 2"]
+    assert table["columns"] == columns
+    assert len(table["data"]) == 24 * 10
+    artifacts = {record.artifact.type: record.artifact for record in found
+                 if record.HasField("artifact")}  # fmt: skip
+    contents = {item.path: Path(item.local_path) for kind in ("posterior", "model")
+                for item in artifacts[kind].manifest.contents}  # fmt: skip
+    copy = offline / "copy"
+    copy.mkdir()
+    for name, path in contents.items():
+        shutil.copy(path, copy / name)
+    again = infer(Run(copy), tiny_data(), num_samples=2)
+    with xr.open_dataset(copy / "posterior.nc") as posterior:
+        assert posterior.sizes == again.sizes
+
+
+@pytest.mark.parametrize(
+    ("asked", "learner", "in_memory", "sentence"),
+    [
+        (["model"], tiny_learner(), False, "needs a W&B logger: give --learner.trainer.logger"),
+        (["model"], learner_with_wandb(), True, "needs a run folder"),
+    ],
+)
+def test_results_that_nobody_can_hand_over_are_refused(
+    tmp_path, asked, learner, in_memory, sentence
+):
+    run_dir = None if in_memory else str(tmp_path / "r")
+    with pytest.raises(InputError, match=f"wandb_results.*{sentence}"):
+        fit(tiny_data(), SVAE, learner, run_dir=run_dir, in_memory=in_memory, wandb_results=asked)
+    assert not (tmp_path / "r").exists()
+
+
+def test_result_of_another_name_is_refused():
+    with pytest.raises(InputError, match="'page' is none of posterior, model, report"):
+        check_wandb_results(["page"], learner_with_wandb(), in_memory=False)
+
+
+def test_result_that_fails_costs_no_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
+    monkeypatch.setattr(wandb.Artifact, "add_file", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="W&B did not get the model: ZeroDivisionError"):
+        fit(tiny_data(), SVAE, learner_with_wandb(1), run_dir=str(tmp_path / "r"),
+            wandb_results=["model"])  # fmt: skip
+    assert (tmp_path / "r" / "weights.pt").exists()
+
+
+def test_table_shows_whole_trials_as_far_as_it_may(monkeypatch):
+    monkeypatch.setattr("seqvae.verbs.wandb_results.MOST_ROWS", 5)
+    table = pd.DataFrame({"trial": [7, 7, 7, 8, 8, 8, 9], "factor 0": np.arange(7.0)})
+    assert shown_rows(table)["trial"].tolist() == [7, 7, 7]
+    assert shown_rows(table[:5])["trial"].tolist() == [7, 7, 7, 8, 8]
+    long = table.assign(trial=7)
+    assert len(shown_rows(long)) == 5
+
+
+def test_sweep_runs_as_it_is(tmp_path, monkeypatch):
+    sweep = yaml.safe_load((Path(__file__).parent.parent / "configs/sweep.yaml").read_text())
+    sampled = {
+        name: node["values"][-1] if "values" in node else (node["min"] + node["max"]) / 2
+        for name, node in sweep["parameters"].items()
+    }
+    place = sweep["command"].index("${args}")
+    words = sweep["command"]
+    words[place : place + 1] = [f"--{name}={value}" for name, value in sampled.items()]
+    assert words[:2] == ["seqvae", "fit"]
+    small = ["--data.source.num_trials=24", "--data.source.num_val=8", "--run_dir", "r",
+             "--data.source.num_time_bins=10", "--learner.trainer.max_epochs=1",
+             "--learner.trainer.check_val_every_n_epoch=1"]  # fmt: skip
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    small[3] = str(tmp_path / "r")
+    for name, value in (("RUN_ID", "agent1"), ("SWEEP_ID", "sweep1")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
+    assert main([*words[1:], *small]) == 0
+    run = Run(tmp_path / "r")
+    assert run.config["model"]["init_args"]["factor_dim"] == sampled["model.factor_dim"]
+    assert sweep["metric"]["name"] in run.history[-1]
+    assert ids(tmp_path / "r") == ["agent1"]
+    monkeypatch.delenv("WANDB_RUN_ID")
+    assert kept_ids(tmp_path / "r", 1) == ["agent1"]
 
 
 @pytest.mark.filterwarnings("ignore:.*largest of the grid")

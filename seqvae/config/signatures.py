@@ -53,12 +53,15 @@ class Part:
 def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     """Return the named arguments of a class or function that a config may give.
 
-    Where a class passes ``**kwargs`` on, the arguments of its next ancestor are its own, too.
+    Where a class passes ``**kwargs`` on, the arguments of its next ancestor are its own, too; not
+    those of a namesake, which it wraps and gives its arguments itself, as Lightning's loggers do.
     """
     if not isinstance(function, type):
         return _own_parameters(function)[0]
     arguments: dict[str, Parameter] = {}
     for ancestor in function.__mro__:
+        if ancestor is not function and ancestor.__name__ == function.__name__:
+            break
         if "__init__" in vars(ancestor) and ancestor is not object:
             declared, passes_on = _own_parameters(ancestor.__init__)  # type: ignore[misc]
             arguments.update({name: declared[name] for name in declared if name not in arguments})

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,9 @@ def _finish(run: Any) -> None:
 def kept_ids(folder: Path, count: int) -> list[str]:
     """Return the ids by which W&B knows the runs of a folder; new ones are written there.
 
+    A first id that the environment names, as an agent of a sweep does, is that of this folder, and
+    a fit that is resumed later, without the agent, goes on with it.
+
     Args:
         folder: of a fit or of a cross-validation.
         count: how many runs there are.
@@ -92,11 +95,27 @@ def kept_ids(folder: Path, count: int) -> list[str]:
     with suppress(OSError, InputError, TypeError):
         there = read_json(path, str(path))
         ids = [one for one in there if isinstance(one, str) and _ID.fullmatch(one)]
-    if len(ids) < count:
+    agents = os.environ.get("WANDB_RUN_ID", "")
+    is_new = bool(_ID.fullmatch(agents)) and ids[:1] != [agents]
+    if is_new:
+        ids[:1] = [agents]
+    if len(ids) < count or is_new:
         ids += [secrets.token_hex(4) for _ in range(count - len(ids))]
         with suppress(UnwritableError):  # what matters more will tell of that disk
             write_text(path, json.dumps(ids) + "\n")
     return ids[:count]
+
+
+def wandb_loggers_of(learner: object) -> list[WandbLogger]:
+    """Return the W&B loggers that a learner's Trainer is to have."""
+    logger = getattr(getattr(learner, "trainer", None), "keywords", {}).get("logger")
+    several = logger if isinstance(logger, Sequence) else [logger]
+    return [one for one in several if isinstance(one, WandbLogger)]
+
+
+def wandb_runs(loggers: Sequence[object]) -> list[Any]:
+    """Return the W&B runs that are open for loggers."""
+    return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from seqvae.storage.files import RunFiles
 from seqvae.verbs import seeds as seed_table
 from seqvae.verbs.advice import advice
 from seqvae.verbs.seeds import Seeds, check_seeds
+from seqvae.verbs.wandb_results import WandbResult, WandbResults, check_wandb_results
 
 
 def fit(
@@ -42,6 +43,7 @@ def fit(
     in_memory: bool = False,
     seeds: int = 1,
     jobs: int = 1,
+    wandb_results: Sequence[WandbResult] = (),
     trust: bool = False,
 ) -> Run:
     """Fit a model to data and keep everything about it in a run folder, or in memory.
@@ -78,6 +80,9 @@ def fit(
             the run that is returned is the ensemble of those that are no outliers, and
             ``seeds.json`` tells their scores on the validation trials, and the best.
         jobs: of several seeds, fits at a time, each on one core; -1: one for each core.
+        wandb_results: what W&B gets at the end, beside metrics, config and figures: ``posterior``
+            (a table of factors, and the file as an artifact), ``model`` (an artifact that is a run
+            folder) and ``report`` (the page); needs a W&B logger.
         trust: allow the configs of ``from_run`` and ``init_from`` to import classes from anywhere.
 
     Returns:
@@ -103,6 +108,7 @@ def fit(
     learner = default_learner(model_class)() if learner is None else learner
     if init_from is not None:
         _check_begins(learner, resume=resume)
+    check_wandb_results(wandb_results, learner, in_memory=in_memory)
     place = learner.place()
     if seeds != 1 or jobs != 1:
         check_seeds(seeds, jobs, in_memory=in_memory, overwrite=overwrite, place=place)
@@ -120,6 +126,7 @@ def fit(
             learner if jobs == 1 else without_progress(learner),
             from_run=from_run,
             init_from=init_from,
+            wandb_results=wandb_results,
             trust=trust,
         )
         if recipe is not None:
@@ -166,6 +173,8 @@ def fit(
                 warnings.warn(sentence, stacklevel=2)
             moments = learner.learned_data(data).train_moments
             folder.write(config, data, moments=moments, origin=origin)
+            if wandb_results and not in_memory:
+                observers = [*observers, WandbResults(files, data, wandb_results)]
             learner.learn(begun, data, observers=observers, checkpoint=checkpoint, config=config)
         run = folder.run(begun, data, config=config, origin=origin, history=rows.rows)
         try:
