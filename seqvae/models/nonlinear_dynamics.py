@@ -67,7 +67,9 @@ class NonlinearDynamics(LatentDynamicsModel):
         latent_dim: size of z.
         dynamics_dims: layers of r, then a linear one; none makes the dynamics linear.
         decoder_dims: layers of s; none makes the readout linear, and the factors the latents.
-        dropout: probability with which a unit of s is dropped in training.
+        dropout: probability with which a unit of s is dropped in training, in inference, too. It
+            holds a hundred trials from over-fitting and starves a thousand; ``default_fit`` says
+            how much, and how much weight decay, suits how many bins.
         linearizations: how often dynamics and readout are linearised, after the first guess.
         em_iterations: of EM before learning begins; 0 begins at slow latents of unit variance.
         observation: factory (factor_dim, num_neurons) -> observation model with one predictor a
