@@ -23,7 +23,7 @@ from seqvae.console import main as cli
 from seqvae.crossvalidation import cell as cells
 from seqvae.crossvalidation.cell import Cell, Job, learn
 from seqvae.crossvalidation.division import Division
-from seqvae.crossvalidation.plan import default_of
+from seqvae.crossvalidation.plan import completed
 from seqvae.crossvalidation.scoring import seen_data
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import Recording
@@ -149,15 +149,17 @@ def test_the_default_is_sized_for_the_training_rows_and_learns_from_all_of_them(
     division = Division.of(
         data.pool(), scheme="fold_in", rows="auto", trial_folds=2, neuron_folds=2, gap=None, seed=0
     )
-    chosen = default_of(data, division)
-    assert chosen.model.func is NonlinearDynamics
-    assert chosen.model.keywords["latent_dim"] == len(division.heldin(0))
-    assert chosen.learner.refit
-    assert chosen.learner.select == "val/elbo"
+    models = {"mine": partial(NonlinearDynamics, dropout=0.1), "lds": LinearDynamics}
+    factories, learners = completed(models, {"lds": QUICK}, data=data, division=division)
+    assert factories["lds"] is LinearDynamics
+    assert factories["mine"].keywords["latent_dim"] == len(division.heldin(0))
+    assert factories["mine"].keywords["dropout"] == 0.1
+    assert set(learners) == {"mine", "lds"}
+    chosen = learners["mine"]
+    assert chosen.refit
+    assert chosen.select == "val/elbo"
     steps_an_epoch = math.ceil(len(division.train(0).read()) * 0.8 / data.batch_size)
-    assert chosen.learner.trainer.keywords["max_epochs"] == pytest.approx(
-        800 / steps_an_epoch, abs=2
-    )
+    assert chosen.trainer.keywords["max_epochs"] == pytest.approx(800 / steps_an_epoch, abs=2)
 
 
 def test_scores_are_ratios_of_sums(done):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,8 @@ from seqvae.console.main import main
 from seqvae.data import NeuralData, Recording
 from seqvae.data.sources import write_hdf5
 from seqvae.errors import InputError
-from seqvae.learning import EM, default_fit
-from seqvae.models import NonlinearDynamics
+from seqvae.learning import EM, completed_fit, default_fit
+from seqvae.models import VAE, NonlinearDynamics
 from seqvae.observations import Gaussian, Poisson
 
 SHAPE = (12, 10, 8)
@@ -83,6 +85,17 @@ def test_fit_without_a_model_learns_the_default(tmp_path) -> None:
     assert run.config["learner"]["init_args"]["average_weights"] == default.AVERAGE_WEIGHTS
     again = fit(from_run=run, run_dir=str(tmp_path / "again"))
     assert again.config["model"] == run.config["model"]
+
+
+def test_the_model_that_is_named_differs_in_what_is_said(tmp_path) -> None:
+    named = partial(NonlinearDynamics, latent_dim=2, dropout=0.3)
+    run = fit(counts(), named, bin_width=0.02, run_dir=str(tmp_path / "named"))
+    arguments = run.config["model"]["init_args"]
+    assert (arguments["latent_dim"], arguments["dropout"]) == (2, 0.3)
+    assert run.config["learner"]["init_args"]["average_weights"] == default.AVERAGE_WEIGHTS
+    again = fit(from_run=run, run_dir=str(tmp_path / "again"))
+    assert again.config["model"] == run.config["model"]
+    assert completed_fit(partial(VAE, latent_dim=2), NeuralData(counts(), bin_width=0.02)) is None
 
 
 def test_a_learner_that_does_not_fit_the_default_is_refused(tmp_path) -> None:

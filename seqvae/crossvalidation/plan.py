@@ -18,8 +18,7 @@ from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.data import NeuralData
 from seqvae.distributions.kinds import DataKind, kind_of
 from seqvae.errors import InputError
-from seqvae.learning import GradientLearner, Learner, default_fit, default_learner
-from seqvae.learning.default import DefaultFit
+from seqvae.learning import GradientLearner, Learner, completed_fit, default_learner
 from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.unread import unread_by_model, unread_inputs, unread_settings
 from seqvae.models import PCA, Model, NonlinearDynamics
@@ -241,17 +240,35 @@ def checked_models(
     return dict(models)
 
 
-def default_of(data: NeuralData, division: Division) -> DefaultFit:
-    """Return what is fitted where no model is named, of a size for the training rows of a fold."""
-    first = learning_data(
-        division,
-        0,
-        division.heldin(None if division.scheme == "speckled" else 0),
-        learner=GradientLearner(),
-        settings=_settings(data),
-        seed=division.seed,
-    )
-    return default_fit(first, scores_others=True)
+def completed(
+    models: Mapping[str, ModelFactory],
+    learners: Mapping[str, Learner],
+    *,
+    data: NeuralData,
+    division: Division,
+) -> tuple[dict[str, ModelFactory], dict[str, Learner]]:
+    """Return models and learners with what suits the training rows of a fold.
+
+    That is asked of ``seqvae.learning.default_fit``, for each ``NonlinearDynamics``.
+    """
+    if division.scheme == "gabriel":
+        return dict(models), dict(learners)
+    factories, chosen = {}, {}
+    for name, factory in models.items():
+        factories[name] = factory
+        if _class_of(factory) is NonlinearDynamics:
+            first = learning_data(
+                division,
+                0,
+                division.heldin(None if division.scheme == "speckled" else 0),
+                learner=GradientLearner(),
+                settings=_settings(data),
+                seed=division.seed,
+            )
+            default = completed_fit(factory, first, scores_others=True)
+            assert default is not None
+            factories[name], chosen[name] = default
+    return factories, chosen | dict(learners)
 
 
 def _settings(data: NeuralData) -> dict[str, Any]:

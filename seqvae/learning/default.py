@@ -96,6 +96,27 @@ def default_fit(data: NeuralData, *, scores_others: bool = False) -> DefaultFit:
     return DefaultFit(model, learner)
 
 
+def completed_fit(
+    model: Any, data: NeuralData, *, scores_others: bool = False
+) -> DefaultFit | None:
+    """Return ``default_fit`` with what a factory says otherwise; None for another model's.
+
+    So whoever names ``NonlinearDynamics`` gets it as it suits the data, and need only say what
+    shall differ.
+
+    Args:
+        model: factory of a model.
+        data: the data to learn from.
+        scores_others: as in ``default_fit``.
+    """
+    is_partial = isinstance(model, partial)
+    if (model.func if is_partial else model) is not NonlinearDynamics:
+        return None
+    default = default_fit(data, scores_others=scores_others)
+    changes = model.keywords if is_partial else {}
+    return default._replace(model=partial(default.model, **changes))
+
+
 def _rounded(value: float) -> float:
     """Return two digits, which a config shows as they are."""
     return float(f"{value:.2g}")

@@ -19,13 +19,7 @@ from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensem
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
-from seqvae.crossvalidation.plan import (
-    DEFAULT,
-    checked_dims,
-    checked_models,
-    default_of,
-    make_plan,
-)
+from seqvae.crossvalidation.plan import checked_dims, checked_models, completed, make_plan
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import as_data
@@ -165,15 +159,12 @@ def crossvalidate(
             gap=gap,
             seed=seed,
         )
-        if models is None and chosen != "gabriel":
-            default = default_of(data, division)
-            factories = {DEFAULT: default.model}
-            learners = {DEFAULT: default.learner} | dict(learners or {})
+        factories, learners = completed(factories, learners or {}, data=data, division=division)
         chains, unit, unread = make_plan(
             data,
             division,
             factories,
-            learners or {},
+            learners,
             dims=sizes,
             seeds=seeds,
             num_samples=num_samples,

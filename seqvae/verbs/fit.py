@@ -16,7 +16,7 @@ from seqvae.config import to_config
 from seqvae.data import NeuralData, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
-from seqvae.learning import Learner, default_fit, default_learner
+from seqvae.learning import Learner, completed_fit, default_fit, default_learner
 from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.observers import Alarms, HistoryRows, Observer, tell
 from seqvae.learning.unread import unread
@@ -61,7 +61,7 @@ def fit(
         data: the recording, how it is split, and what inference may see.
         model: factory of the model: a class, or ``functools.partial`` of one. None takes that of
             ``from_run``, else ``NonlinearDynamics`` of a size that suits the data, learned as
-            ``seqvae.learning.default_fit`` says.
+            ``seqvae.learning.default_fit`` says; where it is named, what is not said of it is so.
         learner: how it is learned; None takes that of ``from_run``, else the model's own, with its
             defaults.
         bin_width: seconds per bin, where ``data`` is an array or a file.
@@ -101,9 +101,12 @@ def fit(
         raise InputError("data is required: give it, or from_run, a run to repeat")
     seed = 0 if seed is None else seed
     data = as_data(data, bin_width)
-    if model is None:
-        default = default_fit(data)
+    default = default_fit(data) if model is None else None
+    if recipe is None and model is not None:
+        default = completed_fit(model, data)
+    if default is not None:
         model, learner = default.model, default.learner if learner is None else learner
+    assert model is not None
     model_class = _checked(model, learner, seed=seed)
     learner = default_learner(model_class)() if learner is None else learner
     if init_from is not None:
