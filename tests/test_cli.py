@@ -266,6 +266,24 @@ def test_help_of_a_verb_shows_the_arguments_of_the_chosen_classes(capsys):
     assert "--num_samples  int [50]" in capsys.readouterr().out
 
 
+def test_help_of_a_verb_is_made_once_and_again_when_the_package_changes(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told, made = [], []
+    monkeypatch.setattr("seqvae.console.printing.help_text", lambda *_, **__: made.append(1) or "x")
+    for version in ("one", "one", "two"):
+        monkeypatch.setattr("sys.version", version)
+        assert cli.main(["infer", "--help"]) == 0
+        told.append(capsys.readouterr().out)
+    assert (told, len(made)) == (["x"] * 3, 2)
+    assert len(list(tmp_path.rglob("help-infer-*.txt"))) == 1
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # where nothing can be kept
+    assert cli.main(["infer", "-h"]) == 0
+    assert capsys.readouterr().out == "x"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [

@@ -22,6 +22,7 @@ from seqvae.data.sources import Arrays, write_hdf5
 from seqvae.report import Result, page, sections
 from seqvae.report.comparison import difference, unseen_of
 from seqvae.report.section import Part, Section
+from seqvae.scores.benchmark import NULLS
 from seqvae.types import DataSpec
 from tiny import LORENZ, SVAE, tiny_learner
 
@@ -108,6 +109,8 @@ def test_a_page_holds_every_section_and_charts_that_plotly_takes(one):
                     "Inferred inputs", "Behaviour decoded", "Neuron by neuron",
                     "Provenance"):  # fmt: skip
         assert heading in found.words
+    for told in ("(nlb_co_bps), bits per spike", "(nlb_behavior_r2)", "condition mean", NULLS):
+        assert told in found.words
     places = {attrs["id"] for tag, attrs in found.tags if attrs.get("class") == "chart"}
     assert places == set(found.charts)
     assert len(places) > 12

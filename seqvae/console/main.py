@@ -28,6 +28,7 @@ from seqvae.console.flags import (
     with_learner,
     with_learners,
 )
+from seqvae.console.kept_help import keep_help, kept_help
 from seqvae.errors import InputError, Terminated, nearest, one_line
 from seqvae.verbs.table import Verb, verbs
 
@@ -125,6 +126,10 @@ def _is_users(error: Exception) -> bool:
 
 
 def _command(verb: Verb, argv: Sequence[str]) -> None:
+    is_plain_help = list(argv) in (["--help"], ["-h"])
+    if is_plain_help and (kept := kept_help(verb.name)) is not None:
+        print(kept, end="")
+        return
     flags = read_flags(argv if verb.reads_run else with_file(argv, verb.arguments))
     # What needs no torch comes first, so that it is refused at once.
     config = None if verb.reads_run else flags.pop("config", None)
@@ -154,7 +159,10 @@ def _command(verb: Verb, argv: Sequence[str]) -> None:
         tree = with_learners(tree, flags, trust)
     tree = read_command(function, tree, flags, trust=trust)
     if wants_help:
-        print(help_text(verb.name, function, tree, trust=trust), end="")
+        text = help_text(verb.name, function, tree, trust=trust)
+        print(text, end="")
+        if is_plain_help:
+            keep_help(verb.name, text)
         return
     if repeated is not None:
         # The run answers for what the command does not touch; a config tells all, without the run.
