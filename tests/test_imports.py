@@ -79,6 +79,15 @@ def test_version_and_plotting_are_there_without_an_import():
     assert done.stdout.strip() == seqvae.__version__, done.stderr
 
 
+def test_report_is_the_verb_whatever_was_used_before():
+    code = (
+        "import seqvae; seqvae.fit; from seqvae.verbs import wandb_results as results; "
+        "results._report_verb(); import seqvae.report.page; print(seqvae.report.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "seqvae.verbs.report", done.stderr
+
+
 def test_class_path_does_not_depend_on_which_names_were_used():
     """Configs name classes by their package, also after ``seqvae.NeuralData`` was touched."""
     from seqvae.config.class_paths import class_path

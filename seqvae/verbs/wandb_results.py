@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,11 +13,9 @@ from seqvae.errors import InputError
 from seqvae.learning import Learner
 from seqvae.learning.observers import Observer, Stage
 from seqvae.learning.weights_and_biases import wandb_loggers_of, wandb_runs
-from seqvae.report.page import check_libraries
 from seqvae.runs import Run
 from seqvae.storage.files import RunFiles
 from seqvae.verbs.infer import infer
-from seqvae.verbs.report import report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +43,9 @@ def check_wandb_results(asked: Sequence[str], learner: Learner, *, in_memory: bo
             "pytorch_lightning.loggers.WandbLogger, of a model that is learned by gradients"
         )
     if "report" in asked:
+        _report_verb()
+        from seqvae.report.page import check_libraries
+
         check_libraries()
 
 
@@ -93,7 +94,7 @@ class WandbResults(Observer):
         import wandb
 
         path = self.run.folder / "report.html"
-        report(self._fitted(), out=str(path))
+        _report_verb()(self._fitted(), out=str(path))
         wandb_run.log({"report": wandb.Html(str(path), inject=False)})
 
     def _fitted(self) -> Run:
@@ -108,6 +109,16 @@ class WandbResults(Observer):
         for path in paths:
             artifact.add_file(str(path))
         wandb_run.log_artifact(artifact)
+
+
+def _report_verb() -> Callable[..., str]:
+    """Return the verb, which must take its public name before the package of pages does."""
+    import seqvae
+
+    _ = seqvae.report
+    from seqvae.verbs.report import report
+
+    return report
 
 
 def shown_rows(table: pd.DataFrame) -> pd.DataFrame:
