@@ -15,6 +15,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 
 from seqvae import LinearDynamics
+from seqvae.analysis.baseline_rows import share_conditions
 from seqvae.analysis.evaluation import evaluate_model
 from seqvae.analysis.posterior import posterior_dataset
 from seqvae.baselines.condition_mean import ByCondition, ConditionMean
@@ -204,6 +205,17 @@ def test_both_nulls_stand_in_the_printed_table(evaluated):
         (line,) = (line for line in lines if line.split()[:1] == [name])
         assert line.split()[1] == f"{scores[name]:.4f}"
     assert NULLS in lines
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_shared"), [([2, 9], True), ([8, 9], False), (["1", "2"], False), (None, False)]
+)
+def test_a_condition_mean_needs_a_label_that_was_learned_from(labels, is_shared):
+    learned, asked = (
+        tiny_data(Arrays(replace(LORENZ.load(), condition=label and np.repeat(label, 12))))
+        for label in ([1, 2], labels)
+    )
+    assert share_conditions(asked, learned) == is_shared
 
 
 def test_labels_that_hardly_come_again_are_no_conditions():

@@ -57,7 +57,7 @@ def baseline_rows(model: Model, data: NeuralData, split: str, training: Training
         spread = _spread(train, smoothing.predict(train))
         smoothing = replace(smoothing, num_encoded_bins=spec.num_encoded_bins)
         rows["smoothing_glm"] = decodable_row(mean_rate, _of_activity(smoothing.predict), spread)
-        if condition_indices(data) is not None and condition_indices(seen) is not None:
+        if share_conditions(data, seen):
             conditions = ConditionMean.fit(
                 *(_by_condition(seen, part) for part in parts), kind=kind
             )
@@ -118,6 +118,14 @@ def _row(
         row.scores.update_mean(mean, log_prob, batch)
         row.add_mean(mean, log_prob, batch)
     return row, row.compute()
+
+
+def share_conditions(data: NeuralData, seen: NeuralData) -> bool:
+    """Return whether both have conditions, and some of the labels are the same."""
+    if condition_indices(data) is None or condition_indices(seen) is None:
+        return False
+    asked, learned = (set(np.asarray(each.recording.condition).tolist()) for each in (data, seen))
+    return not asked.isdisjoint(learned)
 
 
 def _of_activity(predict: Callable[[np.ndarray], np.ndarray]) -> Predict:
