@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from functools import partial
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -57,9 +55,13 @@ def test_every_model_goes_to_latents_and_back(model, learner, counts):
     assert estimator.score(x) == pytest.approx(float(posterior.elbo.sum()) / x.size, rel=1e-4)
 
 
-def test_what_is_returned_lies_as_x_does(counts):
-    x = counts[0]
-    estimator = PLDS().fit(x)
+@pytest.fixture(scope="module")
+def fitted(counts):
+    return PLDS().fit(counts[0][:12])
+
+
+def test_what_is_returned_lies_as_x_does(counts, fitted):
+    x, estimator = counts[0][:12], fitted
     whole = estimator.transform(x)
     some = estimator.transform([x[0], x[1, :7], x[2]])
     assert [part.shape for part in some] == [(10, 2), (7, 2), (10, 2)]
@@ -68,38 +70,25 @@ def test_what_is_returned_lies_as_x_does(counts):
     back = estimator.inverse_transform(some)
     assert [part.shape for part in back] == [(10, 6), (7, 6), (10, 6)]
     assert estimator.transform(x.astype(np.float32)).dtype == np.float32
-    ragged = PLDS().fit([trial[: 6 + n % 5] for n, trial in enumerate(x)])
-    assert ragged.transform(x[:3]).shape == (3, 10, 2)
-    long = PLDS().fit(x.reshape(400, 6))
+    missing = x.copy()
+    missing[0, 3] = missing[1, 2, 4] = np.nan
+    ragged = PLDS().fit([trial[: 6 + n % 5] for n, trial in enumerate(missing)])
+    assert ragged.transform(missing[:3]).shape == (3, 10, 2)
+    assert np.isfinite(ragged.transform(missing)).all()
+    long = PLDS().fit(x.reshape(120, 6))
     assert long.transform(x[:9].reshape(90, 6)).shape == (90, 2)
-    assert np.isfinite(long.transform(x.reshape(400, 6))).all()
+    assert np.isfinite(long.transform(x.reshape(120, 6))).all()
     assert list(long.get_feature_names_out()) == ["latenttransformer0", "latenttransformer1"]
-
-
-def test_missing_entries_are_taken_as_missing(counts):
-    x = counts[0].copy()
-    x[0, 3] = x[1, 2, 4] = np.nan
-    assert np.isfinite(PLDS().fit(x).transform(x)).all()
 
 
 def test_kinds_of_trial_are_told_apart_in_a_pipeline_and_a_search(counts):
     x, kind = counts
     flat = FunctionTransformer(lambda latents: latents.reshape(len(latents), -1))
     pipeline = make_pipeline(PLDS(), flat, StandardScaler(), LogisticRegression())
-    assert pipeline.fit(x[:30], kind[:30]).score(x[30:], kind[30:]) > 0.85
+    assert pipeline.fit(x[:20], kind[:20]).score(x[20:], kind[20:]) > 0.85
     search = GridSearchCV(PLDS(), {"dim": [1, 2]}, cv=2).fit(x[:12])
     assert search.best_estimator_.run_.model().latent_dim == search.best_params_["dim"]
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-
-
-def test_clones_and_copies_answer_alike(counts):
-    x = counts[0][:10]
-    estimator = PLDS().fit(x)
-    assert estimator.get_params()["model"] is LinearDynamics
-    again = clone(estimator).fit(x).transform(x)
-    np.testing.assert_array_equal(again, estimator.transform(x))
-    copied = pickle.loads(pickle.dumps(estimator))
-    np.testing.assert_array_equal(copied.transform(x), again)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +106,8 @@ def test_wrong_setting_gets_one_sentence(settings, sentence, counts):
         LatentTransformer(**settings).fit(counts[0])
 
 
-def test_wrong_x_gets_one_sentence(counts):
-    x = counts[0][:8]
-    estimator = PLDS().fit(x)
+def test_wrong_x_gets_one_sentence(counts, fitted):
+    x, estimator = counts[0][:8], fitted
     for wrong, sentence in [
         ([x[0], x[1][:, :3]], r"X\[1\] has shape \(10, 3\); give \(time, neuron\) with the 6"),
         ([x[0], "a"], r"X\[1\] does not hold numbers"),
