@@ -13,7 +13,7 @@ from seqvae.analysis.conversions import write_mat, write_table
 from seqvae.analysis.posterior import posterior_dataset
 from seqvae.analysis.submission import Asked, submission, write_submission
 from seqvae.data.front import BinWidth, DataLike
-from seqvae.errors import InputError
+from seqvae.errors import InputError, nearest
 from seqvae.runs import Run
 from seqvae.verbs.opening import Opened, check_num_samples, check_out, open_run
 
@@ -99,6 +99,8 @@ def export(
 def _format_of(out: str, chosen: str | None) -> str:
     """Return the format of a file, by its name if nothing else is said."""
     if chosen is not None:
+        if chosen not in _ENDINGS:
+            raise InputError(f"format {chosen!r} is unknown{nearest(chosen, _ENDINGS)}")
         return chosen
     suffix = Path(out).suffix.lower()
     for name, endings in _ENDINGS.items():
