@@ -14,7 +14,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from seqvae.data.sources import MAT, archives, matlab73
+from seqvae.data.sources import MAT, hdf5_file, matlab73
 from seqvae.data.survey import outlook
 from seqvae.errors import InputError
 
@@ -240,7 +240,7 @@ def test_attributes_of_any_kind_and_things_of_other_kinds_are_borne(tmp_path: Pa
 def test_as_many_cells_as_fit_into_a_file_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "_FEW_ENTRIES", 20)
+    monkeypatch.setattr(hdf5_file, "_FEW_ENTRIES", 20)
     times = [np.sort(np.random.default_rng(n).uniform(0, 1, 3)) for n in range(60)]
 
     def fill(file: h5py.File) -> None:

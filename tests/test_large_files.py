@@ -13,7 +13,9 @@ import seqvae.data.sizes
 from seqvae import InputError, NeuralData
 from seqvae.data import Recording
 from seqvae.data.lazy import LazyActivity
-from seqvae.data.sources import HDF5
+from seqvae.data.sources import HDF5, Npy
+from seqvae.data.sources.archives import mended
+from seqvae.data.sources.npy_file import npy_leaf
 from seqvae.data.survey import outlook
 from seqvae.data.transforms import Rebin
 
@@ -134,3 +136,41 @@ def test_padded_trials_are_read_batch_by_batch(keys, tmp_path, monkeypatch):
     assert isinstance(lazy.activity, LazyActivity)
     assert lazy.lengths.tolist() == list(range(70, 90))
     assert lazy.checksum == whole.checksum
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_that_is_cut_while_it_is_read_is_one_sentence(order, tmp_path, monkeypatch):
+    path = tmp_path / "a.npy"
+    counts = np.random.default_rng(0).poisson(0.4, (1, 20_000, 10)).astype(np.uint8)
+    np.save(path, np.asarray(counts, order=order))
+    monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1000)
+    lazy = Npy(path, 0.01, ["trial", "time", "neuron"]).load()
+    np.testing.assert_array_equal(lazy.read(), counts)
+    leaf = npy_leaf(path)
+    np.testing.assert_array_equal(leaf.read(), counts)
+    os.truncate(path, 10_000)  # a page of a map of it would be gone, and the process with it
+    for read in (leaf.read, lambda: list(leaf.pieces()), lambda: npy_leaf(path)):
+        with pytest.raises(InputError, match="truncated or damaged"):
+            read()
+    if order == "C":
+        with pytest.raises(InputError, match="was changed while it was read"):
+            lazy.read([0])
+
+
+def test_a_filter_that_is_not_installed_is_named(tmp_path):
+    path, space = tmp_path / "a.h5", h5py.h5s.create_simple((1, 20, 3))
+    with h5py.File(path, "w") as file:
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_chunk((1, 20, 3))
+        plan.set_filter(32004, h5py.h5z.FLAG_OPTIONAL, (0,))
+        made = h5py.h5d.create(file.id, b"activity", h5py.h5t.STD_U8LE, space, plan)
+        h5py.Dataset(made).id.write_direct_chunk((0, 0, 0), bytes(30))
+    if h5py.h5z.filter_avail(32004):
+        pytest.skip("the filter is installed")
+    with pytest.raises(
+        InputError, match=r"compressed by lz4 \(filter 32004 of HDF5\), which is not"
+    ):
+        HDF5(path, bin_width=0.01).load()
+    words = "can't read (required filter 'blosc' is not registered)"  # of h5py, below pynwb, too
+    with pytest.raises(InputError, match="by blosc, which is not installed"), mended(path):
+        raise OSError(words)

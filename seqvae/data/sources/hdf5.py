@@ -9,8 +9,8 @@ from typing import Annotated
 from seqvae.config.arguments import InConfig
 from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
-from seqvae.data.sources.archives import open_hdf5
 from seqvae.data.sources.base import RecordingSource
+from seqvae.data.sources.hdf5_file import open_hdf5
 from seqvae.data.sources.holdings import opened
 from seqvae.data.sources.layout import read_recording, recording_fields
 from seqvae.data.sources.planned import needs_plan, read_named

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from seqvae.data.sources.archives import check_claim, mended, open_hdf5, open_npz
+from seqvae.data.sources.archives import check_claim, mended, open_npz
+from seqvae.data.sources.hdf5_file import open_hdf5
 from seqvae.data.sources.leaves import Cells, Leaf, Tree, alike, entry, leaf_names
 from seqvae.data.sources.matlab5 import read_matlab5
 from seqvae.data.sources.matlab73 import open_matlab73
+from seqvae.data.sources.npy_file import npy_leaf
 from seqvae.data.sources.settled import existing_file, settled
 from seqvae.errors import InputError, nearest
 
@@ -70,7 +70,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Holdings]:
                 entries = {name: archive.leaf(name) for name in archive}
                 yield Holdings(_sparse(file, entries) or entries)
         elif ending == ".npy":
-            yield Holdings({"": _npy(file)})
+            yield Holdings({"": npy_leaf(file)})
         elif ending == ".mat":
             with _matlab(file) as tree:
                 yield Holdings(leaf_names(tree, "."), is_matlab=True, tree=tree)
@@ -88,15 +88,6 @@ def _matlab(file: Path) -> Iterator[Tree]:
             yield tree
     else:
         yield read_matlab5(file)
-
-
-def _npy(file: Path) -> Leaf:
-    """Map an array into memory."""
-    with mended(file):
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-            raise InputError(f"source.path: {str(file)!r} holds no numbers; save an array of some")
-    return Leaf.of(array)
 
 
 def _sparse(file: Path, entries: Mapping[str, Leaf]) -> dict[str, Leaf | Cells] | None:

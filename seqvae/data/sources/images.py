@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from seqvae.data.recording import Recording
-from seqvae.data.sources.archives import check_claim, open_hdf5, open_npz
+from seqvae.data.sources.archives import check_claim, open_npz
 from seqvae.data.sources.base import RecordingSource
+from seqvae.data.sources.hdf5_file import open_hdf5
 from seqvae.data.sources.settled import existing_file
 from seqvae.errors import InputError, nearest
 

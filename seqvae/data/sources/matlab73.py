@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from seqvae.data.sources.archives import HDF5Entries, check_claim, mended, open_hdf5
+from seqvae.data.sources.archives import check_claim, mended
+from seqvae.data.sources.hdf5_file import HDF5Entries, open_hdf5
 from seqvae.data.sources.leaves import EMPTY, Cells, Leaf, Tree, sliced
 from seqvae.errors import InputError
 

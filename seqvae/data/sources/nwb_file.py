@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from seqvae.data.sizes import check_memory
-from seqvae.data.sources.archives import mended, open_hdf5
+from seqvae.data.sources.archives import mended
+from seqvae.data.sources.hdf5_file import open_hdf5
 from seqvae.data.sources.nwb_table import Outline, Table, outline_of
 from seqvae.data.sources.settled import existing_file, settled
 from seqvae.errors import InputError, nearest

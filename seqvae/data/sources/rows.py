@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from seqvae.data import sizes
+from seqvae.data.sources.archives import damage, mended
 from seqvae.errors import InputError
+
+
+def is_large(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether an array is one of counts that are read when they are asked for."""
+    is_small_type = dtype.kind in "biu" and dtype.itemsize <= 2
+    return is_small_type and len(shape) in (2, 3) and math.prod(shape) > sizes.LARGE
 
 
 def large_rows(path: Path, dataset: Any) -> FileRows | None:
@@ -18,12 +26,10 @@ def large_rows(path: Path, dataset: Any) -> FileRows | None:
         path: the file.
         dataset: of it, (trial, time, neuron), or (time, neuron) of one trial.
     """
-    kind = dataset.dtype
-    is_large = dataset.size > sizes.LARGE and kind.kind in "biu" and kind.itemsize <= 2
-    if not is_large or dataset.ndim not in (2, 3):
+    if not is_large(dataset.shape, dataset.dtype):
         return None
     offset = dataset.id.get_offset() if dataset.chunks is None else None
-    return FileRows(path, dataset.name, dataset.shape, kind, offset=offset)
+    return FileRows(path, dataset.name, dataset.shape, dataset.dtype, offset=offset)
 
 
 class FileRows:
@@ -31,7 +37,7 @@ class FileRows:
 
     Args:
         path: the file.
-        name: of the dataset of HDF5.
+        name: of the dataset of HDF5; of an array that stands in one piece, any.
         shape: sizes of its axes.
         dtype: type of the numbers.
         offset: bytes before the first number, where all stand in one piece; None: HDF5 reads them.
@@ -67,25 +73,17 @@ class FileRows:
         if self._offset is None:
             import h5py
 
-            try:
-                with h5py.File(self._path, "r") as file:
-                    where = slice(start, stop) if self._is_flat else (trial, slice(start, stop))
-                    compressed: np.ndarray = file[self._name][where]
-                    return compressed
-            except Exception as error:  # of many kinds
-                raise self._damaged() from error
+            with mended(self._path), h5py.File(self._path, "r") as file:
+                where = slice(start, stop) if self._is_flat else (trial, slice(start, stop))
+                compressed: np.ndarray = file[self._name][where]
+                return compressed
         width = self.shape[2]
         skipped = (trial * self.shape[1] + start) * width * self.dtype.itemsize
         count = max(0, stop - start) * width
         numbers = np.fromfile(self._path, self.dtype, count, offset=self._offset + skipped)
         if len(numbers) < count:
-            raise self._damaged()
+            raise damage(self._path)
         return numbers.reshape(-1, width)
-
-    def _damaged(self) -> InputError:
-        return InputError(
-            f"source.path: {str(self._path)!r} is truncated or damaged; copy or write it again"
-        )
 
     def _now(self) -> tuple[int, int] | None:
         try:
