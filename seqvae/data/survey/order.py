@@ -54,7 +54,8 @@ def order_of(
     if not ranked:
         return Order(None, f"{described(sizes)} are no axes of an activity")
     if (len(ranked) > 1 and totals[0] - totals[1] < 0.5) or totals[0] < 0.5:
-        return Order(None, f"nothing tells which axis of {described(sizes)} is which")
+        hint = "" if has_time or len(sizes) != 2 else ", though with bin_width the longer is time"
+        return Order(None, f"nothing tells which axis of {described(sizes)} is which{hint}")
     reasons = list(dict.fromkeys(why for _, why in marks[ranked[0]]))
     return Order(ranked[0], ", ".join(reasons[:_MOST_REASONS]))
 
