@@ -16,11 +16,12 @@ import pytest
 import xarray as xr
 
 from browser import CHROMIUM, browser
-from seqvae import EM, InputError, LinearDynamics, Run, fit, report
+from seqvae import EM, FactorAnalysis, InputError, LinearDynamics, Run, fit, report
 from seqvae.console.main import main
 from seqvae.data.sources import Arrays, write_hdf5
-from seqvae.report import Result, page, sections
+from seqvae.report import Result, gather, page, sections
 from seqvae.report.comparison import difference, unseen_of
+from seqvae.report.fit import provenance, what_was_fitted
 from seqvae.report.section import Part, Section
 from seqvae.scores.benchmark import NULLS
 from seqvae.types import DataSpec
@@ -119,6 +120,15 @@ def test_a_page_holds_every_section_and_charts_that_plotly_takes(one):
         plain = json.loads(re.sub(r'"@\w+"', '"#123456"', json.dumps(chart)))
         go.Figure(plain["data"], plain["layout"])
     assert "seqvae fit --from_run" in found.words
+
+
+def test_a_fit_to_arrays_in_memory_is_not_said_to_repeat_from_its_folder_alone(tmp_path):
+    counts = np.random.default_rng(0).poisson(1.0, (6, 1, 3)).astype(np.float32)
+    run = fit(counts, partial(FactorAnalysis, latent_dim=1), run_dir=str(tmp_path / "r"))
+    result = gather(run, "r")
+    assert "given the same data" in provenance(result).words[0]
+    assert provenance(result).code.startswith("seqvae.fit(data, from_run=")
+    assert "in trials of 1 bin:" in what_was_fitted(result).words[0]
 
 
 def test_a_page_asks_for_nothing(one):

@@ -44,6 +44,7 @@ def what_was_fitted(result: Result) -> Section:
     heldout = len(spec.heldout)
     seen = f", of which {heldout} are held out from inference" if heldout else ""
     forecast = spec.num_time_bins - spec.num_encoded_bins
+    plural = "" if spec.num_time_bins == 1 else "s"
     ahead = f" (the last {forecast} are forecast)" if forecast else ""
     splits = [f"{numbers[word]} {meaning}" for word, meaning in
               (("train", "to learn from"), ("val", "that validated"), ("test", "kept for the test"))
@@ -51,7 +52,7 @@ def what_was_fitted(result: Result) -> Section:
     model, learner = result.config["model"], result.config.get("learner")
     words = [
         f"A {result.model} was fitted to {spec.num_neurons} neurons{seen}, in trials of "
-        f"{spec.num_time_bins} bins{duration}{ahead}: {', '.join(splits)}.",
+        f"{spec.num_time_bins} bin{plural}{duration}{ahead}: {', '.join(splits)}.",
         f"It was learned by {class_name(learner) or 'its own learner'}"
         + (f" in {_passes(result)}" if result.history else "")
         + f", with seed {result.config['seed']}.",
@@ -201,13 +202,13 @@ def provenance(result: Result) -> Section:
     table = Table(("", ""), rows, "provenance", is_folded=True)
     if result.folder is None:
         return Section("Provenance", ["The run is in memory."], tables=[table])
-    return Section(
-        "Provenance",
-        ["This command repeats the fit, from what its folder notes alone:"],
-        tables=[table],
-        code=f"seqvae fit --from_run {quoted(result.folder)} --run_dir "
-        f"{quoted(result.folder + '_again')}",
-    )
+    again = result.folder + "_again"
+    words = "This command repeats the fit, from what its folder notes alone:"
+    code = f"seqvae fit --from_run {quoted(result.folder)} --run_dir {quoted(again)}"
+    if result.config["data"]["init_args"].get("source") is None:
+        words = "The data were in memory; in Python this repeats the fit, given the same data:"
+        code = f"seqvae.fit(data, from_run={result.folder!r}, run_dir={again!r})"
+    return Section("Provenance", [words], tables=[table], code=code)
 
 
 def quoted(path: str) -> str:
