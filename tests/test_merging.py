@@ -24,6 +24,7 @@ from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import SimulatedLinearDynamics, write_npz
 from seqvae.data.transforms import Smooth, ZScore
+from seqvae.plotting import rasters_and_rates, rate_traces
 
 
 def one_long(num_bins: int = 1500, num_neurons: int = 20) -> Recording:
@@ -109,6 +110,9 @@ def test_a_file_of_some_variables_in_half_precision_is_half_as_large(long_run, t
         assert (small["split"].values == whole["split"].values).all()
     store = infer(long_run, merged=True, overlap=0.25, out=str(tmp_path / "merged.zarr"))
     xr.testing.assert_equal(store, whole)
+    for draw in (rasters_and_rates, rate_traces):
+        with pytest.raises(ValueError, match="has no trials, as windows of it were merged"):
+            draw(whole)
 
 
 def test_variables_and_precision_are_chosen_of_windows_too(long_run):

@@ -112,10 +112,10 @@ def rate_traces(
     """
     posterior = on_event_time(posterior)
     name, label = expected_activity(posterior)
+    shown = some_trials(posterior, trials, at_most=3)
     activity = activity_of(posterior)
     true_rates = posterior["true_rates"].values if "true_rates" in posterior else None
     mean, deviation = posterior[name].values, posterior[f"{name}_sd"].values
-    shown = some_trials(posterior, trials, at_most=3)
     heldin = heldin_of(posterior)
     if neurons is None:
         neurons = most_different(mean, 4).tolist()

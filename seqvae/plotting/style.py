@@ -146,7 +146,16 @@ def expected_activity(results: xr.Dataset) -> tuple[str, str]:
 def some_trials(
     results: xr.Dataset, trials: Sequence[int] | None, *, at_most: int
 ) -> Int[np.ndarray, " shown"]:
-    """Positions of the trials to show: those asked for, or some evenly spread."""
+    """Positions of the trials to show: those asked for, or some evenly spread.
+
+    Raises:
+        ValueError: if there are no trials, as in what was merged onto the time of a recording.
+    """
+    if "trial" not in results.dims:
+        raise ValueError(
+            "the posterior has no trials, as windows of it were merged; infer it with merged=False, "
+            "or draw its variables by themselves, as posterior['rates'].plot() does"
+        )
     if trials is not None:
         return np.asarray(trials, dtype=np.int64)
     num_trials = results.sizes["trial"]
