@@ -153,8 +153,8 @@ def some_trials(
     """
     if "trial" not in results.dims:
         raise ValueError(
-            "the posterior has no trials, as windows of it were merged; infer it with merged=False, "
-            "or draw its variables by themselves, as posterior['rates'].plot() does"
+            "the posterior has no trials, as windows of it were merged; infer it with "
+            "merged=False, or draw its variables by themselves, as posterior['rates'].plot() does"
         )
     if trials is not None:
         return np.asarray(trials, dtype=np.int64)
