@@ -53,10 +53,12 @@ def what_was_fitted(result: Result) -> Section:
     words = [
         f"A {result.model} was fitted to {spec.num_neurons} neurons{seen}, in trials of "
         f"{spec.num_time_bins} bin{plural}{duration}{ahead}: {', '.join(splits)}.",
-        f"It was learned by {class_name(learner) or 'its own learner'}"
-        + (f" in {_passes(result)}" if result.history else "")
-        + f", with seed {result.config['seed']}.",
     ]
+    if learner is not None:  # as of an ensemble
+        passes = f" in {_passes(result)}" if result.history else ""
+        words.append(
+            f"It was learned by {class_name(learner)}{passes}, with seed {result.config['seed']}."
+        )
     rows = [(key, value) for section in ("data", "model", "learner")
             for key, value in _leaves(result.config.get(section), section)]  # fmt: skip
     members = result.provenance.get("members") or {}
