@@ -100,7 +100,11 @@ def write_corpus(folder: Path, configs: Path) -> dict[str, list[Path]]:
     return {
         "h5": [folder / "flat.h5", folder / "split.h5"],
         "npz": [folder / "flat.npz", folder / "split.npz"],
-        "yaml": [path for path in texts if "models:" not in path.read_text()],
+        "yaml": [
+            path
+            for path in texts
+            if not any(word in path.read_text() for word in ("models:", "project:"))
+        ],
     }
 
 

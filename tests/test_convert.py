@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import seqvae.data.lazy
 import seqvae.data.sizes
+import seqvae.data.sources.npy_file
 from layouts import COUNTS, LAYOUTS, WIDTH, padded
 from seqvae import NeuralData
 from seqvae.console.main import main
@@ -179,6 +180,7 @@ def test_missing_counts_are_missing_also_where_names_are_given(tmp_path):
 def test_large_counts_are_written_block_by_block(name, tmp_path, monkeypatch):
     monkeypatch.setattr(seqvae.data.sizes, "LARGE", 1_000_000)
     monkeypatch.setattr(seqvae.data.lazy, "_AT_ONCE", 100_000)
+    monkeypatch.setattr(seqvae.data.sources.npy_file, "_AT_ONCE", 100_000)
     counts = np.random.default_rng(0).poisson(0.5, (100_000, 40)).astype(np.uint8)
     np.save(tmp_path / "long.npy", counts)
     source = NeuralData(str(tmp_path / "long.npy"), bin_width=0.001)

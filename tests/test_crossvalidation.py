@@ -23,7 +23,7 @@ from seqvae.console import main as cli
 from seqvae.crossvalidation import cell as cells
 from seqvae.crossvalidation.cell import Cell, Job, learn
 from seqvae.crossvalidation.division import Division
-from seqvae.crossvalidation.plan import completed
+from seqvae.crossvalidation.plan import suited
 from seqvae.crossvalidation.scoring import seen_data
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import Recording
@@ -150,7 +150,7 @@ def test_the_default_is_sized_for_the_training_rows_and_learns_from_all_of_them(
         data.pool(), scheme="fold_in", rows="auto", trial_folds=2, neuron_folds=2, gap=None, seed=0
     )
     models = {"mine": partial(NonlinearDynamics, dropout=0.1), "lds": LinearDynamics}
-    factories, learners = completed(models, {"lds": QUICK}, data=data, division=division)
+    factories, learners = suited(models, {"lds": QUICK}, data=data, division=division)
     assert factories["lds"] is LinearDynamics
     assert factories["mine"].keywords["latent_dim"] == len(division.heldin(0))
     assert factories["mine"].keywords["dropout"] == 0.1

@@ -257,6 +257,7 @@ def test_crossvalidation_logs_table_curve_and_cells(tmp_path):
     }
     assert summaries["best_model"] == "pca"
     assert summaries["pca/chosen_dim"] == found.chosen_dim("pca")
+    assert summaries["pca/confidence_set"] == found.summary["models"]["pca"]["confidence_set"]
 
 
 @pytest.mark.filterwarnings("ignore:.*largest of the grid")

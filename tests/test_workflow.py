@@ -129,7 +129,9 @@ def test_unusable_arguments_are_refused_before_any_work(run, tmp_path, verb):
         verb(run, out=str(tmp_path / "nowhere" / "x"))
     with pytest.raises(InputError, match="is a folder"):
         verb(run, out=str(tmp_path))
-    with pytest.raises(InputError, match=r"a\.mat' would be written as \.(nc|json); give a name"):
+    with pytest.raises(
+        InputError, match=r"a\.mat' would be written as \.(nc or \.zarr|json); give a name"
+    ):
         verb(run, out=str(tmp_path / "a.mat"))
     assert not list(tmp_path.iterdir())
 

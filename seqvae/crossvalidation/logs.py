@@ -68,5 +68,7 @@ def log_to_wandb(
             run.log({"curve": wandb.Image(str(folder / "curve.png"))})
             for model, entry in summary["models"].items():
                 run.summary[f"{model}/chosen_dim"] = entry["chosen_dim"]
+                run.summary[f"{model}/confidence_set"] = entry["confidence_set"]
                 run.summary[f"{model}/score"] = entry["score"]
             run.summary["best_model"] = summary["best_model"]
+            run.summary["confidence_set"] = summary["confidence_set"]

@@ -240,7 +240,7 @@ def checked_models(
     return dict(models)
 
 
-def completed(
+def suited(
     models: Mapping[str, ModelFactory],
     learners: Mapping[str, Learner],
     *,

@@ -207,7 +207,7 @@ def provenance(result: Result) -> Section:
     again = result.folder + "_again"
     words = "This command repeats the fit, from what its folder notes alone:"
     code = f"seqvae fit --from_run {quoted(result.folder)} --run_dir {quoted(again)}"
-    if result.config["data"]["init_args"].get("source") is None:
+    if result.config["data"].get("init_args", {}).get("source") is None:
         words = "The data were in memory; in Python this repeats the fit, given the same data:"
         code = f"seqvae.fit(data, from_run={result.folder!r}, run_dir={again!r})"
     return Section("Provenance", [words], tables=[table], code=code)

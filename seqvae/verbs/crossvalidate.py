@@ -19,7 +19,7 @@ from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensem
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
-from seqvae.crossvalidation.plan import checked_dims, checked_models, completed, make_plan
+from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan, suited
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import as_data
@@ -159,7 +159,7 @@ def crossvalidate(
             gap=gap,
             seed=seed,
         )
-        factories, learners = completed(factories, learners or {}, data=data, division=division)
+        factories, learners = suited(factories, learners or {}, data=data, division=division)
         chains, unit, unread = make_plan(
             data,
             division,

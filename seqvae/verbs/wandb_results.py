@@ -15,7 +15,6 @@ from seqvae.learning.observers import Observer, Stage
 from seqvae.learning.weights_and_biases import wandb_loggers_of, wandb_runs
 from seqvae.runs import Run
 from seqvae.storage.files import RunFiles
-from seqvae.verbs.infer import infer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +79,8 @@ class WandbResults(Observer):
         import wandb
 
         path = self.run.folder / "posterior.nc"
+        from seqvae.verbs.infer import infer  # and with it xarray, which a refused fit needs not
+
         posterior = infer(self._fitted(), out=str(path))
         wandb_run.log(
             {"posterior": wandb.Table(dataframe=shown_rows(to_table(posterior, "factors")))}
