@@ -70,7 +70,8 @@ class Verb:
     def completed(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the arguments of a command with what it left out."""
         complete = getattr(self._module, "completed", None)
-        return arguments if complete is None else complete(arguments)
+        is_own = getattr(complete, "__module__", None) == self._module.__name__
+        return complete(arguments) if complete is not None and is_own else arguments
 
     def shown(self, answer: Any, arguments: Mapping[str, Any]) -> str:
         """Return what the command line prints of an answer."""
