@@ -12,7 +12,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from seqvae import EM, FLDS, VAE, InputError, LinearDynamics, SequentialVAE, infer
+from seqvae import (
+    EM,
+    FLDS,
+    VAE,
+    InputError,
+    LinearDynamics,
+    NonlinearDynamics,
+    SequentialVAE,
+    infer,
+)
 from seqvae.sklearn import LatentTransformer
 from tiny import SVAE, tiny_learner
 
@@ -117,3 +126,12 @@ def test_wrong_x_gets_one_sentence(counts, fitted):
             estimator.transform(wrong)
     with pytest.raises(InputError, match="inverse_transform takes 2 columns"):
         estimator.inverse_transform(x)
+
+
+def test_nonlinear_dynamics_are_learned_as_the_default_of_fit_says(counts, monkeypatch):
+    monkeypatch.setattr("seqvae.learning.default.STEPS", 2)
+    model = partial(NonlinearDynamics, dropout=0.3)
+    run = LatentTransformer(model, dim=2, bin_width=0.02).fit(counts[0]).run_
+    arguments = run.config["model"]["init_args"]
+    assert (arguments["latent_dim"], arguments["dropout"]) == (2, 0.3)
+    assert run.config["learner"]["init_args"]["refit"]

@@ -109,7 +109,7 @@ def fold_errors(
     train, test, noise = train / unit, test / unit, np.ones(len(unit))
     if dim and not counts and len(train) >= ROWS_A_COLUMN * varies.sum():
         noise[varies] = _noise(train[:, varies], dim)
-    found = []
+    blocks = []
     for fold in range(division.num_neuron_folds):
         heldin = list(division.heldin(fold))
         scale = np.ones(len(unit))
@@ -120,8 +120,8 @@ def fold_errors(
         errors = gabriel_errors(
             train / scale, test / scale, heldout=heldout.tolist(), dims=[0, dim]
         )
-        found.append(FoldError(float(errors[1]), float(errors[0]), len(test) * len(heldout)))
-    return found
+        blocks.append(FoldError(float(errors[1]), float(errors[0]), len(test) * len(heldout)))
+    return blocks
 
 
 def _noise(rows: Float[np.ndarray, "row column"], dim: int) -> Float[np.ndarray, " column"]:

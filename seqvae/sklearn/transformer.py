@@ -18,7 +18,7 @@ from seqvae.config import to_config
 from seqvae.data import NeuralData, Recording
 from seqvae.distributions.kinds import kind_of
 from seqvae.errors import InputError
-from seqvae.learning import GradientLearner, Learner, default_learner
+from seqvae.learning import GradientLearner, Learner, completed_fit, default_learner
 from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.observers import Alarms, HistoryRows
 from seqvae.learning.unread import unread
@@ -55,7 +55,8 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         model: class of a model, or ``functools.partial`` of one with its settings; None:
             ``FactorAnalysis``.
         dim: number of latents (of a ``SequentialVAE`` factors); None: as the model says.
-        learner: how it is learned; None: the model's own, with its defaults.
+        learner: how it is learned; None: the model's own, with its defaults; of a
+            ``NonlinearDynamics`` that, and what is not said of it, is as ``default_fit`` says.
         bin_width: seconds per bin.
         val_fraction: share of the trials that training is validated on; None: a fifth for a model
             that is learned by gradients, else none.
@@ -112,6 +113,10 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if share is None:
             share = 0.2 if isinstance(learner, GradientLearner) else 0.0
         data = NeuralData(self._recording(activity), val_fraction=share)
+        default = completed_fit(factory, data, scores_others=True)
+        if default is not None:
+            factory = default.model
+            learner = self.learner or default.learner
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)
