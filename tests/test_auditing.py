@@ -175,10 +175,10 @@ def test_a_model_is_as_it_was_after_double_precision():
 def test_sampling_finds_the_exact_posterior_of_linear_dynamics():
     model = linear(num_bins=3)
     trial = a_trial(model)
-    found = reference_posterior(model, trial, num_samples=200, num_warmup=100)
+    found = reference_posterior(model, trial, num_samples=100, num_warmup=50)
     assert found.r_hat < 1.05
     assert found.num_divergent == 0
-    assert found.draws["latents"].shape == (2, 200, 3, 2)
+    assert found.draws["latents"].shape == (2, 100, 3, 2)
     draws = found.draws["latents"].reshape(-1, 3, 2)
     (latent,) = model(trial).latents.values()
     sd = latent.posterior.variance[0].sqrt().numpy()
@@ -253,7 +253,9 @@ def test_k_hat_is_the_shape_of_the_tail():
 
 @pytest.mark.parametrize("cls", [LinearDynamics, Halved])
 def test_calibration_tells_an_exact_posterior_from_one_of_half_the_variance(cls):
-    found = simulation_based_calibration(linear(cls), 200, 99)["latents"]
+    calibrations = simulation_based_calibration(linear(cls), 200, 99)
+    assert set(calibrations) == {"latents", "sums of latents", "log p(x, z)"}
+    found = calibrations["latents"]
     assert found.ranks.shape == (200, 8, 2)
     assert found.ranks.min() >= 0
     assert found.ranks.max() <= 99
@@ -329,10 +331,13 @@ def test_the_verb_leaves_numbers_and_pictures(tmp_path, capsys, monkeypatch):
     assert len(found["trials"]) == 2
     assert set(found["mean"]["latent"]) == {
         "mean_error",
-        "variance_ratio",
-        "coverage_50",
-        "coverage_90",
-    }
+        "mean_error_exact",
+        *(f"{key}{end}" for key in ("variance_ratio", "coverage_50", "coverage_90")
+          for end in ("", "_error")),
+    }  # fmt: skip
+    assert set(found["calibration"]) == {"latent", "sums of latent", "log p(x, z)"}
+    assert found["verdict"]["sentence"] in told
+    assert found["verdict"]["level"] == 0.01
     with pytest.raises(InputError, match="num_chains must be at least 2, got 1"):
         audit(run, num_chains=1)
     with pytest.raises(InputError, match="is a file; give a folder"):

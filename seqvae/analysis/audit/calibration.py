@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import f as f_distribution
+from torch import Tensor
 
+from seqvae.analysis.audit.departures import (
+    DENSITY,
+    Departure,
+    Kind,
+    departures_of_ranks,
+    hotelling,
+)
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
+from seqvae.distributions.divergence import log_density
 from seqvae.errors import InputError
 from seqvae.models import Model
-from seqvae.types import Batch
+from seqvae.objectives import log_likelihood
+from seqvae.objectives.bounds import weighted_log_prob
+from seqvae.types import Batch, Latent, Output
 
 COVERAGE_LEVELS = (0.5, 0.9)
 
@@ -27,6 +38,7 @@ class Calibration(NamedTuple):
         standard_error: of each share, over trials.
         p_value: of a chi-square test of equal shares, see ``uniformity``.
         coverage: share of true values in the central posterior interval of each level.
+        departures: of mean and variance of the posterior from the true ones.
     """
 
     ranks: Int[np.ndarray, "trial ..."]
@@ -35,6 +47,7 @@ class Calibration(NamedTuple):
     standard_error: Float[np.ndarray, " bin"]
     p_value: float
     coverage: dict[float, float]
+    departures: list[Departure]
 
 
 def simulation_based_calibration(
@@ -47,6 +60,11 @@ def simulation_based_calibration(
     average over data (Talts et al. 2018). Ranks that crowd at both ends tell of a posterior that is
     too narrow, in the middle of one too wide, at one end of a bias.
 
+    Uniform ranks of each entry do not tell that the posterior is right: it may lack the dependence
+    between entries, or be the prior. So sums of a latent over time are ranked, too, and
+    log p(x, z), x what inference sees, of a model that answers ``emission_given`` (Modrak et al.
+    2023). Values that are equal, as discrete ones may be, are ranked by lot.
+
     Args:
         model: a model, without external inputs.
         num_trials: trials to simulate.
@@ -55,7 +73,7 @@ def simulation_based_calibration(
         seed: of the simulation and the posterior draws.
 
     Returns:
-        The ranks of each latent by name.
+        The ranks of each latent by name, of ``sums of ...`` over time, and of ``log p(x, z)``.
 
     Raises:
         InputError: for sizes that do not fit, or a model that cannot infer new trials.
@@ -76,20 +94,57 @@ def simulation_based_calibration(
     if model.keeps_trials:
         raise InputError("a free posterior knows its own trials only; there is none of new ones")
     ranks: dict[str, list[np.ndarray]] = {}
+    kinds: dict[str, Kind] = {}
+    lots = np.random.default_rng(seed)
     chunk = trials_per_chunk(spec, num_samples)
     with deterministic(model, seed):
         for first in range(0, num_trials, chunk):
             simulated = model.sample(min(chunk, num_trials - first))
             activity = simulated.emission.sample()[0].to(model.null_counts)
             batch = simulated_batch(model, activity, first=first)
-            for name, latent in model(batch, num_samples).latents.items():
-                truth = simulated.latents[name].sample[:, :, : latent.sample.shape[2]]
-                below = (latent.sample < truth).sum(0)
-                ranks.setdefault(name, []).append(below.cpu().numpy())
+            output = model(batch, num_samples)
+            for name, kind, drawn, truth in _quantities(model, batch, output, simulated):
+                below, ties = (drawn < truth).sum(0).cpu(), (drawn == truth).sum(0).cpu()
+                rank = below.numpy() + lots.integers(0, ties.numpy() + 1)
+                ranks.setdefault(name, []).append(rank)
+                kinds[name] = kind
     return {
-        name: calibration_of_ranks(np.concatenate(chunks), num_samples, num_bins=num_bins)
+        name: calibration_of_ranks(
+            np.concatenate(chunks), num_samples, num_bins=num_bins, quantity=name, kind=kinds[name]
+        )
         for name, chunks in ranks.items()
     }
+
+
+def _quantities(
+    model: Model, batch: Batch, output: Output, simulated: Output
+) -> list[tuple[str, Kind, Float[Tensor, "sample batch ..."], Float[Tensor, "1 batch ..."]]]:
+    """Return what is ranked: its name and kind, of each posterior draw and of the truth."""
+    truths = {
+        name: simulated.latents[name].sample[:, :, : latent.sample.shape[2]]
+        for name, latent in output.latents.items()
+    }
+    quantities: list[tuple[str, Kind, Tensor, Tensor]] = [
+        (name, "entries", latent.sample, truths[name]) for name, latent in output.latents.items()
+    ]
+    quantities += [
+        (f"sums of {name}", "sums", latent.sample.sum(2), truths[name].sum(2))
+        for name, latent in output.latents.items()
+        if latent.sample.ndim == 4
+    ]
+    if type(model).emission_given is not Model.emission_given:
+        seen = torch.zeros_like(batch.weight)
+        seen[..., list(model.session().spec.heldin)] = 1.0
+        batch = model.scored(replace(batch, weight=seen))
+        emission = model.emission_given(truths, batch)
+        drawn = log_likelihood(output, batch)
+        truth = weighted_log_prob(emission, batch.target, batch.weight)
+        for name, latent in output.latents.items():
+            prior = latent.prior
+            drawn = drawn + log_density(prior, latent)
+            truth = truth + log_density(prior, Latent(prior, prior, truths[name], latent.mask))
+        quantities.append((DENSITY, "density", drawn, truth))
+    return quantities
 
 
 def simulated_batch(
@@ -118,7 +173,12 @@ def simulated_batch(
 
 
 def calibration_of_ranks(
-    ranks: Int[np.ndarray, "trial ..."], num_draws: int, *, num_bins: int
+    ranks: Int[np.ndarray, "trial ..."],
+    num_draws: int,
+    *,
+    num_bins: int,
+    quantity: str = "latents",
+    kind: Kind = "entries",
 ) -> Calibration:
     """Test ranks from 0 to ``num_draws`` for uniformity; trials are independent, no more."""
     flat = ranks.reshape(len(ranks), -1)
@@ -132,6 +192,7 @@ def calibration_of_ranks(
         shares.std(0, ddof=1) / len(shares) ** 0.5,
         uniformity(shares),
         {level: float((np.abs(centre) < level / 2).mean()) for level in COVERAGE_LEVELS},
+        departures_of_ranks(ranks, num_draws, quantity=quantity, kind=kind),
     )
 
 
@@ -139,13 +200,8 @@ def uniformity(shares: Float[np.ndarray, "trial bin"]) -> float:
     """Return the p-value of equal mean shares of the bins.
 
     The entries of a trial are dependent, so the chi-square statistic takes the covariance of the
-    shares from their spread over trials, as Hotelling's test does: with d the mean shares less
-    1/bins and S their covariance, N d' S^-1 d (N - p) / (p (N - 1)) has the law F(p, N - p) for
-    p = bins - 1. Shares add up to 1, so one bin is left out.
+    shares from their spread over trials, as ``hotelling`` does. Shares add up to 1, so one bin is
+    left out.
     """
-    num_trials, size = len(shares), shares.shape[1] - 1
-    excess = (shares.mean(0) - 1 / shares.shape[1])[:size]
-    covariance = np.cov(shares[:, :size].T).reshape(size, size)
-    statistic = num_trials * float(excess @ np.linalg.pinv(covariance) @ excess)
-    scaled = statistic * (num_trials - size) / (size * (num_trials - 1))
-    return float(f_distribution.sf(scaled, size, num_trials - size))
+    size = shares.shape[1] - 1
+    return hotelling(shares[:, :size], (shares.mean(0) - 1 / shares.shape[1])[:size])
