@@ -94,7 +94,10 @@ def test_few_shot_scores_of_a_summary_are_ratios_of_sums_by_dimension():
     gain = np.array([[2.0, 3.0], [4.0, 9.0], [-1.0, 1.0], [6.0, 5.0]])
     spikes = np.array([10.0, 20.0, 30.0, 40.0])
     table = scores_table(results(gain, spikes), unit="bits_per_spike", k_shot=True)
-    told = summarize(table, ["model"], rule="min", unit="bits_per_spike", k_shot=True)
+    told = summarize(
+        table, ["model"], rule="min", unit="bits_per_spike", k_shot=True,
+        swept={"model": "dimension"},
+    )  # fmt: skip
     expected = [0.0, *(gain.sum(0) / (math.log(2) * spikes.sum()))]
     assert told["models"]["model"]["mean"] == pytest.approx(expected)
     assert told["models"]["model"]["k_shot"] == pytest.approx([value / 4 for value in expected])

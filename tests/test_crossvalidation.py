@@ -127,7 +127,10 @@ def test_what_the_data_exclude_is_in_no_confidence_set():
         if dim or name == "good"
     ]  # fmt: skip
     found = scores_table(rows, unit="bits_per_spike", k_shot=False)
-    summary = summarize(found, ["good", "poor"], rule="min", unit="bits_per_spike", k_shot=False)
+    summary = summarize(
+        found, ["good", "poor"], rule="min", unit="bits_per_spike", k_shot=False,
+        swept=dict.fromkeys(["good", "poor"], "dimension"),
+    )  # fmt: skip
     assert summary["models"]["good"]["confidence_set"] == [2, 3]
     assert summary["best_model"] == "good"
     assert summary["confidence_set"] == ["good"]

@@ -41,7 +41,7 @@ class Cell:
 
     Attributes:
         model: its name; ``mean_rate`` for dimension 0, which all models share.
-        dim: its size.
+        dim: its size, the value of what is swept.
         trial_fold: the rows left out.
         neuron_fold: the neurons left out; None: one fit serves all folds of neurons.
         seed: the how-many-eth repetition.
@@ -72,6 +72,7 @@ class Job:
         keeps_weights: whether what is learned is kept, too, for the next size to begin from.
         before: the job of the next smaller size, where learning begins; None: anew.
         members: of an ensemble the jobs whose models it is made of; else none.
+        argument: of the factory that the size is; None: the one that the class names.
     """
 
     cell: Cell
@@ -87,6 +88,7 @@ class Job:
     keeps_weights: bool = False
     before: Job | None = None
     members: tuple[Job, ...] = ()
+    argument: str | None = None
 
     @cached_property
     def key(self) -> str:
@@ -234,9 +236,9 @@ def learn(job: Job, heldin: tuple[int, ...]) -> Model:
         seed=job.seed,
     )
     torch.manual_seed(job.seed)
-    model = begin(sized(job.factory, cell.dim), data, seed=job.seed)
+    model = begin(sized(job.factory, cell.dim, job.argument), data, seed=job.seed)
     if job.before is not None:
-        smaller = build_model(sized(job.factory, job.before.cell.dim), data.spec)
+        smaller = build_model(sized(job.factory, job.before.cell.dim, job.argument), data.spec)
         load_weights(job.before.weights, smaller)
         model.begin_from(smaller, leading_blocks=True)
     learner.learn(model, data)
@@ -262,7 +264,7 @@ def learned_by(job: Job) -> Model:
         settings=job.settings,
         seed=job.seed,
     )
-    model = build_model(sized(job.factory, cell.dim), data.spec)
+    model = build_model(sized(job.factory, cell.dim, job.argument), data.spec)
     try:
         load_weights(job.weights, model)
     except InputError as error:
@@ -305,10 +307,10 @@ def learning_data(
     return NeuralData(Arrays(train), heldout=heldout, seed=seed, **arguments)
 
 
-def sized(factory: ModelFactory, dim: int) -> ModelFactory:
-    """Return the factory of a model of one size, which its class names."""
+def sized(factory: ModelFactory, dim: int, argument: str | None = None) -> ModelFactory:
+    """Return the factory of a model of one size, that of an argument or of its class."""
     model_class: Any = factory.func if isinstance(factory, partial) else factory
-    return partial(factory, **{model_class.dimension_argument: dim})
+    return partial(factory, **{argument or model_class.dimension_argument: dim})
 
 
 def _serving(job: Job, learned: Model, part: Holdout) -> Model:
@@ -318,7 +320,7 @@ def _serving(job: Job, learned: Model, part: Holdout) -> Model:
     assert learned.serves_any_heldin
     assert job.factory is not None
     spec = dataclasses.replace(learned.spec, heldin=part.heldin)
-    model = build_model(sized(job.factory, job.cell.dim), spec)
+    model = build_model(sized(job.factory, job.cell.dim, job.argument), spec)
     model.load_state_dict(learned.state_dict())
     model.seed = learned.seed
     return model.to(learned.null_counts.device).eval()

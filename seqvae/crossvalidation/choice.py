@@ -44,6 +44,7 @@ def choose(
     *,
     rule: Rule = "paired_1se",
     name: str = "the model",
+    swept: str = "dimension",
 ) -> Choice:
     """Choose the dimension that the scores of C cells support; ties go to the smaller.
 
@@ -65,6 +66,7 @@ def choose(
         dims: the dimensions, one for each column.
         rule: as above.
         name: of the model, for the warnings.
+        swept: what the dimensions are called there.
 
     Raises:
         InputError: if no dimension has all its scores.
@@ -77,7 +79,7 @@ def choose(
         raise InputError(f"{name}: no dimension has a score in every cell; see the failed cells")
     if dropped:
         warnings.warn(
-            f"{name}: dimension {', '.join(map(str, dropped))} has failed cells and is left out",
+            f"{name}: {swept} {', '.join(map(str, dropped))} has failed cells and is left out",
             stacklevel=2,
         )
     whole_scores, sizes = scores[:, whole], sizes[whole]
@@ -94,7 +96,7 @@ def choose(
     chosen = int(np.argmax(loss <= (allowed if num_cells > 1 else 0.0)))
     if len(sizes) > 1 and chosen == len(sizes) - 1:
         warnings.warn(
-            f"{name}: the chosen dimension {sizes[chosen]} is the largest of the grid; add larger "
+            f"{name}: the chosen {swept} {sizes[chosen]} is the largest of the grid; add larger "
             "ones to dims",
             stacklevel=2,
         )

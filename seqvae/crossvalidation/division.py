@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from seqvae.data.folds import entry_folds, neuron_folds, trial_folds
+from seqvae.data.folds import entry_folds, neuron_folds, subsample, trial_folds
 from seqvae.data.recording import Recording
 from seqvae.data.windows import (
     WINDOWS_PER_BLOCK,
@@ -60,6 +60,7 @@ class Division:
         num_neuron_folds: folds of neurons.
         gap: bins left free on either side of a block.
         seed: of the folds.
+        fraction: of the training trials of each fold that is learned from; what is held out stays.
     """
 
     recording: Recording
@@ -69,6 +70,7 @@ class Division:
     num_neuron_folds: int
     gap: int
     seed: int
+    fraction: float = 1.0
 
     @classmethod
     def of(
@@ -159,7 +161,7 @@ class Division:
             return self.recording.hide(self.entry_fold == trial_fold)
         if self.rows == "blocks":
             return _windowed(self.recording, self._stretches(trial_fold)[0], self._longest)
-        return self.recording.select(np.flatnonzero(self.trial_fold != trial_fold))
+        return self.recording.select(self._training_trials(trial_fold))
 
     def test(self, trial_fold: int) -> Recording:
         """Return the rows of a fold, nothing hidden."""
@@ -178,6 +180,15 @@ class Division:
         hidden = np.ones(test.shape, dtype=bool)
         hidden[..., list(heldin)] = False
         return Holdout(test.hide(hidden), heldin, _encoded(test, hidden))
+
+    def _training_trials(self, trial_fold: int) -> Int[np.ndarray, " trial"]:
+        trials = np.flatnonzero(self.trial_fold != trial_fold)
+        if self.fraction == 1:
+            return trials
+        condition = self.recording.condition
+        condition = np.zeros(self.recording.num_trials) if condition is None else condition
+        seed = [self.seed, 3, trial_fold]
+        return trials[subsample(self.fraction, condition=condition[trials], seed=seed)]
 
     def _stretches(self, fold: int) -> tuple[list[Stretch], Stretch]:
         return block_folds(self.recording.num_time_bins, self.num_trial_folds, fold, gap=self.gap)

@@ -13,11 +13,16 @@ Ensembles: TypeAlias = Mapping[str, list[str] | dict[str, int]]
 
 
 def checked_ensembles(
-    ensembles: Ensembles | None, models: Sequence[str], *, dims: Sequence[int], scheme: str
+    ensembles: Ensembles | None, dims: Mapping[str, Sequence[int]], *, scheme: str
 ) -> dict[str, list[dict[str, int]]]:
     """Return for each ensemble the sizes of its members, once for each of its own sizes.
 
     The members are chosen by who asks, never by a score of the folds that they are scored on.
+
+    Args:
+        ensembles: as they are asked for.
+        dims: the sizes of each model.
+        scheme: of the cross-validation.
 
     Raises:
         InputError: for models or sizes that the grid has not, or a name that is taken.
@@ -27,20 +32,25 @@ def checked_ensembles(
         key = f"ensembles.{name}"
         if scheme == "gabriel":
             raise InputError(f"{key}: scheme 'gabriel' factorises a matrix; leave ensembles out")
-        if name in models or name == MEAN_RATE:
+        if name in dims or name == MEAN_RATE:
             raise InputError(f"{key}: {name!r} is a model; give the ensemble another name")
         for member in members:
-            if member not in models:
-                raise InputError(f"{key}: {member!r} is no model{nearest(member, models)}")
+            if member not in dims:
+                raise InputError(f"{key}: {member!r} is no model{nearest(member, dims)}")
         if len(set(members)) < max(2, len(members)):
             raise InputError(f"{key} must hold at least two models, each once, got {members!r}")
         if isinstance(members, Mapping):
             for member, dim in members.items():
-                if dim not in dims:
-                    raise InputError(f"{key}.{member}: {dim} is not one of dims {list(dims)}")
+                if dim not in dims[member]:
+                    raise InputError(
+                        f"{key}.{member}: {dim} is not one of dims {list(dims[member])}"
+                    )
             rows[name] = [dict(members)]
         else:
-            rows[name] = [dict.fromkeys(members, dim) for dim in dims]
+            shared = set.intersection(*(set(dims[member]) for member in members))
+            if not shared:
+                raise InputError(f"{key}: its members share no size; give the size of each")
+            rows[name] = [dict.fromkeys(members, dim) for dim in sorted(shared)]
     return rows
 
 

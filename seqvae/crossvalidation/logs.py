@@ -54,6 +54,8 @@ def log_to_wandb(
                                                            "neuron_fold", "seed"))  # fmt: skip
                 place = {key: row[key] for key in ("model", "dim", "seed", "trial_fold")}
                 place["neuron_fold"] = str(row["neuron_fold"])
+                if "swept" in row:
+                    place["swept"] = row["swept"]
                 cell = hashlib.sha256(f"{whole} {title}".encode()).hexdigest()[:16]
                 with wandb.init(
                     name=title, job_type="cell", config=place, id=cell, **common

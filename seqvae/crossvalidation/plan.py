@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from seqvae.config import to_config
 from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, sized
 from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.gabriel import fold_errors
+from seqvae.crossvalidation.sizes import Sizes
 from seqvae.data import NeuralData
 from seqvae.distributions.kinds import DataKind, kind_of
 from seqvae.errors import InputError
@@ -24,7 +24,6 @@ from seqvae.learning.unread import unread_by_model, unread_inputs, unread_settin
 from seqvae.models import PCA, Model, NonlinearDynamics
 from seqvae.runs import ModelFactory, begin
 
-LARGEST_DIM = 10_000
 DEFAULT = "default"
 """The name of the model where none is named."""
 
@@ -57,7 +56,7 @@ def make_plan(
     models: Mapping[str, ModelFactory],
     learners: Mapping[str, Learner],
     *,
-    dims: list[int],
+    sizes: Mapping[str, Sizes],
     seeds: int,
     num_samples: int,
     k_shot: int,
@@ -74,7 +73,7 @@ def make_plan(
         division: of the recording.
         models: factories by name.
         learners: by name of the model; the others have their own.
-        dims: sizes, ascending, above 0.
+        sizes: what is swept of each model.
         seeds: repetitions.
         num_samples: posterior samples of the score.
         k_shot: trials of the few-shot score.
@@ -99,6 +98,8 @@ def make_plan(
         "num_samples": num_samples,
         "k_shot": k_shot,
     }
+    if division.fraction != 1:
+        facts["fraction"] = division.fraction
     fits: dict[str, tuple[ModelFactory | None, Learner | None, bool]] = {}
     is_matrix = division.scheme == "gabriel"
     kinds = {}
@@ -107,7 +108,7 @@ def make_plan(
     for name, factory in models.items():
         if is_matrix:
             unread += unread_inputs(_class_of(factory), division.recording.num_inputs)
-            check_size(division, dims[-1])
+            check_size(division, sizes[name].dims[-1])
             fold_errors(division, 0, dim=0)  # refuses what no matrix may hold
             fits[name] = (None, None, True)
             continue
@@ -126,7 +127,14 @@ def make_plan(
                 "that have learned the trials which are to validate it; leave warm_starts or "
                 "refit out"
             )
-        model = _checked(name, factory, learner, division=division, dims=dims, settings=settings)
+        if warm_starts and not sizes[name].is_dimension:
+            raise InputError(
+                f"warm_starts: a model of fewer {sizes[name].argument} is no part of one of more; "
+                "leave warm_starts or sweep out"
+            )
+        model = _checked(
+            name, factory, learner, division=division, sizes=sizes[name], settings=settings
+        )
         kinds[name] = model.observation.kind
         unread += unread_by_model(model, division.recording.num_inputs)
         unread_by_all &= set(unread_settings(learner, data))
@@ -146,7 +154,8 @@ def make_plan(
     ) -> Job:
         configs: dict[str, Any] = {}
         if factory is not None:
-            configs["model"] = to_config(sized(factory, cell.dim), key=f"models.{cell.model}")
+            of_size = sized(factory, cell.dim, sizes[cell.model].argument)
+            configs["model"] = to_config(of_size, key=f"models.{cell.model}")
             configs["learner"] = to_config(learner, key=f"learners.{cell.model}")
         return Job(
             cell=cell,
@@ -161,6 +170,7 @@ def make_plan(
             folder=folder,
             keeps_weights=factory is not None and (warm_starts or cell.model in members),
             before=before,
+            argument=None if factory is None else sizes[cell.model].argument,
         )
 
     folds = range(division.num_trial_folds)
@@ -171,7 +181,7 @@ def make_plan(
         columns: list[list[Job]] = []
         for fold, neuron_fold, seed in places:
             column: list[Job] = []
-            for dim in dims:
+            for dim in sizes[name].dims:
                 before = column[-1] if warm_starts and column else None
                 column.append(
                     job(
@@ -188,23 +198,6 @@ def make_plan(
             chains += [[one] for row in zip(*columns, strict=True) for one in row]
     unit = "variance_explained" if is_matrix else kind.score_unit
     return Plan(chains, unit, list(dict.fromkeys(unread)))
-
-
-def checked_dims(dims: list[int]) -> list[int]:
-    """Return the sizes in order, without the 0 that is always there.
-
-    Raises:
-        InputError: for anything but whole numbers from 0 on, at least one above.
-    """
-    for dim in dims:
-        if isinstance(dim, bool) or not isinstance(dim, int | np.integer):
-            raise InputError(f"dims must be whole numbers, got {dim!r}")
-        if not 0 <= dim <= LARGEST_DIM:
-            raise InputError(f"dims must be from 0 to {LARGEST_DIM}, got {dim}")
-    sizes = sorted({int(dim) for dim in dims} - {0})
-    if not sizes:
-        raise InputError(f"dims must hold a size above 0, got {list(dims)}")
-    return sizes
 
 
 def checked_models(
@@ -295,7 +288,7 @@ def _checked(
     learner: Learner,
     *,
     division: Division,
-    dims: list[int],
+    sizes: Sizes,
     settings: Mapping[str, Any],
 ) -> Model:
     """Build the smallest and the largest model, let the learner look, and return the latter."""
@@ -304,9 +297,9 @@ def _checked(
     heldin = division.heldin(None if whole else 0)
     data = learning_data(division, 0, heldin, learner=learner, settings=settings, seed=0)
     try:
-        for dim in sorted({dims[0], dims[-1]}):
+        for dim in sorted({sizes.dims[0], sizes.dims[-1]}):
             with torch.random.fork_rng():
-                model = begin(sized(factory, dim), data)
+                model = begin(sized(factory, dim, sizes.argument), data)
                 if model.keeps_trials:
                     raise InputError(
                         "a posterior of each trial's own says nothing of new trials; use an encoder"

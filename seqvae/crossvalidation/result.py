@@ -43,7 +43,8 @@ class CrossValidation:
             mark = "best" if name == best else ""
             rows.append((name, told["chosen_dim"], f"{score:.4f}", mark))
         unit = str(self.summary["unit"]).replace("_", " ")
-        return rows_html(title, ("model", "dimension", f"held-out score, {unit}", ""), rows)
+        swept = self.summary.get("swept", "dimension")
+        return rows_html(title, ("model", swept, f"held-out score, {unit}", ""), rows)
 
     def chosen_dim(self, model: str) -> int:
         """Return the dimension chosen for a model.

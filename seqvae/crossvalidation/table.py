@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,13 +34,20 @@ COLUMNS = (
     "status",
 )
 K_SHOT = ("k_shot_score", "k_shot_gain_sum")
+SWEPT = ("swept",)
 FEW_FOLDS = 2
 """Of rows, with which an interval is too wide to be of use."""
 
 FOLD_COLUMNS = ["trial_fold", "neuron_fold"]
 
 
-def scores_table(results: Iterable[dict[str, Any]], *, unit: str, k_shot: bool) -> pd.DataFrame:
+def scores_table(
+    results: Iterable[dict[str, Any]],
+    *,
+    unit: str,
+    k_shot: bool,
+    swept: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Return one row for each scored cell, in a fixed order.
 
     ``score`` is what ``gain_sum`` (nats over the mean-rate model) comes to in the unit: bits per
@@ -51,12 +58,15 @@ def scores_table(results: Iterable[dict[str, Any]], *, unit: str, k_shot: bool) 
         results: as ``run_job`` gives them.
         unit: ``bits_per_spike``, ``log_likelihood`` or ``variance_explained``.
         k_shot: whether there is a few-shot score.
+        swept: what the sizes of each model are called, where that shall be told.
     """
     import pandas as pd
 
     rows = []
     for result in results:
         place = {**result["cell"], "seconds": result["seconds"], "status": result["status"]}
+        if swept:
+            place["swept"] = swept.get(place["model"], "")
         if result["status"] != "done":
             rows.append(place)
             continue
@@ -72,7 +82,7 @@ def scores_table(results: Iterable[dict[str, Any]], *, unit: str, k_shot: bool) 
                 gain = 0.0 if place["model"] == MEAN_RATE else scored["k_shot_gain"]
                 sums |= {"k_shot_gain_sum": gain, "k_shot_score": ratio(gain, sums, unit)}
             rows.append(place | sums)
-    columns = [*COLUMNS, *(K_SHOT if k_shot else ())]
+    columns = [*COLUMNS, *(K_SHOT if k_shot else ()), *(SWEPT if swept else ())]
     table = pd.DataFrame(rows, columns=columns)
     table["neuron_fold"] = table["neuron_fold"].astype("Int64")
     keys = ["model", "dim", "seed", *FOLD_COLUMNS]
@@ -149,6 +159,7 @@ def summarize(
     unit: str,
     k_shot: bool,
     fixed: Collection[str] = (),
+    swept: Mapping[str, str],
 ) -> dict[str, Any]:
     """Choose a dimension for each model, and the model of the highest score at its own.
 
@@ -159,12 +170,14 @@ def summarize(
         unit: of the scores.
         k_shot: whether there is a few-shot score.
         fixed: those whose one size was asked for, so that no larger ones are advised.
+        swept: what the sizes of each model are called.
 
     Returns:
-        ``models``: for each the chosen dimension, the rule, and, by dimension, ``mean`` score and
-        its ``standard_error`` (``intervals``; of log-likelihoods that of what is gained over the
-        mean rate), and ``paired_se`` of its difference to the winner, the constant of the rule;
-        ``confidence_set``: the dimensions that the data do not exclude as the best at 95 %.
+        ``swept``: what those of all are called. ``models``: for each the chosen dimension, the
+        rule, and, by dimension, ``mean`` score and its ``standard_error`` (``intervals``; of
+        log-likelihoods that of what is gained over the mean rate), and ``paired_se`` of its
+        difference to the winner, the constant of the rule; ``confidence_set``: the dimensions that
+        the data do not exclude as the best at 95 %.
         ``best_model``; ``differences``: by how much it exceeds each other model (``Interval``);
         ``confidence_set``: the models that are not excluded as the best. All in ``unit``.
         ``folds``: how many there are of ``rows`` and of ``neurons``; ``notes``: what they cannot
@@ -176,6 +189,7 @@ def summarize(
     if not ((table["model"] == MEAN_RATE) & (table["status"] == "done")).any():
         raise InputError("every cell failed; read the 'error' in the files under cells/")
     summary: dict[str, Any] = {"unit": unit, "rule": rule, "models": {}}
+    summary["swept"] = " or ".join(dict.fromkeys(swept.values()))
     chosen: dict[str, tuple[Grid, np.ndarray]] = {}
     problems = []
     for name in models:
@@ -187,9 +201,10 @@ def summarize(
         with warnings.catch_warnings():
             if name in fixed:
                 warnings.filterwarnings("ignore", message=".*largest of the grid")
-            choice = choose(grid.scores, grid.dims, rule=rule, name=name)
+            choice = choose(grid.scores, grid.dims, rule=rule, name=name, swept=swept[name])
         means = [zero + total / size for total in choice.total]
         entry: dict[str, Any] = {
+            "swept": swept[name],
             "chosen_dim": choice.dim,
             "winner": choice.winner,
             "rule": rule,
@@ -218,8 +233,8 @@ def summarize(
         chosen[name] = (grid, grid.of(choice.dim))
     if not chosen:
         raise InputError(
-            f"{', '.join(problems)}: every dimension has failed cells; read the 'error' in the "
-            "files under cells/"
+            f"{', '.join(problems)}: every {summary['swept']} has failed cells; read the 'error' in "
+            "the files under cells/"
         )
     summary["failed_models"] = problems
     null = table[table["model"] == MEAN_RATE]

@@ -67,6 +67,29 @@ def entry_folds(
     return (shuffled % num_folds).reshape(shape)
 
 
+def subsample(
+    fraction: float, *, condition: Shaped[np.ndarray, " trial"], seed: list[int]
+) -> Int[np.ndarray, " chosen"]:
+    """Return a fraction of the trials, at random, every condition by its share, in their order.
+
+    A smaller fraction is part of a larger one: each trial has a place in the order of its
+    condition, and those of the earliest relative places are taken.
+
+    Args:
+        fraction: of the trials, rounded.
+        condition: condition of each trial; all equal if there is none.
+        seed: of the order.
+    """
+    generator = np.random.default_rng(seed)
+    shuffled = generator.permutation(len(condition))
+    place = np.empty(len(condition))
+    for value in np.unique(condition):
+        members = shuffled[condition[shuffled] == value]
+        place[members] = (np.arange(len(members)) + generator.random()) / len(members)
+    number = round(fraction * len(condition))
+    return np.sort(np.argsort(place, kind="stable")[:number])
+
+
 def _dealt(
     labels: Shaped[np.ndarray, " item"], num_folds: int, *, seed: list[int]
 ) -> Int[np.ndarray, " item"]:

@@ -73,14 +73,25 @@ def dimension_curve(summary: Mapping[str, Any]) -> Figure:
         axes.set_xticks(dims, [str(dim) for dim in dims])
         axes.margins(x=0.04)
     losses.set_xlim(scores.get_xlim())
-    tidy(scores, x="latent dimension", y=UNITS[summary["unit"]])
-    tidy(losses, x="latent dimension", y="less the best of the model (paired)")
+    swept = swept_of(summary)
+    label = "latent dimension" if swept == "dimension" else swept
+    tidy(scores, x=label, y=UNITS[summary["unit"]])
+    tidy(losses, x=label, y="less the best of the model (paired)")
     figure.suptitle(fold_words(summary), fontsize=NORMAL_SIZE, fontweight="bold")
     figure.legend(
-        loc="outside right upper", fontsize=SMALL_SIZE, title="chosen dimension",
+        loc="outside right upper", fontsize=SMALL_SIZE, title=f"chosen {swept}",
         title_fontsize=SMALL_SIZE, frameon=False,
     )  # fmt: skip
     return figure
+
+
+def swept_of(summary: Mapping[str, Any]) -> str:
+    """Return what the sizes are called: ``dimension``, or the argument that was swept.
+
+    Args:
+        summary: of a cross-validation, or of one of its models.
+    """
+    return str(summary.get("swept", "dimension"))
 
 
 def fold_words(summary: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.errors import InputError
-from seqvae.plotting.dimensions import UNITS, fold_words
+from seqvae.plotting.dimensions import UNITS, fold_words, swept_of
 from seqvae.plotting.style import SERIES
 from seqvae.report.charts import MUTED, line, packed, plain
 from seqvae.report.section import Chart, Section, Table, Trace
@@ -46,7 +46,8 @@ def read_summary(folder: str) -> dict[str, Any]:
 
 def dimensions(summary: Mapping[str, Any], folder: str) -> Section:
     """Draw scores against dimensions, and tell what was chosen."""
-    models, unit = summary["models"], UNITS[summary["unit"]]
+    models, unit, swept = summary["models"], UNITS[summary["unit"]], swept_of(summary)
+    is_dimension = swept == "dimension"
     traces: list[Trace] = []
     for i, (name, entry) in enumerate(models.items()):
         color = SERIES[i % len(SERIES)]
@@ -66,18 +67,20 @@ def dimensions(summary: Mapping[str, Any], folder: str) -> Section:
     every = sorted({dim for entry in models.values() for dim in entry["dims"]})
     ends = np.array([every[0], every[-1]])
     traces.append(line(ends, np.array([zero, zero]), color=MUTED, dash="dash", name="mean rate"))
-    layout = {"xaxis": {"title": {"text": "latent dimension"}, "tickvals": every},
+    layout = {"xaxis": {"title": {"text": "latent dimension" if is_dimension else plain(swept)},
+                        "tickvals": every},
               "yaxis": {"title": {"text": plain(unit)}}}  # fmt: skip
     caption = fold_words(summary) or "score against dimension"
     charts = [Chart(caption, traces, layout, height=400, is_wide=True)]
     best = summary["best_model"]
-    words = [f"The best model is {best}, of dimension {models[best]['chosen_dim']}."]
+    words = [f"The best model is {best}, of {swept_of(models[best])} {models[best]['chosen_dim']}."]
     words += [
-        f"It exceeds {name}, of dimension {models[name]['chosen_dim']}, by {gap_words(gap)}."
+        f"It exceeds {name}, of {swept_of(models[name])} {models[name]['chosen_dim']}, "
+        f"by {gap_words(gap)}."
         for name, gap in summary["differences"].items() if name in models
     ]  # fmt: skip
     words += [
-        f"Dimensions of {name} that the data do not exclude as its best at 95 %: "
+        f"{_plural(swept_of(entry))} of {name} that the data do not exclude as its best at 95 %: "
         f"{', '.join(map(str, entry['confidence_set']))}."
         for name, entry in models.items() if "confidence_set" in entry
     ]  # fmt: skip
@@ -87,12 +90,17 @@ def dimensions(summary: Mapping[str, Any], folder: str) -> Section:
         for name, entry in models.items()
         for dim, mean, error in zip(entry["dims"], entry["mean"], entry["paired_se"], strict=True)
     ]  # fmt: skip
-    header = ("model", "dimension", unit, "less the best of the model (paired)", "")
+    header = ("model", swept, unit, "less the best of the model (paired)", "")
     notes = [f"{note[0].upper()}{note[1:]}." for note in summary.get("notes", [])]
     largest = [name for name, entry in models.items()
                if entry["chosen_dim"] == max(entry["dims"]) and len(entry["dims"]) > 2]  # fmt: skip
     if largest:
-        notes.append(f"The chosen dimension of {', '.join(largest)} is the largest of its grid; "
+        notes.append(f"The chosen {swept} of {', '.join(largest)} is the largest of its grid; "
                      "larger ones may be better.")  # fmt: skip
     table = Table(header, rows, f"folder: {folder}")
-    return Section("How many dimensions?", words, charts, [table], notes=notes)
+    title = "How many dimensions?" if is_dimension else f"Which {swept}?"
+    return Section(title, words, charts, [table], notes=notes)
+
+
+def _plural(swept: str) -> str:
+    return "Dimensions" if swept == "dimension" else f"Values of {swept}"

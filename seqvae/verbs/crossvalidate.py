@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from seqvae.compute.termination import terminable
 from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
 from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensemble_jobs
+from seqvae.crossvalidation.folder import held
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
-from seqvae.crossvalidation.plan import checked_dims, checked_models, make_plan, suited
+from seqvae.crossvalidation.plan import checked_models, make_plan, suited
 from seqvae.crossvalidation.result import CrossValidation
+from seqvae.crossvalidation.sizes import Dims, Sweep, checked_sizes, swept_words
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import as_data
 from seqvae.data.front import BinWidth, DataLike
-from seqvae.errors import InputError, Terminated, nearest
+from seqvae.errors import InputError, nearest
 from seqvae.learning import Learner
 from seqvae.runs import ModelFactory
-from seqvae.storage.files import (
-    LOCK,
-    atomic_path,
-    check_writable,
-    disk_errors,
-    is_empty,
-    write_text,
-)
-from seqvae.storage.locking import locked
-from seqvae.storage.yaml_json import read_json
+from seqvae.storage.files import atomic_path, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +42,8 @@ def crossvalidate(
     models: Mapping[str, ModelFactory] | None = None,
     learners: Mapping[str, Learner] | None = None,
     *,
-    dims: list[int],
+    dims: Dims,
+    sweep: Sweep | None = None,
     bin_width: BinWidth = None,
     trial_folds: int = 5,
     neuron_folds: int = 4,
@@ -86,7 +79,10 @@ def crossvalidate(
         models: factory of each model by name; None: ``default``, what ``fit`` learns without a
             model (``seqvae.learning.default_fit``); with scheme ``gabriel``: ``PCA``.
         learners: how a model is learned, by its name; others by their own with its defaults.
-        dims: the sizes to try, of each model's own dimension; 0, the mean rate, is always there.
+        dims: the sizes to try, of each model's own dimension, for all models or by the name of
+            each; 0, the mean rate, is always there.
+        sweep: another whole number of the models that takes the values of ``dims``, such as
+            ``num_states``, for all models or by the name of those that have it.
         bin_width: seconds per bin, where ``data`` is an array or a file.
         trial_folds: folds of rows; with scheme ``speckled`` of entries.
         neuron_folds: folds of neurons.
@@ -140,12 +136,14 @@ def crossvalidate(
         raise InputError(f"k_shot needs held-out neurons: scheme 'fold_in', not {chosen!r}")
     check_backend(backend, jobs, ray_remote_args)
     check_wandb(wandb_project, wandb_cells)
-    sizes, part = checked_dims(dims), parse_shard(shard)
+    part = parse_shard(shard)
     factories = checked_models(models, scheme=chosen)
+    sizes = checked_sizes(dims, sweep, factories, scheme=chosen)
     for name in sorted(set(learners or {}) - set(factories)):
         raise InputError(f"learners.{name} is no model{nearest(name, factories)}")
 
-    grouped = checked_ensembles(ensembles, list(factories), dims=sizes, scheme=chosen)
+    dims_of = {name: own.dims for name, own in sizes.items()}
+    grouped = checked_ensembles(ensembles, dims_of, scheme=chosen)
     folder = Path(out_dir or f"cv/{datetime.now():%Y%m%d-%H%M%S}")
     recording = data.pool()
     with warnings.catch_warnings():
@@ -165,20 +163,20 @@ def crossvalidate(
             division,
             factories,
             learners,
-            dims=sizes,
+            sizes=sizes,
             seeds=seeds,
             num_samples=num_samples,
             k_shot=k_shot,
             warm_starts=warm_starts,
             folder=folder,
-            members={name for rows in grouped.values() for sizes in rows for name in sizes},
+            members={name for rows in grouped.values() for row in rows for name in row},
         )
     for sentence in unread:
         warnings.warn(sentence, stacklevel=2)
     together = ensemble_jobs(grouped, chains)
     todo = [*(job for chain in chains for job in chain), *together]
     mine = shard_chains(chains, part)
-    with _held(folder, recording.checksum, part):
+    with held(folder, recording.checksum, part):
         pending = [rest for chain in mine if (rest := undone(chain))]
         run = partial(run_jobs, num_workers=jobs, backend=backend, remote_args=ray_remote_args,
                       progress=progress)  # fmt: skip
@@ -193,11 +191,16 @@ def crossvalidate(
         if left:
             with closing(run(left, num_done=len(ready) - len(left))) as results:
                 by_key |= {result["key"]: result for result in results}
-    table = scores_table([by_key[job.key] for job in todo if job.key in by_key],
-                         unit=unit, k_shot=bool(k_shot))  # fmt: skip
+    swept = swept_words(sizes)
+    table = scores_table(
+        [by_key[job.key] for job in todo if job.key in by_key],
+        unit=unit,
+        k_shot=bool(k_shot),
+        swept=swept if sweep else None,
+    )
     if missing := len(todo) - len(by_key):
         return CrossValidation(folder, table, None, missing)
-    _tell_failures(by_key.values(), folder)
+    _tell_failures(by_key.values(), folder, swept)
     facts = {
         "scheme": chosen, "rows": division.rows, "gap": division.gap, "trial_folds": trial_folds,
         "neuron_folds": neuron_folds, "seeds": seeds, "seed": seed,
@@ -211,6 +214,7 @@ def crossvalidate(
         unit=unit,
         k_shot=bool(k_shot),
         fixed=[name for name, members in (ensembles or {}).items() if isinstance(members, Mapping)],
+        swept=swept | dict.fromkeys(grouped, " or ".join(dict.fromkeys(swept.values()))),
     )
     _write(folder, table, summary)
     if wandb_project is not None:
@@ -225,9 +229,12 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
             f"results: {result.folder}\n{result.num_missing} cells are still to be done, by other "
             "shards or another call"
         )
+    from seqvae.plotting.dimensions import swept_of
+
     summary, models = result.summary, result.summary["models"]
     dims = sorted({dim for told in models.values() for dim in told["dims"]})
-    lines = [["dimension", *models]]
+    swept = swept_of(summary)
+    lines = [[swept, *models]]
     for dim in dims:
         cells = []
         for told in models.values():
@@ -239,7 +246,7 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     laid = ["  ".join(map(str.rjust, line, widths)) for line in lines]
     sets = [
-        f"{name}: not excluded as the best dimension at 95 %: "
+        f"{name}: not excluded as the best {swept_of(told)} at 95 %: "
         f"{', '.join(map(str, told['confidence_set']))}"
         for name, told in models.items()
     ]
@@ -253,51 +260,14 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
     return "\n".join([head, *laid, *sets, *gaps, *notes, f"results: {result.folder}"])
 
 
-@contextmanager
-def _held(folder: Path, checksum: str, part: tuple[int, int]) -> Iterator[None]:
-    """Keep other commands from the same share of the cells, and tell how to go on."""
-    name = LOCK if part == (1, 1) else f"{LOCK}-{part[0]}-of-{part[1]}"
-    with terminable(), locked(folder, key="out_dir", name=name):
-        _open_folder(folder, checksum)
-        try:
-            yield
-        except Terminated as end:
-            raise Terminated(
-                "terminated; the cells that are done are kept, and the same command goes on"
-            ) from end
-
-
-def _open_folder(folder: Path, checksum: str) -> None:
-    """Make the folder, or refuse one that holds something else.
-
-    Raises:
-        InputError: if it holds the cells of other data, or anything but a cross-validation.
-    """
-    mark = folder / "data.json"
-    if not is_empty(folder):
-        try:
-            former = read_json(mark, str(mark))["checksum"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"out_dir {str(folder)!r} is not empty and no cross-validation; give a new folder"
-            ) from error
-        if former != checksum:
-            raise InputError(
-                f"out_dir {str(folder)!r} holds the cells of other data; give a new folder"
-            )
-    write_text(mark, json.dumps({"checksum": checksum}) + "\n")
-    with disk_errors(f"out_dir {str(folder)!r}"):
-        (folder / "cells").mkdir(exist_ok=True)
-    check_writable(folder / "cells")
-
-
-def _tell_failures(results: Any, folder: Path) -> None:
+def _tell_failures(results: Any, folder: Path, swept: Mapping[str, str]) -> None:
     failed = [result for result in results if result["status"] != "done"]
     if failed:
         cell, error = failed[0]["cell"], failed[0]["error"].strip().splitlines()[-1]
+        word = swept.get(cell["model"], "dimension")
         warnings.warn(
             f"{len(failed)} cells failed and will be tried again by the next call; the first, "
-            f"{cell['model']} of dimension {cell['dim']}: {error} (see {folder / 'cells'})",
+            f"{cell['model']} of {word} {cell['dim']}: {error} (see {folder / 'cells'})",
             stacklevel=3,
         )
 

@@ -9,8 +9,9 @@ import pytest
 from scipy.linalg import expm
 
 from seqvae import EM, NeuralData, crossvalidate
-from seqvae.data.sources import Arrays
-from seqvae.models import LinearDynamics
+from seqvae.data.sources import Arrays, SimulatedLinearDynamics
+from seqvae.learning import SwitchingEM
+from seqvae.models import LinearDynamics, SwitchingLinearDynamics
 from seqvae.observations import Gaussian
 
 pytestmark = [
@@ -98,3 +99,26 @@ def test_random_rows_of_noise_with_memory_fail_and_blocks_do_not(seed, tmp_path)
     settings = {"dims": list(range(1, 11)), "scheme": "gabriel", "neuron_folds": 5}
     assert chosen(noise, tmp_path / "random", rows="random", **settings) == 10
     assert chosen(noise, tmp_path / "blocks", rows="blocks", **settings) <= 5
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_true_number_of_switching_states_is_chosen(seed, tmp_path):
+    source = SimulatedLinearDynamics(
+        num_states=2, latent_dim=2, observation="gaussian", num_trials=30, num_val=0,
+        num_time_bins=40, num_neurons=10, num_heldout=0, seed=seed,
+    )  # fmt: skip
+    found = crossvalidate(
+        NeuralData(source),
+        models={"slds": partial(SwitchingLinearDynamics, latent_dim=2, observation=Gaussian)},
+        learners={
+            "slds": SwitchingEM(max_iterations=6, linear_iterations=6, num_starts=2, progress=False)
+        },
+        dims=[1, 2, 3],
+        sweep="num_states",
+        trial_folds=3,
+        neuron_folds=2,
+        num_samples=2,
+        progress=False,
+        out_dir=str(tmp_path / "cv"),
+    )
+    assert found.chosen_dim("slds") == 2
