@@ -92,7 +92,7 @@ def learner(num_epochs, **options):
     return GradientLearner(trainer, patience=None, progress=False)
 
 
-num_epochs = 6 if small else 120
+num_epochs = 2 if small else 120
 data = pictures()
 network = partial(MLP, hidden_dims=(64,))
 run = fit(data, vae(network, num_epochs=num_epochs), learner(num_epochs), run_dir=f"{scratch}/mlp")
@@ -230,7 +230,7 @@ for size in sizes:
     epochs = num_epochs if small else min(1000, num_epochs * 1438 // size)
     amortised = fit(some, vae(network, num_epochs=epochs), learner(epochs),
                     run_dir=f"{scratch}/mlp{size}")  # fmt: skip
-    epochs = 6 if small else 400
+    epochs = 2 if small else 400
     unamortised = fit(
         some, vae(FreeGaussian, num_epochs=epochs, learning_rate=1e-2),
         learner(epochs, limit_val_batches=0), run_dir=f"{scratch}/free{size}",

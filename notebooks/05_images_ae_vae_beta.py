@@ -66,7 +66,7 @@ data = NeuralData(Digits(), batch_size=128)
 data.setup()
 new = data.trials("val")
 pixels = data.recording.activity[new][:, 0]
-num_epochs = 4 if small else 80
+num_epochs = 1 if small else 80
 
 figure, axes = plt.subplots(1, 12, figsize=(7, 0.8), layout="constrained")
 for ax, image, digit in zip(axes, pixels, data.recording.condition[new], strict=False):

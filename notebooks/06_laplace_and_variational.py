@@ -144,7 +144,7 @@ for name, proposal in (
 # Laplace's posterior maximises something else, and its bound may fall; learning ends there.
 
 # %%
-iterations = 6 if small else 60
+iterations = 2 if small else 60
 data = NeuralData(source)
 batch = data.batch(data.trials("train")).to(torch.float64)
 model = LinearDynamics(data.spec, latent_dim=2)

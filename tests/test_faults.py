@@ -78,7 +78,7 @@ from seqvae import fit
 from seqvae.learning.observers import figures
 from tiny import SVAE, tiny_data, tiny_learner
 figures.draw_figures = lambda *_: {}
-fit(tiny_data(), SVAE, tiny_learner(40, save_seconds=0.1), run_dir=sys.argv[1])
+fit(tiny_data(), SVAE, tiny_learner(16, save_seconds=0.1), run_dir=sys.argv[1])
 """
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,7 +104,7 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seqvae.learning.observers.figures.draw_figures", lambda *_: {})
         folder = tmp_path_factory.mktemp("whole") / "run"
-        return fit(tiny_data(), SVAE, tiny_learner(40, save_seconds=0.1), run_dir=str(folder))
+        return fit(tiny_data(), SVAE, tiny_learner(16, save_seconds=0.1), run_dir=str(folder))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -118,7 +118,7 @@ def test_ended_fit_goes_on_to_the_same_run(number, whole, tmp_path):
     assert process.returncode in ((-9,) if number == signal.SIGKILL else (143, 0)), told
     assert "Traceback" not in told
     again = fit(
-        tiny_data(), SVAE, tiny_learner(40, save_seconds=0.1), run_dir=str(folder), resume=True
+        tiny_data(), SVAE, tiny_learner(16, save_seconds=0.1), run_dir=str(folder), resume=True
     )
     assert_same_run(whole, again)
 

@@ -50,7 +50,8 @@ examples:
   seqvae fit recording.h5 --run_dir runs/mine
 
 'seqvae VERB --help' tells the arguments of a verb; 'seqvae fit ... --print_config' prints every
-setting of a run as YAML that --config reads; 'seqvae --version' tells the version.
+setting of a run as YAML that --config reads; 'seqvae --version' tells the version;
+'seqvae --completion' prints a script by which bash and zsh complete what is typed.
 """
 
 
@@ -66,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         lines = "\n".join(f"  {verb.name:<15}{verb.summary}" for verb in known.values())
         print(HELP.format(verbs=lines))
+        return 0
+    if name == "--completion":
+        from seqvae.console.completion import completion_script
+
+        print(completion_script(known), end="")
         return 0
     if name not in known:
         print(f"seqvae: there is no verb {name!r}{nearest(name, known)}", file=sys.stderr)

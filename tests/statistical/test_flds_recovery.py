@@ -46,8 +46,8 @@ def evidence(model: LinearDynamics, batch: Batch) -> float:
 @pytest.mark.parametrize("hidden_dims", [(), (64, 64)], ids=["linear", "network"])
 def test_a_linear_gaussian_flds_comes_to_the_exact_evidence_and_not_above(tmp_path, hidden_dims):
     truth = LinearStateSpace(random_dynamics(3), random_emission("gaussian", 3, num_neurons=20))
-    simulated = simulate(truth, num_trials=250, num_bins=50)
-    data = NeuralData(Arrays(simulated.target.numpy(), 0.02), val_fraction=0.2, batch_size=40)
+    simulated = simulate(truth, num_trials=125, num_bins=50)
+    data = NeuralData(Arrays(simulated.target.numpy(), 0.02), val_fraction=0.2, batch_size=20)
     data.setup()
     test = data.batch(data.trials("val"))
     model = partial(
@@ -74,9 +74,9 @@ def test_a_linear_gaussian_flds_comes_to_the_exact_evidence_and_not_above(tmp_pa
 
 
 def test_a_nonlinear_readout_beats_the_linear_one_on_lorenz(tmp_path):
-    data = NeuralData(Lorenz(), batch_size=50)
+    data = NeuralData(Lorenz(num_trials=120, num_val=30), batch_size=30)
     runs = (
-        fit(data, partial(LinearDynamics, latent_dim=3), EM(progress=False),
+        fit(data, partial(LinearDynamics, latent_dim=3), EM(max_iterations=30, progress=False),
             run_dir=str(tmp_path / "lds")),
         fit(data, partial(FLDS, latent_dim=3), learner(40), run_dir=str(tmp_path / "flds")),
     )  # fmt: skip

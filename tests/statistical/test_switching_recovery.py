@@ -20,7 +20,7 @@ from seqvae.models.scores import Scores
 from seqvae.types import Batch, DataSpec
 
 SOURCE = SimulatedLinearDynamics(
-    num_states=2, num_trials=100, num_val=0, num_test=40, num_neurons=50, num_heldout=0,
+    num_states=2, num_trials=80, num_val=0, num_test=20, num_neurons=50, num_heldout=0,
     predictor_std=1.5, drive_std=0.14, stay=0.985,
 )  # fmt: skip
 PAIRS: list[tuple[Callable[[DataSpec], Any], Any]] = [
