@@ -37,6 +37,8 @@ from .verbs.audit import audit as audit  # isort: split
 
 from .verbs.crossvalidate import crossvalidate as crossvalidate  # isort: split
 
+from .verbs.tune import tune as tune  # isort: split
+
 from .verbs.leakcheck import leakcheck as leakcheck  # isort: split
 
 from .verbs.check import check as check  # isort: split

@@ -22,4 +22,5 @@ from seqvae.plotting.latents import latents as latents
 from seqvae.plotting.learning import learning_curves as learning_curves
 from seqvae.plotting.posteriors import posterior_comparison as posterior_comparison
 from seqvae.plotting.posteriors import rank_histograms as rank_histograms
+from seqvae.plotting.search import search_history as search_history
 from seqvae.plotting.states import discrete_states as discrete_states

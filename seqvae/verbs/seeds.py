@@ -220,7 +220,7 @@ def _scores(
     runs: Mapping[int, Run], data: NeuralData
 ) -> tuple[str | None, dict[int, float | None]]:
     """Return the name of the score and that of each run on the validation trials."""
-    every = {seed: _validated(run, data) for seed, run in runs.items()}
+    every = {seed: validated(run, data) for seed, run in runs.items()}
     name = next(
         (name for name in SCORES if every and all(f"val/{name}" in one for one in every.values())),
         None,
@@ -228,7 +228,7 @@ def _scores(
     return name, {seed: one.get(f"val/{name}") for seed, one in every.items()}
 
 
-def _validated(run: Run, data: NeuralData) -> Mapping[str, float]:
+def validated(run: Run, data: NeuralData) -> Mapping[str, float]:
     """Return the scores of a run on the validation trials.
 
     Of one that has learned from these since, the best that it had before, as its history tells.
@@ -266,7 +266,7 @@ def _report(fit: Callable[..., Run], folder: Path, seed: int) -> Report:
     """Fit a seed, or go on where it ended, and gather what is told."""
     place = folder / f"seed_{seed}"
     report = Report(seed, [], [])
-    with _heard(report):
+    with heard(report):
         try:
             fit(seed=seed, run_dir=str(place), resume=(place / "config.yaml").exists())
         except UnwritableError:  # says nothing of the seed
@@ -277,7 +277,7 @@ def _report(fit: Callable[..., Run], folder: Path, seed: int) -> Report:
 
 
 @contextmanager
-def _heard(report: Report) -> Iterator[None]:
+def heard(report: Report) -> Iterator[None]:
     """Gather warnings and advice in place of telling them."""
     logger, handler = logging.getLogger("seqvae"), _Listening(report.advice)
     logger.addHandler(handler)

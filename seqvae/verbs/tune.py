@@ -1,0 +1,338 @@
+"""Search for settings of a model that predict held-in validation data best."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from tqdm import tqdm
+
+from seqvae.analysis.seeds import SCORES
+from seqvae.compute.termination import terminable
+from seqvae.compute.workers import check_num_workers, in_processes
+from seqvae.config import from_config, override, read_arguments, to_config
+from seqvae.config.reading import setting_of
+from seqvae.data import NeuralData, as_data
+from seqvae.data.front import BinWidth, DataLike
+from seqvae.data.masking import CoordinatedDropout
+from seqvae.errors import InputError, Terminated, UnwritableError, nearest, one_line
+from seqvae.learning import Learner, completed_fit, default_fit, default_learner
+from seqvae.learning.learner import without_progress
+from seqvae.runs import ModelFactory
+from seqvae.storage.files import atomic_path, write_text
+from seqvae.storage.locking import locked
+from seqvae.tuning import (
+    Choice,
+    Interval,
+    Record,
+    Space,
+    Study,
+    as_space,
+    default_space,
+    proposals,
+)
+from seqvae.tuning.proposals import SEARCHES, importances, require_optuna
+from seqvae.verbs.fit import fit
+from seqvae.verbs.seeds import Report, heard, validated
+
+SHOWN = 5
+"""Fits in the table that is printed."""
+BEST = "best.yaml"
+
+
+class Task(NamedTuple):
+    """A fit that is to be done.
+
+    Attributes:
+        number: of it.
+        settings: that differ from what they were, by dotted name.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+
+
+def tune(
+    data: DataLike,
+    model: ModelFactory | None = None,
+    learner: Learner | None = None,
+    *,
+    space: dict[str, Any] | None = None,
+    search: Literal["tpe", "random"] = "tpe",
+    num_fits: int = 30,
+    bin_width: BinWidth = None,
+    out_dir: str | None = None,
+    jobs: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+) -> Study:
+    """Search for settings by which a model predicts held-in validation data best.
+
+    Every fit learns from the training trials and is scored on the validation trials by the bound of
+    the held-in neurons, in nats per trial (by the log-likelihood per entry where a posterior is a
+    point): held-out neurons, forecast bins and test trials take no part, so that they can tell
+    afterwards what the search was worth. The first fit has the settings as they are. A second call
+    with the same folder goes on where the first one ended, and with more ``num_fits`` searches on.
+
+    Args:
+        data: the recording, how it is split, and what inference may see.
+        model: factory of the model; None, and what is not said of a ``NonlinearDynamics``: as
+            ``fit`` learns it.
+        learner: how it is learned; None: as ``fit`` learns it.
+        space: what may vary, by the dotted name of the setting: ``{low: 0.001, high: 0.02, log:
+            true}`` or a list of choices; None: dropout, learning rate and weight decay, those of
+            them that the model has, else the number of its latents.
+        search: ``tpe``, by an estimator of what the good settings have in common (Optuna), or
+            ``random``.
+        num_fits: fits in all, the first one among them.
+        bin_width: seconds per bin, where ``data`` is an array or a file.
+        out_dir: folder of the study; None makes one under ``studies/`` named by time.
+        jobs: fits at a time, each on one core; -1: one for each core. What is tried hangs on it, as
+            fits that are made together do not know of each other.
+        seed: of the search, and of every fit.
+        progress: whether a progress bar is shown.
+
+    Returns:
+        The study: ``table``, ``best``, ``run()`` of the best fit, ``importance`` of the settings.
+
+    Raises:
+        InputError: for anything the user can mend; no fit is begun then.
+    """
+    require_optuna()
+    if search not in SEARCHES:
+        raise InputError(f"search {search!r} is unknown{nearest(search, SEARCHES)}")
+    for name, number, least in (("num_fits", num_fits, 2), ("seed", seed, 0)):
+        if number < least:
+            raise InputError(f"{name} must be at least {least}, got {number}")
+    check_num_workers(jobs)
+    data = as_data(data, bin_width)
+    data.setup()
+    if "val" not in data.split:
+        raise InputError("tune needs validation trials to score by: set data.val_fraction")
+    config = _config(data, model, learner, seed=seed)
+    values = as_space(space) if space is not None else None
+    if values is None:
+        values = default_space(fit, config, num_heldin=data.spec.num_heldin)
+    if not values:
+        raise InputError("space is required: this model has no setting that is searched by default")
+    former = {name: _former(config, name, values[name]) for name in values}
+    values = {
+        name: one.like(former[name]) if isinstance(one, Interval) else one
+        for name, one in values.items()
+    }
+    folder = Path(out_dir or f"studies/{datetime.now():%Y%m%d-%H%M%S}")
+    facts = {
+        "config": {key: value for key, value in config.items() if key != "data"},
+        "former": former,
+        "space": {name: _spelled(one) for name, one in values.items()},
+        "search": search,
+        "seed": seed,
+        "checksum": data.recording.checksum,
+    }
+    with _held(folder):
+        study = Study.opened(folder, facts)
+        one = partial(_fitted, copy.copy(data), config, study.place)
+        bar = tqdm(total=num_fits, initial=min(len(study.records), num_fits), desc="tune",
+                   unit="fit", disable=not progress, dynamic_ncols=True)  # fmt: skip
+        with bar:
+            for tasks in _rounds(study, values, num_fits, _at_a_time(jobs)):
+                together = len(tasks) > 1
+                fits = in_processes(one, tasks, num_workers=jobs) if together else map(one, tasks)
+                for record in fits:
+                    study.add(record)
+                    bar.update()
+        study = replace(study, importance=importances(values, study.tried(), seed=seed))
+        _write(study, config)
+    return study
+
+
+def shown(study: Study, arguments: Mapping[str, Any]) -> str:
+    """Lay out the best fits, the first one, which settings matter, and what to do next."""
+    best, names = study.best, list(study.facts["space"])
+    known = {n: record for n, record in study.records.items() if record.score is not None}
+    order = sorted(known, key=lambda n: (-(known[n].score or 0.0), n))
+    shown_fits = list(dict.fromkeys([*order[:SHOWN], *([0] if 0 in known else [])]))
+    rows = [["fit", best.measure or "score", *names]]
+    for number in shown_fits:
+        settings = study.settings_of(number)
+        values = [_short(settings[name]) for name in names]
+        rows.append([str(number), f"{known[number].score:.4f}", *values])
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = [
+        f"best of {len(study.records)} fits, by {best.measure} on the validation trials; fit 0: "
+        "the settings as they were",
+        *("  ".join(map(str.rjust, row, widths)) for row in rows),
+    ]
+    if failed := len(study.records) - len(known):
+        lines.append(f"{failed} fits failed; fits.csv tells why")
+    if study.importance:
+        shares = [f"{name} {share:.0%}" for name, share in study.importance.items()]
+        lines.append(f"share of the differences by setting: {', '.join(shares)}")
+    if best.number == 0:
+        lines.append("no other settings scored higher")
+    elif study.gain is not None:
+        lines.append(
+            f"gain {study.gain:.4f}, flattered by the choice among {len(known)}: score both on "
+            "trials that took no part"
+        )
+    again = "" if best.number == 0 else f"\nseqvae fit --config {study.folder / BEST} --run_dir NEW"
+    return "\n".join(lines) + f"\nstudy: {study.folder}{again}"
+
+
+def _config(
+    data: NeuralData, model: ModelFactory | None, learner: Learner | None, seed: int
+) -> dict[str, Any]:
+    """Return the complete config of the fit as it would be without a search."""
+    default = default_fit(data) if model is None else completed_fit(model, data)
+    if default is not None:
+        model, learner = default.model, default.learner if learner is None else learner
+    assert model is not None
+    if learner is None:
+        factory = model.func if isinstance(model, partial) else model
+        learner = default_learner(factory)()
+    return to_config({"seed": seed, "data": data, "model": model, "learner": learner})
+
+
+def _former(config: Mapping[str, Any], name: str, values: Interval | Choice) -> Any:
+    """Return what a setting was; see that it is there, and takes what it shall be searched for.
+
+    Raises:
+        InputError: naming it.
+    """
+    extremes = values.values if isinstance(values, Choice) else (values.low, values.high)
+    try:
+        for value in extremes:
+            _parts(override(fit, config, (name, value), trust=True))
+        return setting_of(fit, config, name, trust=True)
+    except InputError as error:
+        raise InputError(f"space: {error}") from error
+
+
+def _parts(config: Mapping[str, Any]) -> tuple[ModelFactory, Learner, dict[str, Any]]:
+    """Build model and learner of a config, and what of the data does not change what is scored."""
+    sections = {name: config[name] for name in ("model", "learner")}
+    built = read_arguments(fit, sections, trust=True)
+    of_data = config["data"]["init_args"]
+    dropout = from_config(
+        of_data.get("coordinated_dropout"), CoordinatedDropout | None, key="coordinated_dropout"
+    )
+    if not isinstance(size := of_data["batch_size"], int) or size < 1:
+        raise InputError(f"data.batch_size must be at least 1, got {size!r}")
+    return built["model"], built["learner"], {"batch_size": size, "coordinated_dropout": dropout}
+
+
+def _rounds(study: Study, space: Space, num_fits: int, count: int) -> Iterator[list[Task]]:
+    """Give what is to be fitted together, again and again, until as many are known as wanted.
+
+    Rounds begin where they would in one go, and know of earlier ones only, so that a study that was
+    ended goes on to the same.
+    """
+    if 0 not in study.records:
+        yield [Task(0, {})]
+    for start in range(1, num_fits, count):
+        numbers = range(start, min(start + count, num_fits))
+        missing = [number for number in numbers if number not in study.records]
+        if missing:
+            proposed = proposals(
+                space,
+                study.tried(before=start),
+                number=start,
+                count=len(numbers),
+                search=study.facts["search"],
+                seed=study.facts["seed"],
+            )
+            tasks = map(Task, numbers, proposed)
+            yield [task for task in tasks if task.number in missing]
+
+
+def _fitted(
+    data: NeuralData, config: Mapping[str, Any], place: Callable[[int], Path], task: Task
+) -> Record:
+    """Fit one, keep its run, and score it; why it failed is noted, unless the disk did."""
+    begun, folder = time.perf_counter(), place(task.number)
+    data = copy.copy(data)
+    shutil.rmtree(folder, ignore_errors=True)  # of a fit that was ended
+    score, measure, error = None, None, None
+    with heard(Report(task.number, [], [])):
+        try:
+            for setting in task.settings.items():
+                config = override(fit, config, setting, trust=True)
+            model, learner, of_data = _parts(config)
+            for name, value in of_data.items():
+                setattr(data, name, value)
+            if getattr(learner, "refit", False):  # which would learn from what scores it
+                learner = replace(learner, refit=False)
+            run = fit(data, model, without_progress(learner), in_memory=True, seed=config["seed"])
+            scores = validated(run, data)
+            measure = next(name for name in SCORES if f"val/{name}" in scores)
+            score = scores[f"val/{measure}"]
+            if not math.isfinite(score):
+                raise InputError(f"{measure} is {score}")
+            run.save(folder)
+        except UnwritableError:
+            raise
+        except Exception as failure:
+            score, error = None, f"{type(failure).__name__}: {one_line(str(failure))}"
+    return Record(
+        task.number, task.settings, score, measure, round(time.perf_counter() - begun, 1), error
+    )
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep other commands from the folder, and tell how to go on."""
+    with terminable(), locked(folder, key="out_dir"):
+        try:
+            yield
+        except Terminated as end:
+            raise Terminated(
+                "terminated; the fits that are done are kept, and the same command goes on"
+            ) from end
+
+
+def _write(study: Study, config: Mapping[str, Any]) -> None:
+    from seqvae.plotting import search_history
+
+    best = study.best
+    for setting in best.settings.items():
+        config = override(fit, config, setting, trust=True)
+    write_text(study.folder / BEST, yaml.safe_dump(dict(config), sort_keys=False))
+    write_text(study.folder / "fits.csv", study.table.to_csv(index=False, lineterminator="\n"))
+    summary = {
+        "best": best.number,
+        "score": best.score,
+        "measure": best.measure,
+        "gain": study.gain,
+        "num_fits": len(study.records),
+        "settings": dict(study.settings_of(best.number)),
+        "importance": dict(study.importance),
+    }
+    write_text(study.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    figure = search_history(study.table, study.facts["space"], measure=best.measure or "score")
+    with atomic_path(study.folder / "search.png") as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _spelled(values: Interval | Choice) -> Any:
+    """Return values of a setting as YAML spells them."""
+    return list(values.values) if isinstance(values, Choice) else asdict(values)
+
+
+def _at_a_time(jobs: int) -> int:
+    return os.cpu_count() or 1 if jobs == -1 else jobs
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
