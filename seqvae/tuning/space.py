@@ -145,8 +145,8 @@ def _as_values(name: str, values: Any) -> Interval | Choice:
                 raise InputError(f"{key}.{word} is unknown{nearest(word, ('low', 'high', 'log'))}")
         if "low" not in values or "high" not in values:
             raise InputError(f"{key} needs low and high, got {dict(values)!r}")
-        bounds = [_number(f"{key}.{word}", values[word]) for word in ("low", "high")]
-        return _checked(key, Interval(*bounds, log=bool(values.get("log", False))))
+        low, high = (_number(f"{key}.{word}", values[word]) for word in ("low", "high"))
+        return _checked(key, Interval(low, high, log=bool(values.get("log", False))))
     if isinstance(values, Sequence) and not isinstance(values, str):
         return _checked(key, Choice(list(values)))
     raise InputError(f"{key} must be {{low: ..., high: ...}} or a list of choices, got {values!r}")

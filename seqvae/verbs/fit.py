@@ -107,7 +107,7 @@ def fit(
     if default is not None:
         model, learner = default.model, default.learner if learner is None else learner
     assert model is not None
-    model_class = _checked(model, learner, seed=seed)
+    model_class = checked_class(model, learner, seed=seed)
     learner = default_learner(model_class)() if learner is None else learner
     if init_from is not None:
         _check_begins(learner, resume=resume)
@@ -202,7 +202,7 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
     return f"{chosen}run folder: {run.folder}\n  {'  '.join(names)}"
 
 
-def _checked(model: object, learner: object, *, seed: int) -> type:
+def checked_class(model: object, learner: object, *, seed: int) -> type:
     """Refuse arguments of the wrong kind, and return the class of the model."""
     if not isinstance(learner, Learner | None):
         raise InputError(

@@ -28,9 +28,10 @@ from seqvae.data import NeuralData, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.data.masking import CoordinatedDropout
 from seqvae.errors import InputError, Terminated, UnwritableError, nearest, one_line
-from seqvae.learning import Learner, completed_fit, default_fit, default_learner
+from seqvae.learning import GradientLearner, Learner, completed_fit, default_fit, default_learner
 from seqvae.learning.learner import without_progress
 from seqvae.runs import ModelFactory
+from seqvae.runs.memory import RunInMemory
 from seqvae.storage.files import atomic_path, write_text
 from seqvae.storage.locking import locked
 from seqvae.tuning import (
@@ -44,7 +45,7 @@ from seqvae.tuning import (
     proposals,
 )
 from seqvae.tuning.proposals import SEARCHES, importances, require_optuna
-from seqvae.verbs.fit import fit
+from seqvae.verbs.fit import checked_class, fit
 from seqvae.verbs.seeds import Report, heard, validated
 
 SHOWN = 5
@@ -199,9 +200,8 @@ def _config(
     if default is not None:
         model, learner = default.model, default.learner if learner is None else learner
     assert model is not None
-    if learner is None:
-        factory = model.func if isinstance(model, partial) else model
-        learner = default_learner(factory)()
+    model_class = checked_class(model, learner, seed=seed)
+    learner = default_learner(model_class)() if learner is None else learner
     return to_config({"seed": seed, "data": data, "model": model, "learner": learner})
 
 
@@ -272,7 +272,7 @@ def _fitted(
             model, learner, of_data = _parts(config)
             for name, value in of_data.items():
                 setattr(data, name, value)
-            if getattr(learner, "refit", False):  # which would learn from what scores it
+            if isinstance(learner, GradientLearner):  # a refit would learn from what scores it
                 learner = replace(learner, refit=False)
             run = fit(data, model, without_progress(learner), in_memory=True, seed=config["seed"])
             scores = validated(run, data)
@@ -280,6 +280,7 @@ def _fitted(
             score = scores[f"val/{measure}"]
             if not math.isfinite(score):
                 raise InputError(f"{measure} is {score}")
+            assert isinstance(run, RunInMemory)
             run.save(folder)
         except UnwritableError:
             raise
