@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: _tell(verb, f"warning: {message}")
         try:
             with terminable():
-                _command(verb, rest)
+                return _command(verb, rest)
         except KeyboardInterrupt:
             return _interrupted(verb)
         except Terminated as end:
@@ -100,7 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 1
             _tell(verb, str(error))
             return 2
-    return 0
 
 
 def _tell(verb: Verb, text: str) -> None:
@@ -131,11 +130,11 @@ def _is_users(error: Exception) -> bool:
     return lightning is not None and isinstance(error, lightning.MisconfigurationException)
 
 
-def _command(verb: Verb, argv: Sequence[str]) -> None:
+def _command(verb: Verb, argv: Sequence[str]) -> int:
     is_plain_help = list(argv) in (["--help"], ["-h"])
     if is_plain_help and (kept := kept_help(verb.name)) is not None:
         print(kept, end="")
-        return
+        return 0
     flags = read_flags(argv if verb.reads_run else with_file(argv, verb.arguments))
     # What needs no torch comes first, so that it is refused at once.
     config = None if verb.reads_run else flags.pop("config", None)
@@ -169,7 +168,7 @@ def _command(verb: Verb, argv: Sequence[str]) -> None:
         print(text, end="")
         if is_plain_help:
             keep_help(verb.name, text)
-        return
+        return 0
     if repeated is not None:
         # The run answers for what the command does not touch; a config tells all, without the run.
         tree = {
@@ -178,8 +177,9 @@ def _command(verb: Verb, argv: Sequence[str]) -> None:
     arguments = build(function, tree, trust=trust)
     if wants_config:
         print(config_text(function, arguments), end="")
-        return
+        return 0
     complete = verb.completed(arguments)
     answer = function(**complete)
     if _speaks(verb):
         print(verb.shown(answer, complete))
+    return verb.exit_code(answer)

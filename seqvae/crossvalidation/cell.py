@@ -204,8 +204,7 @@ def _scored(job: Job) -> list[dict[str, Any]]:
         if not learned:
             rows.append(_row(fold, sums(null, part.truth, None)))
             continue
-        serving = [(one, _serving(one, model, part)) for one, model in learned]
-        model = _mixture(serving) if job.members else serving[0][1]
+        model = answering(job, learned, part)
         gained = score(model, part, null, num_samples=job.num_samples, settings=dict(job.settings))
         rows.append(_row(fold, gained))
         if job.k_shot:
@@ -245,6 +244,12 @@ def learn(job: Job, heldin: tuple[int, ...]) -> Model:
     if job.keeps_weights:
         save_weights(job.weights, model, step=0, score=0.0)
     return model.eval()
+
+
+def answering(job: Job, learned: Sequence[tuple[Job, Model]], part: Holdout) -> Model:
+    """Return what is scored on a part: the model of a job, or the mixture of its members."""
+    serving = [(one, _serving(one, model, part)) for one, model in learned]
+    return _mixture(serving) if job.members else serving[0][1]
 
 
 def learned_by(job: Job) -> Model:

@@ -169,6 +169,23 @@ class Division:
             return _windowed(self.recording, [self._stretches(trial_fold)[1]], self._longest)
         return self.recording.select(np.flatnonzero(self.trial_fold == trial_fold))
 
+    def scored(self, trial_fold: int) -> Bool[np.ndarray, "trial time neuron"]:
+        """Return the rows of a fold (speckled: its entries), as entries of the recording."""
+        if self.scheme == "speckled":
+            return self.entry_fold == trial_fold
+        entries = np.zeros(self.recording.shape, dtype=bool)
+        if self.rows == "blocks":
+            entries[:, slice(*self._stretches(trial_fold)[1])] = True
+        else:
+            entries[self.trial_fold == trial_fold] = True
+        return entries
+
+    def holding(self, recording: Recording) -> Division:
+        """Return the same folds of another recording of this shape."""
+        other = replace(self, recording=recording)
+        other.__dict__["neuron_fold"] = self.neuron_fold  # which its own rates would change
+        return other
+
     def part(self, trial_fold: int, neuron_fold: int | None) -> Holdout:
         """Return what is scored of a fold of rows and a fold of neurons."""
         if self.scheme == "speckled":

@@ -1,9 +1,10 @@
 """The table of verbs: what ``seqvae/__init__.pyi`` imports from ``seqvae/verbs``, a line each.
 
 A verb is a file of its own with a function of the same name; beside it ``shown(answer, arguments)``
-lays out what the command line prints, and ``completed(arguments)``, where there is one, adds what a
-command leaves out. The first line of the file is its line in the help. All that the command line
-must know before it imports a verb, and with it torch, is read from the text of these files.
+lays out what the command line prints; where there are such, ``completed(arguments)`` adds what a
+command leaves out and ``exit_code(answer)`` tells its exit code. The first line of the file is its
+line in the help. All that the command line must know before it imports a verb, and with it torch,
+is read from the text of these files.
 """
 
 from __future__ import annotations
@@ -69,14 +70,23 @@ class Verb:
 
     def completed(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the arguments of a command with what it left out."""
-        complete = getattr(self._module, "completed", None)
-        is_own = getattr(complete, "__module__", None) == self._module.__name__
-        return complete(arguments) if complete is not None and is_own else arguments
+        complete = self._hook("completed")
+        return arguments if complete is None else complete(arguments)
 
     def shown(self, answer: Any, arguments: Mapping[str, Any]) -> str:
         """Return what the command line prints of an answer."""
         text: str = self._module.shown(answer, arguments)
         return text
+
+    def exit_code(self, answer: Any) -> int:
+        """Return the exit code of the command, 0 unless the verb says another."""
+        code = self._hook("exit_code")
+        return 0 if code is None else int(code(answer))
+
+    def _hook(self, name: str) -> Callable[..., Any] | None:
+        """Return a function that the file of the verb defines itself."""
+        hook: Callable[..., Any] | None = getattr(self._module, name, None)
+        return hook if getattr(hook, "__module__", None) == self._module.__name__ else None
 
     @property
     def _module(self) -> Any:
