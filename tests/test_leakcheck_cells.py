@@ -22,7 +22,7 @@ from seqvae.verbs.leakcheck import shown
 from tiny import LORENZ, in_memory, tiny_data, tiny_learner
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*(identical|silent|never change|still improving|worse|no learner reads|few trials|no spike)"
+    "ignore:.*(identical|silent|never change|still improving|worse|no learner reads|few trials)"
 )
 
 SMALL = partial(VAE, latent_dim=2)
