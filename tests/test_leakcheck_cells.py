@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SMALL = partial(VAE, latent_dim=2)
-FACTORS = partial(PCA, latent_dim=2)
+FACTORS = partial(PCA, latent_dim=2, smoothing=0.04)
 REAL = partial(PCA, latent_dim=2, observation=Gaussian)
 FOLDS = {"trial_folds": 3, "neuron_folds": 2}
 

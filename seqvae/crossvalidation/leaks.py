@@ -29,6 +29,7 @@ from seqvae.crossvalidation.ensembles import checked_ensembles, ensemble_jobs
 from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.crossvalidation.plan import checked_models, make_plan, suited
 from seqvae.crossvalidation.scoring import seen_data
+from seqvae.crossvalidation.sizes import checked_sizes
 from seqvae.data import NeuralData, Recording
 from seqvae.learning import Learner
 from seqvae.models import Model
@@ -74,7 +75,9 @@ def cell_checks(
     factories = checked_models(models, scheme=scheme)
     learners = {} if learner is None else dict.fromkeys(factories, learner)
     grouped = {ENSEMBLE: list(factories)} if len(factories) > 1 else None
-    rows = checked_ensembles(grouped, list(factories), dims=[dim], scheme=scheme)
+    sizes = checked_sizes([dim], None, factories, scheme=scheme)
+    dims = {each: own.dims for each, own in sizes.items()}
+    rows = checked_ensembles(grouped, dims, scheme=scheme)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*neurons")  # told when they were loaded
         division = Division.of(
@@ -84,7 +87,7 @@ def cell_checks(
         factories, learners = suited(factories, learners, data=data, division=division)
         with tempfile.TemporaryDirectory() as folder:
             chains, _, _ = make_plan(
-                data, division, factories, learners, dims=[dim], seeds=1, num_samples=num_samples,
+                data, division, factories, learners, sizes=sizes, seeds=1, num_samples=num_samples,
                 k_shot=0, warm_starts=False, folder=Path(folder), members=set(),
             )  # fmt: skip
     jobs = [job for chain in chains for job in chain] + ensemble_jobs(rows, chains)
