@@ -1,0 +1,116 @@
+"""The participation ratio of the covariance that neurons share over time, without bias."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+PAIRINGS = 20
+LEAST_TRIALS = 6
+SURE = 2.0
+"""Standard errors that the squared covariance must be above 0."""
+
+
+class Participation(NamedTuple):
+    """A participation ratio.
+
+    Attributes:
+        dimension: (tr C)^2 / tr C^2; 0 where C is not told from 0.
+        squared_trace: estimate of (tr C)^2.
+        trace_of_square: estimate of tr C^2.
+        standard_error: of the latter, by the jackknife.
+    """
+
+    dimension: float
+    squared_trace: float
+    trace_of_square: float
+    standard_error: float
+
+
+def participation_ratio(
+    activity: Float[np.ndarray, "trial time neuron"], *, lag: int = 1, seed: int = 0
+) -> Participation:
+    """Return (tr C)^2 / tr C^2 of the covariance C between neighbouring bins.
+
+        C_nm = cov(x_tn, x_(t+lag)m), made symmetric
+
+    PR = (sum l_i)^2 / sum l_i^2 of the eigenvalues of a covariance counts those that matter: d for
+    d equal ones, 1 where one is all [Rajan, Abbott & Sompolinsky 2010; Gao et al. 2017]. Plugging
+    in the covariance of a sample is biased: few trials raise tr C^2, and noise on the diagonal
+    raises the ratio up to the number of neurons. As in Chun, Canatar, Chung & Lee 2025
+    (arXiv:2509.26560) numerator and denominator are estimated each without bias, as products of
+    estimates from disjoint trials. Trials in pairs (r, s) give each
+
+        C_p = (L_r + L_s) / 2 - (a_r b_s' + a_s b_r') / 2,  L_r = mean_t x_rt x_r(t+lag)'
+
+    with a_r, b_r the means of what enters L_r from the left and right, so that E C_p = C, and ::
+
+        (tr C)^2 <- mean over p != q of tr C_p tr C_q,   tr C^2 <- mean over p != q of tr C_p C_q
+
+    averaged over random pairings. Both are unbiased; their ratio is so to first order only. With
+    ``lag`` 1 noise that is independent between bins, Poisson or not, is in no entry of C, not on
+    the diagonal either, and each latent counts by the variance that it keeps for a bin; ``lag`` 0
+    is the covariance within a bin, noise and all.
+
+    It assumes independent trials. Latents that forget themselves within a bin are not seen, the
+    private slow noise of a neuron is a dimension as any other, and so is smoothing. It is no count
+    of latents: unequal ones count for less than one each.
+
+    Args:
+        activity: NaN = missing; of a bin all neurons are seen, or it does not count.
+        lag: bins between both sides of the covariance.
+        seed: of the pairings.
+
+    Returns:
+        The ratio; 0 where tr C^2 is not twice its standard error above 0; NaN with fewer than 6
+        trials of two bins.
+    """
+    whole = np.isfinite(activity).all(axis=2)
+    both = whole[:, : whole.shape[1] - lag] & whole[:, lag:]
+    used = both.any(axis=1)
+    if used.sum() < LEAST_TRIALS:
+        return Participation(np.nan, np.nan, np.nan, np.nan)
+    shifted = activity[used].astype(np.float64)
+    shifted = shifted - shifted[whole[used]].mean(axis=0)  # which the estimate does not depend on
+    mask = both[used][..., None]
+    left = np.where(mask, shifted[:, : shifted.shape[1] - lag], 0.0)
+    right = np.where(mask, shifted[:, lag:], 0.0)
+    number = mask.sum(axis=(1, 2))[:, None]
+    moment = np.stack([one.T @ other for one, other in zip(left, right, strict=True)])
+    moment /= number[..., None]
+    left, right = left.sum(axis=1) / number, right.sum(axis=1) / number
+    generator = np.random.default_rng(seed)
+    pairings = [_paired(moment, left, right, generator) for _ in range(PAIRINGS)]
+    squared_trace, trace_of_square, error = np.mean(pairings, axis=0)
+    is_shared = trace_of_square > SURE * error
+    ratio = squared_trace / trace_of_square if is_shared else 0.0
+    return Participation(float(ratio), float(squared_trace), float(trace_of_square), float(error))
+
+
+def _paired(
+    moment: Float[np.ndarray, "trial neuron neuron"],
+    left: Float[np.ndarray, "trial neuron"],
+    right: Float[np.ndarray, "trial neuron"],
+    generator: np.random.Generator,
+) -> tuple[float, float, float]:
+    """Return (tr C)^2, tr C^2 and the jackknife error of the latter from one pairing of trials."""
+    order = generator.permutation(len(moment))
+    pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
+    total = np.zeros(moment.shape[1:])
+    covariances = []
+    for one, other in pairs:
+        product = np.outer(left[one], right[other]) + np.outer(left[other], right[one])
+        covariance = (moment[one] + moment[other] - product) / 2
+        covariances.append((covariance + covariance.T) / 2)
+        total += covariances[-1]
+    traces = np.array([np.trace(one) for one in covariances])
+    squares = np.array([(one**2).sum() for one in covariances])
+    with_total = np.array([(one * total).sum() for one in covariances])
+    size = len(pairs)
+    squared_trace = (traces.sum() ** 2 - (traces**2).sum()) / (size * (size - 1))
+    whole = (total**2).sum() - squares.sum()
+    without = (whole - 2 * (with_total - squares)) / ((size - 1) * (size - 2))
+    error = np.sqrt((size - 1) / size * ((without - without.mean()) ** 2).sum())
+    return float(squared_trace), float(whole / (size * (size - 1))), float(error)
