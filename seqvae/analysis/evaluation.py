@@ -10,6 +10,7 @@ from torch.distributions import Normal
 
 from seqvae.analysis import refine
 from seqvae.analysis.baseline_rows import baseline_rows
+from seqvae.analysis.ceilings import Ceilings
 from seqvae.analysis.decoded import decoded_by_model
 from seqvae.analysis.paired_scores import PairedScores
 from seqvae.analysis.per_neuron import neuron_rows
@@ -63,6 +64,9 @@ def evaluate_model(
         Under ``gain`` how much better than each baseline
         the model predicts what it did not see, paired over trials: ``mean`` and
         ``standard_error``, and their ``unit``, bits per spike for counts, else nats per entry.
+        Under ``ceiling``, where conditions come again among the scored trials, what the rate of a
+        condition alone could reach: for ``variance_explained`` of what the model did not see, and
+        the bits per spike, the fields of ``Ceiling``.
         Under ``latents``, for each Gaussian latent, how much of it is used, the fields of
         ``LatentUse``, and of these also ``active_units/<latent>``.
         With ``refine_steps`` ``elbo_refined``, which is to ``heldin_elbo`` what the refined
@@ -85,6 +89,7 @@ def evaluate_model(
         dict[str, AggregatePosterior](),
     )
     members: dict[str, PairedScores] = {}
+    ceilings = Ceilings(model, data, split)
     with deterministic(model, seed), progress(len(trials), work="evaluate") as advance:
         for batch in data.batches(trials, trials_per_chunk(data.spec, num_samples)):
             batch = model.scored(batch.to(model.null_counts.device))
@@ -93,7 +98,9 @@ def evaluate_model(
             log_prob = row.scores.update(output, batch, expectations)
             for name, value in model.evidence(batch).items():
                 row.scores.add(name, value)
-            row.add_mean(predictive_mean(output, expectations), log_prob, batch)
+            mean = predictive_mean(output, expectations)
+            row.add_mean(mean, log_prob, batch)
+            ceilings.add(mean, batch)
             for name, member in (expectations.members or {} if expectations else {}).items():
                 assert member.log_predictive is not None
                 member_row = members.setdefault(name, PairedScores(model, data))
@@ -121,6 +128,8 @@ def evaluate_model(
     baselines = baseline_rows(model, data, split, training)
     metrics["baselines"] = {name: scores for name, (_, scores) in baselines.items()}
     metrics["gain"] = _gains(row, {name: other for name, (other, _) in baselines.items()})
+    if ceiling := ceilings.compute(metrics["baselines"]):
+        metrics["ceiling"] = ceiling
     if members:
         metrics["members"] = {name: member.compute() for name, member in members.items()}
         metrics["gain_over_members"] = _gains(row, members)

@@ -61,16 +61,23 @@ def log_to_wandb(
                     name=title, job_type="cell", config=place, id=cell, **common
                 ) as run:
                     run.log({key: row[key] for key in ("score", "gain_sum", "seconds")})
-        facts = {key: value for key, value in summary.items() if not isinstance(value, dict)}
+        facts = {
+            key: value for key, value in summary.items()
+            if not isinstance(value, dict) and key != "panel"
+        }  # fmt: skip
         with wandb.init(
             name=name, job_type="crossvalidation", config=facts, id=whole, **common
         ) as run:
             shown = table.astype({"neuron_fold": "string"})
             run.log({"scores": wandb.Table(dataframe=shown)})
             run.log({"curve": wandb.Image(str(folder / "curve.png"))})
+            if "panel" in summary:
+                run.log({"panel": wandb.Image(str(folder / "panel.png"))})
             for model, entry in summary["models"].items():
                 run.summary[f"{model}/chosen_dim"] = entry["chosen_dim"]
                 run.summary[f"{model}/confidence_set"] = entry["confidence_set"]
                 run.summary[f"{model}/score"] = entry["score"]
+            for one in summary.get("panel", []):
+                run.summary[f"panel/{one['estimator']}"] = one["dimension"]
             run.summary["best_model"] = summary["best_model"]
             run.summary["confidence_set"] = summary["confidence_set"]

@@ -18,7 +18,8 @@ class CrossValidation:
     """What a cross-validation found.
 
     Attributes:
-        folder: where it lies: ``scores.csv``, ``summary.json``, ``curve.png``, ``cells/``.
+        folder: where it lies: ``scores.csv``, ``summary.json``, ``curve.png``, ``cells/``, and
+            ``panel.png`` where there is a panel.
         scores: one row for each scored cell.
         summary: chosen dimension and scores of each model, the best model, and by how much; None
             while cells of other shards are missing.
@@ -45,6 +46,19 @@ class CrossValidation:
         unit = str(self.summary["unit"]).replace("_", " ")
         swept = self.summary.get("swept", "dimension")
         return rows_html(title, ("model", swept, f"held-out score, {unit}", ""), rows)
+
+    @property
+    def panel(self) -> pd.DataFrame | None:
+        """What each estimator of a panel says: ``dimension`` and what it ``assumes``, by its name.
+
+        None where no panel was asked for, or cells of other shards are missing.
+        """
+        import pandas as pd
+
+        if self.summary is None or "panel" not in self.summary:
+            return None
+        columns = ["estimator", "dimension", "assumes"]
+        return pd.DataFrame(self.summary["panel"], columns=columns).set_index("estimator")
 
     def chosen_dim(self, model: str) -> int:
         """Return the dimension chosen for a model.

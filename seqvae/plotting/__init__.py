@@ -12,6 +12,7 @@ from seqvae.plotting.activity import rasters_and_rates as rasters_and_rates
 from seqvae.plotting.activity import rate_traces as rate_traces
 from seqvae.plotting.aggregate import aggregate_posterior as aggregate_posterior
 from seqvae.plotting.conditions import psth as psth
+from seqvae.plotting.dimension_panel import dimension_panel as dimension_panel
 from seqvae.plotting.dimensions import dimension_curve as dimension_curve
 from seqvae.plotting.images import image_grid as image_grid
 from seqvae.plotting.images import image_manifold as image_manifold

@@ -39,6 +39,11 @@ def read_summary(folder: str) -> dict[str, Any]:
         assert summary["unit"] in UNITS
         assert summary["best_model"] in models
         assert isinstance(summary["differences"], dict)
+        for one in summary.get("panel", []):
+            assert one["dimension"] is None or float(one["dimension"]) >= 0
+            assert isinstance(one["estimator"] + one["assumes"], str)
+            assert isinstance(one["details"], dict)
+            assert all(entry["confidence_set"] for entry in models.values())
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise InputError(f"{path} is no summary of a cross-validation; make it again") from error
     return summary

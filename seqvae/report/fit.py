@@ -14,6 +14,7 @@ from seqvae.report.charts import line, plain
 from seqvae.report.results import Result, class_name
 from seqvae.report.section import Chart, Section, Table
 from seqvae.scores.benchmark import NULLS
+from seqvae.scores.ceiling import ceiling_words
 
 NAMES = {
     "mean_rate": "the mean rate",
@@ -97,6 +98,10 @@ def is_it_better(result: Result) -> Section:
         f"{_signed(gain)} over {NAMES.get(name, name)}{_judged(gain)}."
         for name, gain in metrics.get("gain", {}).items()
         if name in NAMES
+    ]
+    words += [
+        f"Ceiling of {ceiling_words(name, ceiling)}."
+        for name, ceiling in metrics.get("ceiling", {}).items()
     ]
     notes = [NULLS] if "nlb_co_bps" in metrics or "nlb_fp_bps" in metrics else []
     if not words:

@@ -13,6 +13,7 @@ from seqvae.report.dimensions import dimensions
 from seqvae.report.fit import is_it_better, learning, provenance, what_was_fitted
 from seqvae.report.latents import inferred_inputs, latents
 from seqvae.report.neurons import neuron_scores
+from seqvae.report.panel import panel
 from seqvae.report.results import Result
 from seqvae.report.section import Part, Section
 
@@ -31,7 +32,8 @@ def sections(
     if len(results) > 1:
         parts.append(Part("Comparison of the runs", [comparison(results)]))
     if crossvalidation is not None:
-        parts.append(Part("Cross-validation", [dimensions(crossvalidation, folder)]))
+        of_dimension = (dimensions(crossvalidation, folder), panel(crossvalidation))
+        parts.append(Part("Cross-validation", [one for one in of_dimension if one is not None]))
     return parts + [Part(result.name, _of_run(result)) for result in results]
 
 

@@ -19,6 +19,8 @@ from seqvae.crossvalidation.folder import held
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
+from seqvae.crossvalidation.panel.matrix import check_panel
+from seqvae.crossvalidation.panel.summary import panel_lines, panel_summary
 from seqvae.crossvalidation.plan import checked_models, make_plan, suited
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.sizes import Dims, Sweep, checked_sizes, swept_words
@@ -57,6 +59,7 @@ def crossvalidate(
     k_shot: int = 0,
     warm_starts: bool = False,
     ensembles: Ensembles | None = None,
+    panel: bool = False,
     out_dir: str | None = None,
     jobs: int = 1,
     backend: Literal["loky", "ray", "dask"] = "loky",
@@ -102,6 +105,8 @@ def crossvalidate(
         ensembles: by a name models of the grid whose rates are averaged, nothing being learned
             again: ``{all: [plds, flds]}`` at every size, or ``{all: {plds: 8, flds: 16}}`` at these
             of ``dims``. Its own size is the largest of its members'.
+        panel: ask other estimators of the number of latents, too, of all rows: parallel analysis,
+            hard threshold, participation ratio, ARD and, with ``k_shot``, few-shot co-smoothing.
         out_dir: folder of the results; None makes one under ``cv/`` named by time.
         jobs: cells at a time, each on one core; -1: one for each core.
         backend: where they run: ``loky`` (processes), ``ray`` or ``dask`` (a cluster).
@@ -171,6 +176,8 @@ def crossvalidate(
             folder=folder,
             members={name for rows in grouped.values() for row in rows for name in row},
         )
+    if panel:
+        check_panel(division.recording)
     for sentence in unread:
         warnings.warn(sentence, stacklevel=2)
     together = ensemble_jobs(grouped, chains)
@@ -216,6 +223,16 @@ def crossvalidate(
         fixed=[name for name, members in (ensembles or {}).items() if isinstance(members, Mapping)],
         swept=swept | dict.fromkeys(grouped, " or ".join(dict.fromkeys(swept.values()))),
     )
+    if panel:
+        summary["panel"] = panel_summary(
+            division.recording.read(),
+            table,
+            list(summary["models"]),
+            counts=todo[0].kind.counts_events,
+            rule=rule,
+            k_shot=k_shot,
+            seed=seed,
+        )
     _write(folder, table, summary)
     if wandb_project is not None:
         log_to_wandb(folder, table, summary, project=wandb_project, cells=wandb_cells)
@@ -257,7 +274,8 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
     unit = summary["unit"].replace("_", " ")
     head = f"held-out score in {unit}; * chosen by {summary['rule']}; 0 is the mean rate"
     notes = [f"note: {note}" for note in summary["notes"]]
-    return "\n".join([head, *laid, *sets, *gaps, *notes, f"results: {result.folder}"])
+    told = [*sets, *gaps, *notes, *panel_lines(summary)]
+    return "\n".join([head, *laid, *told, f"results: {result.folder}"])
 
 
 def _tell_failures(results: Any, folder: Path, swept: Mapping[str, str]) -> None:
@@ -273,9 +291,12 @@ def _tell_failures(results: Any, folder: Path, swept: Mapping[str, str]) -> None
 
 
 def _write(folder: Path, table: pd.DataFrame, summary: dict[str, Any]) -> None:
-    from seqvae.plotting import dimension_curve
+    from seqvae.plotting import dimension_curve, dimension_panel
 
     write_text(folder / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     with atomic_path(folder / "curve.png") as temporary:
         dimension_curve(summary).savefig(temporary, format="png")
+    if "panel" in summary:
+        with atomic_path(folder / "panel.png") as temporary:
+            dimension_panel(summary).savefig(temporary, format="png")

@@ -14,6 +14,7 @@ from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
 from seqvae.runs import Run
 from seqvae.scores.benchmark import NULLS
+from seqvae.scores.ceiling import ceiling_words
 from seqvae.storage.files import write_text
 from seqvae.types import Moments
 from seqvae.verbs.advice import advice
@@ -58,7 +59,8 @@ def evaluate(
         data allow, with those of the Neural Latents Benchmark, ``nlb_co_bps``, ``nlb_fp_bps``,
         ``nlb_psth_r2`` and ``nlb_behavior_r2``; the same under ``baselines`` for the mean rate,
         smoothing + GLM and, where trials have conditions, their means; of other
-        data, ``baselines_learned_on`` tells what these knew. With
+        data, ``baselines_learned_on`` tells what these knew. Under ``ceiling``, where conditions
+        come again among the scored trials, what the rate of the condition alone could reach. With
         ``refine_steps`` also ``elbo_refined`` and ``amortisation_gap`` (nats per trial). Under
         ``advice``, for the data of the fit, what is wrong with it, and the setting to change; see
         ``seqvae.analysis.diagnosis``. Of an ensemble the scores of each member under ``members``,
@@ -149,13 +151,17 @@ def score_table(metrics: Mapping[str, Any]) -> str:
         f"{gain['standard_error']:.4f} {gain.get('unit', 'bits per spike')} (paired over trials)"
         for name, gain in told_gains.items()
     ]
+    ceilings = [
+        f"ceiling of {ceiling_words(name, ceiling)}"
+        for name, ceiling in metrics.get("ceiling", {}).items()
+    ]
     advice = [
         f"advice: {name.replace('_', ' ')}: {found['sentence']}; {found['setting']}"
         for name, found in metrics.get("advice", {}).items()
     ]
     nulls = [NULLS] if "nlb_co_bps" in metrics or "nlb_fp_bps" in metrics else []
     neurons = neuron_table(metrics["per_neuron"]) if "per_neuron" in metrics else []
-    return "\n".join([*told, *_laid(lines), *nulls, *gains, *neurons, *advice])
+    return "\n".join([*told, *_laid(lines), *nulls, *gains, *ceilings, *neurons, *advice])
 
 
 def neuron_table(neurons: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from seqvae.data.recording import Recording
 from seqvae.distributions.kinds.real import LEAST_VARIATION
 from seqvae.errors import InputError
 
@@ -43,9 +44,18 @@ def standardized_rows(
     return (rows[:, varies] - mean[varies]) / std[varies]
 
 
+def check_panel(recording: Recording) -> None:
+    """Refuse, before anything is learned, what no panel can be asked of.
+
+    Raises:
+        InputError: as ``standardized_rows``.
+    """
+    standardized_rows(recording.read(), counts=False)
+
+
 def trials_of(
     activity: Float[np.ndarray, "trial time neuron"], *, counts: bool
-) -> Float[np.ndarray, "trial time neuron"]:
+) -> Float[np.ndarray, "block bin column"]:
     """Return what a participation ratio is of: counts, or values in units of their deviation.
 
     One long recording is cut into blocks, which stand for trials.

@@ -84,7 +84,7 @@ def _flipped(
     return _roots(square)
 
 
-def _signs(shape: tuple[int, ...], generator: np.random.Generator) -> Int8[np.ndarray, "..."]:
+def _signs(shape: tuple[int, ...], generator: np.random.Generator) -> Int8[np.ndarray, ...]:
     number = int(np.prod(shape))
     bits = np.unpackbits(np.frombuffer(generator.bytes(number // 8 + 1), dtype=np.uint8))
     return (2 * bits[:number].astype(np.int8) - 1).reshape(shape)

@@ -1,0 +1,79 @@
+"""The panel as the summary of a cross-validation holds it, and its table in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from seqvae.crossvalidation.choice import Rule
+from seqvae.crossvalidation.panel.estimates import estimates
+from seqvae.crossvalidation.panel.few_shot import few_shot
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def panel_summary(
+    activity: Float[np.ndarray, "trial time neuron"],
+    table: pd.DataFrame,
+    models: Sequence[str],
+    *,
+    counts: bool,
+    rule: Rule,
+    k_shot: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Return what each estimator says, as JSON has it.
+
+    Args:
+        activity: all that was cross-validated.
+        table: of the scores.
+        models: that have a chosen dimension.
+        counts: whether the data are counts.
+        rule: of the cross-validation.
+        k_shot: trials of the few-shot score; 0: there is none.
+        seed: of the estimators.
+    """
+    found = estimates(activity, counts=counts, seed=seed)
+    if k_shot:
+        of_models = (few_shot(table, name, rule=rule, shots=k_shot) for name in models)
+        found += [one for one in of_models if one is not None]
+    return [{**one._asdict(), "details": dict(one.details)} for one in found]
+
+
+def panel_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Lay out the panel of a summary, cross-validation first; without one nothing."""
+    if "panel" not in summary:
+        return []
+    rows = panel_rows(summary)
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{name.ljust(width)}  {answer:>5}  {words}" for name, answer, words in rows]
+    few = [] if any("few-shot" in one["estimator"] for one in summary["panel"]) else [
+        "few-shot co-smoothing is in the panel with k_shot, the trials of its readout"
+    ]  # fmt: skip
+    return ["panel: how many latents, by what assumes what", *lines, *few]
+
+
+def panel_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, answer and what it assumes: of cross-validated models, and of the panel."""
+    rows = []
+    for name, entry in summary["models"].items():
+        among = ", ".join(map(str, entry["confidence_set"]))
+        words = f"independent folds of rows; not excluded at 95 %: {among}"
+        rows.append((f"cross-validation ({name})", str(entry["chosen_dim"]), words))
+    for one in summary["panel"]:
+        rows.append((one["estimator"], answer(one), one["assumes"]))
+    return rows
+
+
+def answer(estimate: Mapping[str, Any]) -> str:
+    """Write the answer of an estimator: a number, a ratio to one digit, or that there is none."""
+    dimension, details = estimate["dimension"], estimate["details"]
+    if dimension is None:
+        return "-"
+    if details.get("is_largest"):
+        return f">={dimension}"
+    return f"{dimension:.1f}" if isinstance(dimension, float) else str(dimension)
