@@ -7,11 +7,11 @@ to 400 trials of 20 bins, mean rates of .02 to .5 per bin, 16 to 32 neurons, eac
 every set. Adversaries (D = 3, 100 trials, rate .2): private slow noise, a common gain, duplicated
 units, drift over trials, a ring (one circular latent, bell-shaped tuning), and entries that are
 shuffled within each neuron (as many sets as there are random ones, of 50 trials), where nothing is
-shared. Cross-validation is that of factor analysis of activity smoothed over two bins, fold-in, 3 x
-4 folds, rule ``paired_1se``, with the dimensions that it does not exclude at 95 %.
+shared. Cross-validation, rule ``paired_1se``, is of components of the matrix (``gabriel``, 5 x 4
+folds) and, of fewer sets, as it takes most of the time, of factor analysis of activity smoothed
+over two bins (``fold_in``, 3 x 4 folds), with the dimensions that are not excluded at 95 %.
 
-It takes most of the time, and is asked of the first sets only. What is done is kept in the folder,
-and the same command goes on.
+What is done is kept in the folder, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +33,7 @@ from seqvae import crossvalidate
 from seqvae.crossvalidation.panel.estimates import estimates
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays
-from seqvae.models import FactorAnalysis
+from seqvae.models import PCA, FactorAnalysis
 
 TRUE, TRIALS, RATES, BINS = (1, 2, 3, 5, 8), (25, 50, 100, 200, 400), (0.02, 0.1, 0.5), 20
 DIMS = [1, 2, 3, 4, 5, 6, 8, 10]
@@ -113,17 +113,32 @@ def of_panel(counts: Float[np.ndarray, "trial time neuron"], seed: int) -> dict[
     }
 
 
-def of_rule(counts: Float[np.ndarray, "trial time neuron"], seed: int) -> dict[str, Any]:
-    """Cross-validate: the chosen dimension, and those that are not excluded."""
+def of_components(counts: Float[np.ndarray, "trial time neuron"], seed: int) -> dict[str, Any]:
+    """Cross-validate components of the matrix of all bins, scheme gabriel, 5 x 4 folds."""
+    chosen, _ = crossvalidated(counts, seed, {"pca": PCA}, folds=5, scheme="gabriel")
+    return {"gabriel": chosen}
+
+
+def of_factors(counts: Float[np.ndarray, "trial time neuron"], seed: int) -> dict[str, Any]:
+    """Cross-validate factor analysis, scheme fold_in, 3 x 4 folds."""
+    chosen, among = crossvalidated(counts, seed, {"fa": MODEL}, folds=3, scheme="fold_in")
+    return {"fold_in": chosen, "set": among}
+
+
+def crossvalidated(
+    counts: Float[np.ndarray, "trial time neuron"], seed: int, models: dict[str, Any], *,
+    folds: int, scheme: Literal["gabriel", "fold_in"],
+) -> tuple[int, list[int]]:  # fmt: skip
+    """Return the chosen dimension, and those that are not excluded."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = crossvalidate(
-            NeuralData(Arrays(counts, bin_width=0.02)), {"fa": MODEL}, dims=DIMS, num_samples=5,
-            trial_folds=3, out_dir=f"{folder}/cv", seed=seed, progress=False,
+            NeuralData(Arrays(counts, bin_width=0.02)), models, dims=DIMS, num_samples=5,
+            trial_folds=folds, scheme=scheme, out_dir=f"{folder}/cv", seed=seed, progress=False,
         )  # fmt: skip
     assert found.summary is not None
-    entry = found.summary["models"]["fa"]
-    return {"cv": entry["chosen_dim"], "set": entry["confidence_set"]}
+    (entry,) = found.summary["models"].values()
+    return entry["chosen_dim"], entry["confidence_set"]
 
 
 def kept(folder: Path, place: Set, *, ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
@@ -135,7 +150,7 @@ def kept(folder: Path, place: Set, *, ask: Callable[..., dict[str, Any]]) -> dic
     return told
 
 
-COLUMNS = ("cv", "flips", "threshold", "ratio", "ard")
+COLUMNS = ("fold_in", "gabriel", "flips", "threshold", "ratio", "ard")
 
 
 def rates_line(name: str, done: Sequence[dict[str, Any]]) -> str:
@@ -165,27 +180,26 @@ def adversary_line(name: str, done: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", required=True)
-    parser.add_argument("--num_sets", type=int, default=100)
-    parser.add_argument("--num_adversaries", type=int, default=20)
-    parser.add_argument("--num_crossvalidated", type=int, default=40)
-    parser.add_argument("--num_ruled_adversaries", type=int, default=8)
+    parser.add_argument("--num_sets", type=int, default=60)
+    parser.add_argument("--num_adversaries", type=int, default=12)
+    parser.add_argument("--num_factors", type=int, default=20, help="sets of the slowest, fold_in")
     arguments = parser.parse_args()
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    whole = {"": (arguments.num_sets, arguments.num_crossvalidated)}
-    whole |= dict.fromkeys(
-        ADVERSARIES, (arguments.num_adversaries, arguments.num_ruled_adversaries)
-    )
-    whole["shuffled"] = whole[""]
+    whole = {"": sets(arguments.num_sets)}
+    whole |= {name: sets(arguments.num_adversaries, name) for name in ADVERSARIES}
+    whole["shuffled"] = sets(arguments.num_sets, "shuffled")
     done = {
-        name: [kept(folder, one, ask=of_panel) | {"true": one.dim, "trials": one.num_trials,
-                                                  "rate": one.rate} for one in sets(size, name)]
-        for name, (size, _) in whole.items()
-    }  # fmt: skip
-    for seed in range(max(size for _, size in whole.values())):
-        for name, (_, size) in whole.items():
-            if seed < size:
-                done[name][seed] |= kept(folder, sets(seed + 1, name)[seed], ask=of_rule)
+        name: [{"true": one.dim, "trials": one.num_trials, "rate": one.rate} for one in places]
+        for name, places in whole.items()
+    }
+    most = {of_panel: arguments.num_sets, of_components: arguments.num_sets,
+            of_factors: arguments.num_factors}  # fmt: skip
+    for ask, number in most.items():
+        for seed in range(number):
+            for name, places in whole.items():
+                if seed < len(places):
+                    done[name][seed] |= kept(folder, places[seed], ask=ask)
     print("too few / right / too many, per cent; the confidence set: how often it holds, its size")
     print("".join(f"{name:>13}" for name in ("", *COLUMNS, "in set", "set size", "sets")))
     print(rates_line("all", done[""]))

@@ -44,7 +44,7 @@ def panel(summary: Mapping[str, Any]) -> Section | None:
     return Section("What do other estimators say?", words, [chart], [table])
 
 
-def _point(dimension: float, place: int, color: str, name: str) -> Trace:
+def _point(dimension: int | float, place: int, color: str, name: str) -> Trace:
     trace = line(np.array([dimension]), np.array([place]), color=color, mode="markers", name=name)
     trace["marker"] = {"color": color, "size": 11}
     return trace

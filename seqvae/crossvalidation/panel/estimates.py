@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
     """
 
     estimator: str
-    dimension: float | None
+    dimension: int | float | None
     assumes: str
     details: Mapping[str, Any]
 

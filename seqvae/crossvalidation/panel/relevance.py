@@ -12,6 +12,9 @@ LEAST_NOISE = 1e-4
 """Of a column, of its variance."""
 
 RELEVANT = 0.5
+PRUNED = 1e-12
+"""Share of the largest E w_i^2 below which a factor is gone, as far as rounding can tell."""
+
 MOST_FACTORS = 64
 PATIENCE = 10
 """Iterations over which the gain is judged."""
@@ -147,7 +150,7 @@ def learn(
         weights, turn = np.linalg.eigh(weight)
         change = np.linalg.solve(root.T, turn)
         with_data = with_data @ change
-        alpha = size / weights.clip(min=np.finfo(np.float64).tiny)
+        alpha = size / weights.clip(min=PRUNED * weights.max(initial=1e-99))
         # weights, their prior, noise
         spread = 1.0 / (alpha + num_rows / noise[:, None])
         mean = spread * with_data / noise[:, None]
