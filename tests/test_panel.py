@@ -111,7 +111,9 @@ def test_hard_threshold_finds_the_rank_in_white_noise_whatever_its_size():
 
 
 def test_both_parts_of_the_participation_ratio_are_unbiased(monkeypatch):
-    monkeypatch.setattr("seqvae.crossvalidation.panel.participation.PAIRINGS", 4)
+    module = "seqvae.crossvalidation.panel.participation"
+    monkeypatch.setattr(f"{module}.PAIRINGS", 4)
+    monkeypatch.setattr(f"{module}.MOST_GROUPS", 15)  # of 20 trials
     loadings = np.random.default_rng(99).standard_normal((10, 3)) * [1.0, 0.7, 0.4]
     covariance = 0.8 * loadings @ loadings.T
     found = np.array([

@@ -9,6 +9,9 @@ from jaxtyping import Float
 
 PAIRINGS = 20
 LEAST_TRIALS = 6
+MOST_GROUPS = 64
+"""Of trials, each of which stands for one: a covariance of each is held in memory."""
+
 SURE = 2.0
 """Standard errors that the squared covariance must be above 0."""
 
@@ -49,10 +52,10 @@ def participation_ratio(
 
         (tr C)^2 <- mean over p != q of tr C_p tr C_q,   tr C^2 <- mean over p != q of tr C_p C_q
 
-    averaged over random pairings. Both are unbiased; their ratio is so to first order only. With
-    ``lag`` 1 noise that is independent between bins, Poisson or not, is in no entry of C, not on
-    the diagonal either, and each latent counts by the variance that it keeps for a bin; ``lag`` 0
-    is the covariance within a bin, noise and all.
+    averaged over random pairings; of more than 64 trials groups stand for trials. Both are
+    unbiased; their ratio is so to first order only. With ``lag`` 1 noise that is independent between bins,
+    Poisson or not, is in no entry of C, not on the diagonal either, and each latent counts by the
+    variance that it keeps for a bin; ``lag`` 0 is the covariance within a bin, noise and all.
 
     It assumes independent trials. Latents that forget themselves within a bin are not seen, the
     private slow noise of a neuron is a dimension as any other, and so is smoothing. It is no count
@@ -77,25 +80,28 @@ def participation_ratio(
     mask = both[used][..., None]
     left = np.where(mask, shifted[:, : shifted.shape[1] - lag], 0.0)
     right = np.where(mask, shifted[:, lag:], 0.0)
-    number = mask.sum(axis=(1, 2))[:, None]
-    moment = np.stack([one.T @ other for one, other in zip(left, right, strict=True)])
-    moment /= number[..., None]
-    left, right = left.sum(axis=1) / number, right.sum(axis=1) / number
+    groups = [slice(first, None, MOST_GROUPS) for first in range(min(len(mask), MOST_GROUPS))]
+    number = np.array([mask[group].sum() for group in groups])[:, None]
+    moment = np.stack([
+        np.einsum("rtn,rtm->nm", left[group], right[group], optimize=True) for group in groups
+    ]) / number[..., None]  # fmt: skip
+    left = np.stack([left[group].sum(axis=(0, 1)) for group in groups]) / number
+    right = np.stack([right[group].sum(axis=(0, 1)) for group in groups]) / number
     generator = np.random.default_rng(seed)
     pairings = [_paired(moment, left, right, generator) for _ in range(PAIRINGS)]
     squared_trace, trace_of_square, error = np.mean(pairings, axis=0)
     is_shared = trace_of_square > SURE * error
-    ratio = squared_trace / trace_of_square if is_shared else 0.0
+    ratio = max(squared_trace, 0.0) / trace_of_square if is_shared else 0.0
     return Participation(float(ratio), float(squared_trace), float(trace_of_square), float(error))
 
 
 def _paired(
-    moment: Float[np.ndarray, "trial neuron neuron"],
-    left: Float[np.ndarray, "trial neuron"],
-    right: Float[np.ndarray, "trial neuron"],
+    moment: Float[np.ndarray, "group neuron neuron"],
+    left: Float[np.ndarray, "group neuron"],
+    right: Float[np.ndarray, "group neuron"],
     generator: np.random.Generator,
 ) -> tuple[float, float, float]:
-    """Return (tr C)^2, tr C^2 and the jackknife error of the latter from one pairing of trials."""
+    """Return (tr C)^2, tr C^2 and the jackknife error of the latter from one pairing of groups."""
     order = generator.permutation(len(moment))
     pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
     total = np.zeros(moment.shape[1:])
