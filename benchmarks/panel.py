@@ -193,12 +193,16 @@ def main() -> None:
         name: [{"true": one.dim, "trials": one.num_trials, "rate": one.rate} for one in places]
         for name, places in whole.items()
     }
-    most = {of_panel: arguments.num_sets, of_components: arguments.num_sets,
-            of_factors: arguments.num_factors}  # fmt: skip
-    for ask, number in most.items():
-        for seed in range(number):
+    few = arguments.num_factors // 5
+    for ask, most, most_of_adversary in (
+        (of_panel, arguments.num_sets, arguments.num_sets),
+        (of_components, arguments.num_sets, arguments.num_sets),
+        (of_factors, arguments.num_factors, few),
+    ):
+        for seed in range(most):
             for name, places in whole.items():
-                if seed < len(places):
+                number = most if name in ("", "shuffled") else most_of_adversary
+                if seed < min(number, len(places)):
                     done[name][seed] |= kept(folder, places[seed], ask=ask)
     print("too few / right / too many, per cent; the confidence set: how often it holds, its size")
     print("".join(f"{name:>13}" for name in ("", *COLUMNS, "in set", "set size", "sets")))

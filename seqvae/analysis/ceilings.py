@@ -64,9 +64,9 @@ class Ceilings:
         if not self.sums:
             return
         condition = self.condition[batch.trial.cpu()]
-        parts = [part.cpu() for part in (mean, batch.target, batch.weight)]
+        mean, target, weight = mean.cpu(), batch.target.cpu(), batch.weight.cpu()
         for sums in self.sums.values():
-            sums.update(*parts, condition)
+            sums.update(mean, target, weight, condition)
 
     def compute(self, baselines: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return the fields of ``Ceiling`` by the name of the score, as far as there are repeats.

@@ -53,9 +53,10 @@ def participation_ratio(
         (tr C)^2 <- mean over p != q of tr C_p tr C_q,   tr C^2 <- mean over p != q of tr C_p C_q
 
     averaged over random pairings; of more than 64 trials groups stand for trials. Both are
-    unbiased; their ratio is so to first order only. With ``lag`` 1 noise that is independent between bins,
-    Poisson or not, is in no entry of C, not on the diagonal either, and each latent counts by the
-    variance that it keeps for a bin; ``lag`` 0 is the covariance within a bin, noise and all.
+    unbiased; their ratio is so to first order only. With ``lag`` 1 noise that is independent
+    between bins, Poisson or not, is in no entry of C, not on the diagonal either, and each latent
+    counts by the variance that it keeps for a bin; ``lag`` 0 is the covariance within a bin, noise
+    and all.
 
     It assumes independent trials. Latents that forget themselves within a bin are not seen, the
     private slow noise of a neuron is a dimension as any other, and so is smoothing. It is no count
