@@ -70,7 +70,7 @@ def estimates(
             "unequal latents count for less than one"
             if lag else "independent trials of one bin, whose noise counts as dimensions",
             {"lag": lag, "trace_of_square": _number(ratio.trace_of_square),
-             "standard_error": _number(ratio.standard_error)},
+             "chance": _number(ratio.chance)},
         ),
         Estimate(
             "factor analysis with ARD", relevance.dimension,

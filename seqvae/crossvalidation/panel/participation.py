@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 PAIRINGS = 20
-LEAST_TRIALS = 6
+LEAST_TRIALS = 12
+SIGNS = 200
+CHANCE = 0.05
+"""At most, that random signs raise tr C^2 as far where a covariance is seen."""
+
 MOST_GROUPS = 64
 """Of trials, each of which stands for one: a covariance of each is held in memory."""
-
-SURE = 2.0
-"""Standard errors that the squared covariance must be above 0."""
 
 
 class Participation(NamedTuple):
@@ -23,13 +24,13 @@ class Participation(NamedTuple):
         dimension: (tr C)^2 / tr C^2; 0 where C is not told from 0.
         squared_trace: estimate of (tr C)^2.
         trace_of_square: estimate of tr C^2.
-        standard_error: of the latter, by the jackknife.
+        chance: how often random signs of the covariances of pairs raise the latter as far.
     """
 
     dimension: float
     squared_trace: float
     trace_of_square: float
-    standard_error: float
+    chance: float
 
 
 def participation_ratio(
@@ -68,8 +69,8 @@ def participation_ratio(
         seed: of the pairings.
 
     Returns:
-        The ratio; 0 where tr C^2 is not twice its standard error above 0; NaN with fewer than 6
-        trials of two bins.
+        The ratio; 0 where random signs of the C_p, which leave nothing of C, raise tr C^2 as far in
+        more than 5 of 100 draws; NaN with fewer than 12 trials of two bins.
     """
     whole = np.isfinite(activity).all(axis=2)
     both = whole[:, : whole.shape[1] - lag] & whole[:, lag:]
@@ -90,10 +91,10 @@ def participation_ratio(
     right = np.stack([right[group].sum(axis=(0, 1)) for group in groups]) / number
     generator = np.random.default_rng(seed)
     pairings = [_paired(moment, left, right, generator) for _ in range(PAIRINGS)]
-    squared_trace, trace_of_square, error = np.mean(pairings, axis=0)
-    is_shared = trace_of_square > SURE * error
-    ratio = max(squared_trace, 0.0) / trace_of_square if is_shared else 0.0
-    return Participation(float(ratio), float(squared_trace), float(trace_of_square), float(error))
+    squared_trace, trace_of_square, chance = np.mean(pairings, axis=0)
+    is_seen = chance <= CHANCE and trace_of_square > 0
+    ratio = max(squared_trace, 0.0) / trace_of_square if is_seen else 0.0
+    return Participation(float(ratio), float(squared_trace), float(trace_of_square), float(chance))
 
 
 def _paired(
@@ -102,22 +103,19 @@ def _paired(
     right: Float[np.ndarray, "group neuron"],
     generator: np.random.Generator,
 ) -> tuple[float, float, float]:
-    """Return (tr C)^2, tr C^2 and the jackknife error of the latter from one pairing of groups."""
+    """Return (tr C)^2, tr C^2, and how often random signs of C_p raise it, from one pairing."""
     order = generator.permutation(len(moment))
-    pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
-    total = np.zeros(moment.shape[1:])
-    covariances = []
-    for one, other in pairs:
-        product = np.outer(left[one], right[other]) + np.outer(left[other], right[one])
-        covariance = (moment[one] + moment[other] - product) / 2
-        covariances.append((covariance + covariance.T) / 2)
-        total += covariances[-1]
-    traces = np.array([np.trace(one) for one in covariances])
-    squares = np.array([(one**2).sum() for one in covariances])
-    with_total = np.array([(one * total).sum() for one in covariances])
-    size = len(pairs)
-    squared_trace = (traces.sum() ** 2 - (traces**2).sum()) / (size * (size - 1))
-    whole = (total**2).sum() - squares.sum()
-    without = (whole - 2 * (with_total - squares)) / ((size - 1) * (size - 2))
-    error = np.sqrt((size - 1) / size * ((without - without.mean()) ** 2).sum())
-    return float(squared_trace), float(whole / (size * (size - 1))), float(error)
+    ones, others = order[: len(order) // 2 * 2].reshape(-1, 2).T
+    product = left[ones, :, None] * right[others, None] + left[others, :, None] * right[ones, None]
+    covariances = (moment[ones] + moment[others] - product) / 2
+    covariances = (covariances + covariances.transpose(0, 2, 1)) / 2
+    traces = np.trace(covariances, axis1=1, axis2=2)
+    flat = covariances.reshape(len(covariances), -1)
+    between = flat @ flat.T  # tr C_p C_q
+    np.fill_diagonal(between, 0.0)
+    number = len(between) * (len(between) - 1)
+    signs = generator.choice([-1.0, 1.0], (SIGNS, len(between)))
+    random = np.einsum("sp,pq,sq->s", signs, between, signs, optimize=True)
+    chance = (1 + (random >= between.sum()).sum()) / (1 + SIGNS)
+    squared_trace = (traces.sum() ** 2 - (traces**2).sum()) / number
+    return float(squared_trace), float(between.sum() / number), float(chance)
