@@ -25,8 +25,10 @@ from seqvae.crossvalidation.panel.relevance import (
     learn,
 )
 from seqvae.crossvalidation.panel.sign_flips import sign_flips, singular_values
+from seqvae.crossvalidation.panel.summary import panel_lines
 from seqvae.data.sources import Arrays
 from seqvae.models import PCA
+from seqvae.plotting import dimension_panel
 from seqvae.verbs.crossvalidate import shown
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*largest of the grid")
@@ -266,6 +268,10 @@ def test_a_panel_is_printed_and_has_a_section_of_the_page(done, tmp_path):
     assert "cross-validation (pca)" in text
     assert "hard threshold (Gavish-Donoho)" in text
     assert "panel:" not in shown(without, {})
+    of_states = json.loads(json.dumps(found.summary))
+    of_states["models"]["pca"]["swept"] = "num_states"
+    assert "cross-validation (pca)" not in "".join(panel_lines(of_states))  # no number of latents
+    assert len(dimension_panel(of_states).axes[1].get_yticks()) == len(found.panel)
     page = Path(report(crossvalidation=str(found.folder), out=str(tmp_path / "page.html")))
     assert "What do other estimators say?" in page.read_text()
 

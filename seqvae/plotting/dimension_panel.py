@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from seqvae.plotting.dimensions import swept_of
 from seqvae.plotting.style import (
     BLUE,
     GREEN,
@@ -33,7 +34,8 @@ def dimension_panel(summary: Mapping[str, Any]) -> Figure:
     Args:
         summary: as ``crossvalidate`` writes it with ``panel``.
     """
-    models, panel = summary["models"], summary["panel"]
+    panel, every = summary["panel"], summary["models"]
+    models = {name: entry for name, entry in every.items() if swept_of(entry) == "dimension"}
     figure = new_figure(8.0, 0.22 * (len(models) + len(panel)) + 1.7)
     values, answers = figure.subplots(1, 2, width_ratios=[2, 3])
     by_name = {one["estimator"].split(" (")[0]: one["details"] for one in panel}

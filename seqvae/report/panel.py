@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqvae.crossvalidation.panel.summary import panel_rows
+from seqvae.crossvalidation.panel.summary import of_dimension, panel_rows
 from seqvae.plotting.style import BLUE, ORANGE
 from seqvae.report.charts import line, plain
 from seqvae.report.section import Chart, Section, Table, Trace
@@ -19,13 +19,14 @@ def panel(summary: Mapping[str, Any]) -> Section | None:
         return None
     rows = panel_rows(summary)
     traces: list[Trace] = []
-    for place, entry in enumerate(summary["models"].values()):
+    models = of_dimension(summary)
+    for place, entry in enumerate(models.values()):
         among = entry["confidence_set"]
         ends = np.array([min(among), max(among)])
         traces.append(line(ends, np.array([place, place]), color=BLUE + "66", width=8.0,
                            name="not excluded at 95 %"))  # fmt: skip
         traces.append(_point(entry["chosen_dim"], place, BLUE, "chosen"))
-    for place, one in enumerate(summary["panel"], start=len(summary["models"])):
+    for place, one in enumerate(summary["panel"], start=len(models)):
         if one["dimension"] is not None:
             traces.append(_point(one["dimension"], place, ORANGE, one["estimator"]))
     names = [plain(name) for name, _, _ in rows]

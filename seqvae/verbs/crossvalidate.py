@@ -227,7 +227,7 @@ def crossvalidate(
         summary["panel"] = panel_summary(
             division.recording.read(),
             table,
-            list(summary["models"]),
+            summary,
             counts=todo[0].kind.counts_events,
             rule=rule,
             k_shot=k_shot,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def panel_summary(
     activity: Float[np.ndarray, "trial time neuron"],
     table: pd.DataFrame,
-    models: Sequence[str],
+    summary: Mapping[str, Any],
     *,
     counts: bool,
     rule: Rule,
@@ -31,7 +31,7 @@ def panel_summary(
     Args:
         activity: all that was cross-validated.
         table: of the scores.
-        models: that have a chosen dimension.
+        summary: of the cross-validation.
         counts: whether the data are counts.
         rule: of the cross-validation.
         k_shot: trials of the few-shot score; 0: there is none.
@@ -39,9 +39,20 @@ def panel_summary(
     """
     found = estimates(activity, counts=counts, seed=seed)
     if k_shot:
-        of_models = (few_shot(table, name, rule=rule, shots=k_shot) for name in models)
+        of_models = (
+            few_shot(table, name, rule=rule, shots=k_shot) for name in of_dimension(summary)
+        )
         found += [one for one in of_models if one is not None]
     return [{**one._asdict(), "details": dict(one.details)} for one in found]
+
+
+def of_dimension(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the models of a summary whose size is a number of latents, not of anything else."""
+    models = summary["models"]
+    return {
+        name: entry for name, entry in models.items()
+        if entry.get("swept", "dimension") == "dimension"
+    }  # fmt: skip
 
 
 def panel_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -60,7 +71,7 @@ def panel_lines(summary: Mapping[str, Any]) -> list[str]:
 def panel_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, answer and what it assumes: of cross-validated models, and of the panel."""
     rows = []
-    for name, entry in summary["models"].items():
+    for name, entry in of_dimension(summary).items():
         among = ", ".join(map(str, entry["confidence_set"]))
         words = f"independent folds of rows; not excluded at 95 %: {among}"
         rows.append((f"cross-validation ({name})", str(entry["chosen_dim"]), words))
