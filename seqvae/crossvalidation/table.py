@@ -233,8 +233,8 @@ def summarize(
         chosen[name] = (grid, grid.of(choice.dim))
     if not chosen:
         raise InputError(
-            f"{', '.join(problems)}: every {summary['swept']} has failed cells; read the 'error' in "
-            "the files under cells/"
+            f"{', '.join(problems)}: every {summary['swept']} has failed cells; read the 'error' "
+            "in the files under cells/"
         )
     summary["failed_models"] = problems
     null = table[table["model"] == MEAN_RATE]
