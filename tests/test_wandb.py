@@ -238,6 +238,7 @@ def test_crossvalidation_logs_table_curve_and_cells(tmp_path):
     found = crossvalidate(
         tiny_data(), dims=[1, 2], scheme="gabriel", trial_folds=2, neuron_folds=2, progress=False,
         out_dir=str(tmp_path / "cv"), wandb_project="lorenz", wandb_cells=True,
+        subsample=[0.4, 0.7, 1.0],
     )  # fmt: skip
     assert wandb.run is None
     runs = [path for path in (found.folder / "wandb").glob("offline-run-*") if path.is_dir()]
@@ -256,6 +257,10 @@ def test_crossvalidation_logs_table_curve_and_cells(tmp_path):
         for item in record.summary.update
     }
     assert summaries["best_model"] == "pca"
+    assert list(whole.rglob("growth*.png"))
+    assert summaries["pca/swept"] == "dimension"
+    (_, four_times) = found.summary["growth"]["models"]["pca"]["ahead"]
+    assert summaries["pca/with_4_times_the_trials"]["dim"] == four_times["dim"]
     assert summaries["pca/chosen_dim"] == found.chosen_dim("pca")
     assert summaries["pca/confidence_set"] == found.summary["models"]["pca"]["confidence_set"]
 

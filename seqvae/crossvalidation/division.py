@@ -198,6 +198,18 @@ class Division:
         hidden[..., list(heldin)] = False
         return Holdout(test.hide(hidden), heldin, _encoded(test, hidden))
 
+    def with_fraction(self, fraction: float) -> Division:
+        """Return the same folds, where a fraction of each fold's training trials is learned from.
+
+        Subsamples are nested, and spread over the conditions.
+        """
+        return replace(self, fraction=fraction)
+
+    @property
+    def num_training_trials(self) -> int:
+        """The fewest trials that a fold is learned from, where rows are trials."""
+        return min(len(self._training_trials(fold)) for fold in range(self.num_trial_folds))
+
     def _training_trials(self, trial_fold: int) -> Int[np.ndarray, " trial"]:
         trials = np.flatnonzero(self.trial_fold != trial_fold)
         if self.fraction == 1:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seqvae.compute.termination import terminable
 from seqvae.errors import InputError, Terminated
-from seqvae.storage.files import LOCK, check_writable, disk_errors, is_empty, write_text
+from seqvae.storage.files import (
+    LOCK,
+    atomic_path,
+    check_writable,
+    disk_errors,
+    is_empty,
+    write_text,
+)
 from seqvae.storage.locking import locked
 from seqvae.storage.yaml_json import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -50,3 +61,34 @@ def open_folder(folder: Path, checksum: str) -> None:
     with disk_errors(f"out_dir {str(folder)!r}"):
         (folder / "cells").mkdir(exist_ok=True)
     check_writable(folder / "cells")
+
+
+def write_results(folder: Path, tables: Sequence[pd.DataFrame], summary: dict[str, Any]) -> None:
+    """Write scores, summary and figures; each file appears whole or not at all.
+
+    Args:
+        folder: of the cross-validation.
+        tables: the scores at each fraction of the trials, the whole last.
+        summary: of it all.
+    """
+    from seqvae.plotting import dimension_curve, dimension_panel, growth_curve
+
+    figures = {"curve.png": dimension_curve}
+    write_text(folder / "scores.csv", _csv(tables[-1]))
+    if "growth" in summary:
+        import pandas as pd
+
+        fractions = summary["growth"]["fractions"]
+        parts = [one.assign(fraction=part) for one, part in zip(tables, fractions, strict=True)]
+        write_text(folder / "subsamples.csv", _csv(pd.concat(parts)))
+        figures["growth.png"] = growth_curve
+    if "panel" in summary:
+        figures["panel.png"] = dimension_panel
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    for name, draw in figures.items():
+        with atomic_path(folder / name) as temporary:
+            draw(summary).savefig(temporary, format="png")
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, lineterminator="\n")

@@ -73,7 +73,14 @@ def log_to_wandb(
             run.log({"curve": wandb.Image(str(folder / "curve.png"))})
             if "panel" in summary:
                 run.log({"panel": wandb.Image(str(folder / "panel.png"))})
+            if "growth" in summary:
+                run.log({"growth": wandb.Image(str(folder / "growth.png"))})
+                for model, entry in summary["growth"]["models"].items():
+                    for ahead in entry["ahead"]:
+                        field = f"{model}/with_{ahead['times']}_times_the_trials"
+                        run.summary[field] = {key: ahead[key] for key in ("score", "gain", "dim")}
             for model, entry in summary["models"].items():
+                run.summary[f"{model}/swept"] = entry["swept"]
                 run.summary[f"{model}/chosen_dim"] = entry["chosen_dim"]
                 run.summary[f"{model}/confidence_set"] = entry["confidence_set"]
                 run.summary[f"{model}/score"] = entry["score"]

@@ -14,6 +14,7 @@ from seqvae.plotting.aggregate import aggregate_posterior as aggregate_posterior
 from seqvae.plotting.conditions import psth as psth
 from seqvae.plotting.dimension_panel import dimension_panel as dimension_panel
 from seqvae.plotting.dimensions import dimension_curve as dimension_curve
+from seqvae.plotting.growth import growth_curve as growth_curve
 from seqvae.plotting.images import image_grid as image_grid
 from seqvae.plotting.images import image_manifold as image_manifold
 from seqvae.plotting.images import reconstructions as reconstructions

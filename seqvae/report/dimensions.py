@@ -13,6 +13,7 @@ from seqvae.errors import InputError
 from seqvae.plotting.dimensions import UNITS, fold_words, swept_of
 from seqvae.plotting.style import SERIES
 from seqvae.report.charts import MUTED, line, packed, plain
+from seqvae.report.growth import check_growth
 from seqvae.report.section import Chart, Section, Table, Trace
 from seqvae.storage.yaml_json import read_json
 
@@ -44,6 +45,7 @@ def read_summary(folder: str) -> dict[str, Any]:
             assert isinstance(one["estimator"] + one["assumes"], str)
             assert isinstance(one["details"], dict)
             assert all(entry["confidence_set"] for entry in models.values())
+        check_growth(summary)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise InputError(f"{path} is no summary of a cross-validation; make it again") from error
     return summary

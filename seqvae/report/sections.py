@@ -11,6 +11,7 @@ from seqvae.report.comparison import comparison
 from seqvae.report.conditions import behavior, psth
 from seqvae.report.dimensions import dimensions
 from seqvae.report.fit import is_it_better, learning, provenance, what_was_fitted
+from seqvae.report.growth import growth_section
 from seqvae.report.latents import inferred_inputs, latents
 from seqvae.report.neurons import neuron_scores
 from seqvae.report.panel import panel
@@ -32,8 +33,9 @@ def sections(
     if len(results) > 1:
         parts.append(Part("Comparison of the runs", [comparison(results)]))
     if crossvalidation is not None:
-        of_dimension = (dimensions(crossvalidation, folder), panel(crossvalidation))
-        parts.append(Part("Cross-validation", [one for one in of_dimension if one is not None]))
+        parts_of = [dimensions(crossvalidation, folder), panel(crossvalidation)]
+        parts_of.append(growth_section(crossvalidation) if "growth" in crossvalidation else None)
+        parts.append(Part("Cross-validation", [one for one in parts_of if one is not None]))
     return parts + [Part(result.name, _of_run(result)) for result in results]
 
 

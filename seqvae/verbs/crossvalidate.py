@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
 from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensemble_jobs
-from seqvae.crossvalidation.folder import held
+from seqvae.crossvalidation.folder import held, write_results
+from seqvae.crossvalidation.growth import growth, growth_lines
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
@@ -24,16 +24,13 @@ from seqvae.crossvalidation.panel.summary import panel_lines, panel_summary
 from seqvae.crossvalidation.plan import checked_models, make_plan, suited
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.sizes import Dims, Sweep, checked_sizes, swept_words
+from seqvae.crossvalidation.subsamples import checked_fractions, subsampled
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, nearest
 from seqvae.learning import Learner
 from seqvae.runs import ModelFactory
-from seqvae.storage.files import atomic_path, write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SCHEME_CHOICES = ("auto", "fold_in", "gabriel", "speckled")
 ROW_CHOICES = ("auto", "trials", "blocks", "random")
@@ -46,6 +43,7 @@ def crossvalidate(
     *,
     dims: Dims,
     sweep: Sweep | None = None,
+    subsample: list[float] | None = None,
     bin_width: BinWidth = None,
     trial_folds: int = 5,
     neuron_folds: int = 4,
@@ -86,6 +84,8 @@ def crossvalidate(
             each; 0, the mean rate, is always there.
         sweep: another whole number of the models that takes the values of ``dims``, such as
             ``num_states``, for all models or by the name of those that have it.
+        subsample: fractions of the trials to learn from, ascending up to 1, such as
+            ``[0.25, 0.5, 1]``: how score and dimension grow with trials, and what more would bring.
         bin_width: seconds per bin, where ``data`` is an array or a file.
         trial_folds: folds of rows; with scheme ``speckled`` of entries.
         neuron_folds: folds of neurons.
@@ -141,7 +141,7 @@ def crossvalidate(
         raise InputError(f"k_shot needs held-out neurons: scheme 'fold_in', not {chosen!r}")
     check_backend(backend, jobs, ray_remote_args)
     check_wandb(wandb_project, wandb_cells)
-    part = parse_shard(shard)
+    part, fractions = parse_shard(shard), checked_fractions(subsample)
     factories = checked_models(models, scheme=chosen)
     sizes = checked_sizes(dims, sweep, factories, scheme=chosen)
     for name in sorted(set(learners or {}) - set(factories)):
@@ -162,25 +162,28 @@ def crossvalidate(
             gap=gap,
             seed=seed,
         )
-        factories, learners = suited(factories, learners or {}, data=data, division=division)
-        chains, unit, unread = make_plan(
-            data,
-            division,
-            factories,
-            learners,
-            sizes=sizes,
-            seeds=seeds,
-            num_samples=num_samples,
-            k_shot=k_shot,
-            warm_starts=warm_starts,
-            folder=folder,
-            members={name for rows in grouped.values() for row in rows for name in row},
-        )
+        plans = [
+            make_plan(
+                data,
+                one,
+                *suited(factories, learners or {}, data=data, division=one),
+                sizes=sizes,
+                seeds=seeds,
+                num_samples=num_samples,
+                k_shot=k_shot,
+                warm_starts=warm_starts,
+                folder=folder,
+                members={name for rows in grouped.values() for row in rows for name in row},
+            )
+            for one in subsampled(division, fractions)
+        ]
     if panel:
         check_panel(division.recording)
-    for sentence in unread:
+    unit = plans[-1].unit
+    for sentence in plans[-1].unread:
         warnings.warn(sentence, stacklevel=2)
-    together = ensemble_jobs(grouped, chains)
+    chains = [chain for plan in plans for chain in plan.chains]
+    together = [job for plan in plans for job in ensemble_jobs(grouped, plan.chains)]
     todo = [*(job for chain in chains for job in chain), *together]
     mine = shard_chains(chains, part)
     with held(folder, recording.checksum, part):
@@ -199,12 +202,20 @@ def crossvalidate(
             with closing(run(left, num_done=len(ready) - len(left))) as results:
                 by_key |= {result["key"]: result for result in results}
     swept = swept_words(sizes)
-    table = scores_table(
-        [by_key[job.key] for job in todo if job.key in by_key],
-        unit=unit,
-        k_shot=bool(k_shot),
-        swept=swept if sweep else None,
-    )
+    tables = [
+        scores_table(
+            [
+                by_key[job.key]
+                for job in todo
+                if job.division.fraction == fraction and job.key in by_key
+            ],
+            unit=unit,
+            k_shot=bool(k_shot),
+            swept=swept if sweep else None,
+        )
+        for fraction in fractions
+    ]
+    table = tables[-1]
     if missing := len(todo) - len(by_key):
         return CrossValidation(folder, table, None, missing)
     _tell_failures(by_key.values(), folder, swept)
@@ -233,7 +244,10 @@ def crossvalidate(
             k_shot=k_shot,
             seed=seed,
         )
-    _write(folder, table, summary)
+    if subsample is not None:
+        num_trials = division.recording.num_trials
+        summary["growth"] = growth(tables, summary, fractions=fractions, num_trials=num_trials)
+    write_results(folder, tables, summary)
     if wandb_project is not None:
         log_to_wandb(folder, table, summary, project=wandb_project, cells=wandb_cells)
     return CrossValidation(folder, table, summary)
@@ -274,7 +288,7 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
     unit = summary["unit"].replace("_", " ")
     head = f"held-out score in {unit}; * chosen by {summary['rule']}; 0 is the mean rate"
     notes = [f"note: {note}" for note in summary["notes"]]
-    told = [*sets, *gaps, *notes, *panel_lines(summary)]
+    told = [*sets, *gaps, *notes, *panel_lines(summary), *growth_lines(summary)]
     return "\n".join([head, *laid, *told, f"results: {result.folder}"])
 
 
@@ -288,15 +302,3 @@ def _tell_failures(results: Any, folder: Path, swept: Mapping[str, str]) -> None
             f"{cell['model']} of {word} {cell['dim']}: {error} (see {folder / 'cells'})",
             stacklevel=3,
         )
-
-
-def _write(folder: Path, table: pd.DataFrame, summary: dict[str, Any]) -> None:
-    from seqvae.plotting import dimension_curve, dimension_panel
-
-    write_text(folder / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    with atomic_path(folder / "curve.png") as temporary:
-        dimension_curve(summary).savefig(temporary, format="png")
-    if "panel" in summary:
-        with atomic_path(folder / "panel.png") as temporary:
-            dimension_panel(summary).savefig(temporary, format="png")
