@@ -29,6 +29,7 @@ from seqvae.crossvalidation.panel.summary import panel_lines
 from seqvae.data.sources import Arrays
 from seqvae.models import PCA
 from seqvae.plotting import dimension_panel
+from seqvae.report.dimensions import read_summary
 from seqvae.verbs.crossvalidate import shown
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*largest of the grid")
@@ -274,6 +275,21 @@ def test_a_panel_is_printed_and_has_a_section_of_the_page(done, tmp_path):
     assert len(dimension_panel(of_states).axes[1].get_yticks()) == len(found.panel)
     page = Path(report(crossvalidation=str(found.folder), out=str(tmp_path / "page.html")))
     assert "What do other estimators say?" in page.read_text()
+
+
+def test_a_panel_that_is_none_is_refused_by_the_report(done, tmp_path):
+    summary = done[-1].summary
+    for name, value in (
+        ("dimension", "two"), ("dimension", -1), ("assumes", 3), ("details", "none"),
+    ):  # fmt: skip
+        bad = {**summary, "panel": [{**summary["panel"][0], name: value}]}
+        (tmp_path / "summary.json").write_text(json.dumps(bad))
+        with pytest.raises(InputError, match="is no summary of a cross-validation"):
+            read_summary(str(tmp_path))
+    bad = {**summary, "models": {"pca": {**summary["models"]["pca"], "confidence_set": "all"}}}
+    (tmp_path / "summary.json").write_text(json.dumps(bad))
+    with pytest.raises(InputError, match="is no summary of a cross-validation"):
+        read_summary(str(tmp_path))
 
 
 def test_a_panel_that_cannot_be_asked_is_refused_before_anything_is_learned(tmp_path):

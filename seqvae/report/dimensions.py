@@ -44,7 +44,8 @@ def read_summary(folder: str) -> dict[str, Any]:
             assert one["dimension"] is None or float(one["dimension"]) >= 0
             assert isinstance(one["estimator"] + one["assumes"], str)
             assert isinstance(one["details"], dict)
-            assert all(entry["confidence_set"] for entry in models.values())
+            among = [np.array(entry["confidence_set"], dtype=np.int64) for entry in models.values()]
+            assert all(one.ndim == 1 and one.size for one in among)
         check_growth(summary)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise InputError(f"{path} is no summary of a cross-validation; make it again") from error

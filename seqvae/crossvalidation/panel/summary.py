@@ -59,13 +59,13 @@ def panel_lines(summary: Mapping[str, Any]) -> list[str]:
     """Lay out the panel of a summary, cross-validation first; without one nothing."""
     if "panel" not in summary:
         return []
-    rows = panel_rows(summary)
+    rows, entries = panel_rows(summary), summary["models"].values()
     width = max(len(name) for name, _, _ in rows)
     lines = [f"{name.ljust(width)}  {answer:>5}  {words}" for name, answer, words in rows]
-    few = [] if any("few-shot" in one["estimator"] for one in summary["panel"]) else [
-        "few-shot co-smoothing is in the panel with k_shot, the trials of its readout"
-    ]  # fmt: skip
-    return ["panel: how many latents, by what assumes what", *lines, *few]
+    few = []
+    if summary.get("scheme") == "fold_in" and not any("k_shot" in one for one in entries):
+        few = ["few-shot co-smoothing is in the panel with k_shot, the trials of its readout"]
+    return ["panel: how many latents, and what each estimator assumes", *lines, *few]
 
 
 def panel_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
