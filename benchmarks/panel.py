@@ -115,14 +115,14 @@ def of_panel(counts: Float[np.ndarray, "trial time neuron"], seed: int) -> dict[
 
 def of_components(counts: Float[np.ndarray, "trial time neuron"], seed: int) -> dict[str, Any]:
     """Cross-validate components of the matrix of all bins, scheme gabriel, 5 x 4 folds."""
-    chosen, _ = crossvalidated(counts, seed, {"pca": PCA}, folds=5, scheme="gabriel")
-    return {"gabriel": chosen}
+    chosen, among = crossvalidated(counts, seed, {"pca": PCA}, folds=5, scheme="gabriel")
+    return {"gabriel": chosen, "set": among}
 
 
 def of_factors(counts: Float[np.ndarray, "trial time neuron"], seed: int) -> dict[str, Any]:
     """Cross-validate factor analysis, scheme fold_in, 3 x 4 folds."""
     chosen, among = crossvalidated(counts, seed, {"fa": MODEL}, folds=3, scheme="fold_in")
-    return {"fold_in": chosen, "set": among}
+    return {"fold_in": chosen, "fold_in_set": among}
 
 
 def crossvalidated(
