@@ -118,7 +118,10 @@ def _speaks(verb: Verb) -> bool:
 
 
 def _interrupted(verb: Verb) -> int:
-    _tell(verb, "interrupted")
+    goes_on = "resume" if "resume" in verb.arguments else "out_dir"
+    cure = {"resume": "; give the same command again with --resume",
+            "out_dir": "; give the same command again to go on"}  # fmt: skip
+    _tell(verb, f"interrupted{cure[goes_on] if goes_on in verb.arguments else ''}")
     return 130
 
 

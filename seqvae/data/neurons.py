@@ -53,6 +53,12 @@ def neuron_columns(
                 f"activity has {num_neurons} neurons, but the model was trained with "
                 f"{spec.num_neurons}, {spec.num_heldin} of them held in; give the same neurons"
             )
+        warnings.warn(
+            f"activity has {num_neurons} neurons without names of the model's {spec.num_neurons}: "
+            "they are taken for those that are held in, in their order; name them (neuron_ids) if "
+            "they are others",
+            stacklevel=2,
+        )
         columns = np.full(spec.num_neurons, -1)
         columns[heldin] = np.arange(num_neurons)
         return columns

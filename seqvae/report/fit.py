@@ -111,7 +111,9 @@ def is_it_better(result: Result) -> Section:
     columns = {result.model: metrics, **others, **metrics.get("baselines", {})}
     rows = score_rows(columns)
     advice = metrics.get("advice")
-    if advice is None:
+    if result.provenance.get("finished") is False:
+        words.append("The fit has not ended: it still goes on, or was ended before (--resume).")
+    elif advice is None:
         notes.append("Whether training went well is told for the data of the fit only.")
     elif not advice:
         words.append("Training went well: nothing that the diagnosis looks for was seen.")

@@ -131,6 +131,7 @@ class FitFolder:
         else:
             begun_from = None if origin is None else origin.note
             note = provenance(config, data, moments=moments, init_from=begun_from)
+        note = {**note, "finished": False}  # until learning has ended
         write_text(self.files.provenance, json.dumps(note, indent=2) + "\n")
         write_text(self.files.config, yaml.safe_dump(dict(config), sort_keys=False))
 

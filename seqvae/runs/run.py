@@ -148,6 +148,11 @@ class Run:
             return None
 
     @property
+    def is_finished(self) -> bool:
+        """Whether learning has ended; of runs that do not tell it is taken to have."""
+        return bool(self.provenance.get("finished", True))
+
+    @property
     def hash(self) -> str:
         """Twelve hex digits of config, data, version and beginning: the same for equal runs."""
         facts = [self.config, self.provenance["data"]["checksum"],

@@ -21,6 +21,9 @@ from seqvae.distributions.kinds import kind_of
 from seqvae.errors import InputError
 from seqvae.storage.files import write_text
 
+HELDOUT = 0.2
+"""Share of the neurons that a written config holds out, where the file holds out none."""
+
 
 def check(
     data: DataLike, *, bin_width: BinWidth = None, write_config: str | None = None
@@ -51,7 +54,7 @@ def check(
         "time bins": spec.num_time_bins,
         "shortest trial (bins)": int(recording.lengths.min()),
         "forecast bins": spec.num_forecast_bins,
-        "bin width (s)": spec.bin_width,
+        "bin width (s)": spec.bin_width or "unknown; give --data.source.bin_width, in seconds",
         "neurons held in": spec.num_heldin,
         "neurons held out": len(spec.heldout),
         "external inputs": spec.num_inputs,
@@ -66,7 +69,13 @@ def check(
         summary["slowest and fastest neuron (Hz)"] = f"{rates.min():.3g} to {rates.max():.3g}"
     summary["checksum"] = recording.checksum
     if write_config is not None:
-        tree = {"data": {"source": to_config(data.source, key="data.source")}}
+        tree: dict[str, Any] = {"data": {"source": to_config(data.source, key="data.source")}}
+        if _lacks_heldout(data):
+            tree["data"]["heldout"] = HELDOUT
+            summary["heldout in the config"] = (
+                f"{HELDOUT}, as the file holds no neuron out, and only neurons that a model does "
+                "not see tell what it predicts"
+            )
         write_text(Path(write_config), yaml.safe_dump(tree, sort_keys=False))
         summary["config"] = write_config
     return summary
@@ -81,6 +90,14 @@ def with_guesses(data: NeuralData) -> tuple[NeuralData, dict[str, Any]]:
     settled.source = view.ready(data.source)
     guesses = {"guessed": view.guesses} if view.guesses else {}
     return settled, {"entries": view.entries, **guesses}
+
+
+def _lacks_heldout(data: NeuralData) -> bool:
+    """Whether nothing tells what a model predicts, and a share of the neurons could."""
+    spec = data.spec
+    is_set = data.heldout is not None or bool(spec.heldout) or bool(spec.num_forecast_bins)
+    is_image = data.recording.image_shape is not None
+    return not is_set and not is_image and spec.num_neurons * HELDOUT >= 1
 
 
 def _missing(recording: Recording, trials: Int[np.ndarray, " chosen"]) -> int:

@@ -22,6 +22,11 @@ from seqvae.verbs.opening import check_num_samples, check_out, open_run, without
 
 MOST_LINES = 40
 """So many lines are printed of the neurons."""
+UNFINISHED = "learning has not ended: it still goes on, or was ended before (fit --resume)"
+NOTHING_HELD_OUT = (
+    "nothing was held out from inference, so these scores favour what copies its input; fit with "
+    "--data.heldout 0.2 to see what a model predicts (co_bps, gain)"
+)
 
 
 def evaluate(
@@ -87,8 +92,12 @@ def evaluate(
         seed=run.seed,
         training=training,
     )
+    if not run.is_finished:
+        metrics["unfinished"] = UNFINISHED
     if is_new:
         metrics["baselines_learned_on"] = _told_of(training)
+    elif not run.is_finished:
+        pass  # what is wrong with a fit is told when it has ended
     elif "train" in data.split and not run.members:  # which was not fitted itself
         metrics["advice"] = {
             finding.name: {"sentence": finding.sentence, "setting": finding.setting}
@@ -159,9 +168,13 @@ def score_table(metrics: Mapping[str, Any]) -> str:
         f"advice: {name.replace('_', ' ')}: {found['sentence']}; {found['setting']}"
         for name, found in metrics.get("advice", {}).items()
     ]
+    nothing = [] if metrics.get("gain") else [NOTHING_HELD_OUT]
     nulls = [NULLS] if "nlb_co_bps" in metrics or "nlb_fp_bps" in metrics else []
     neurons = neuron_table(metrics["per_neuron"]) if "per_neuron" in metrics else []
-    return "\n".join([*told, *_laid(lines), *nulls, *gains, *ceilings, *neurons, *advice])
+    return "
+".join(
+        [*told, *_laid(lines), *nothing, *nulls, *gains, *ceilings, *neurons, *advice]
+    )
 
 
 def neuron_table(neurons: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from seqvae.analysis.submission import Asked, submission, write_submission
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, nearest
 from seqvae.runs import Run
-from seqvae.verbs.opening import Opened, check_num_samples, check_out, open_run
+from seqvae.verbs.opening import Opened, check_num_samples, check_out, open_run, tell_replaced
 
 _ENDINGS = {"nlb": (".h5", ".hdf5"), "csv": (".csv",), "mat": (".mat",)}
 
@@ -62,6 +62,7 @@ def export(
     """
     chosen = _format_of(out, format)
     check_out(out, *_ENDINGS[chosen])
+    tell_replaced(out)
     check_num_samples(num_samples)
     if chosen == "nlb" and not re.fullmatch(r"\w[\w.-]*", dataset_name or ""):
         raise InputError(

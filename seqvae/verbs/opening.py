@@ -43,6 +43,12 @@ class Opened(NamedTuple):
         learned = self.model.refitted and not self.is_new
         words = ("test",) if learned else ("test", "val")
         split = next((word for word in words if word in self.data.split), "all")
+        if split == "all" and not self.is_new and not learned:
+            warnings.warn(
+                "split: no trials were kept for validation or test, so these scores are of the "
+                "trials that the run was learned from; fit with data.val_fraction to tell more",
+                stacklevel=4,
+            )
         if learned and split == "all":
             raise InputError(
                 "split: the run was refitted, so it has learned from its validation trials, too, "
@@ -131,6 +137,12 @@ def check_out(out: str, *endings: str) -> None:
         formats = " or ".join(endings)
         raise InputError(f"out: {out!r} would be written as {formats}; give a name that ends so")
     check_writable(parent)
+
+
+def tell_replaced(out: str) -> None:
+    """Warn of a file that is there and will be replaced."""
+    if Path(out).exists():
+        warnings.warn(f"out: {out!r} is there already, and is replaced", stacklevel=3)
 
 
 def without_nan(value: Any) -> Any:

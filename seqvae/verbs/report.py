@@ -16,7 +16,7 @@ from seqvae.report.results import with_posterior
 from seqvae.runs import Run
 from seqvae.storage.files import write_text
 from seqvae.verbs.evaluate import evaluate
-from seqvae.verbs.opening import check_out, open_run
+from seqvae.verbs.opening import check_out, open_run, tell_replaced
 
 
 def report(
@@ -56,6 +56,7 @@ def report(
     """
     check_libraries()
     check_out(out, ".html")
+    tell_replaced(out)
     several = [run] if isinstance(run, Run | str) else list(run)
     if not several and crossvalidation is None:
         raise InputError("run: give a run (--run FOLDER), several, or --crossvalidation FOLDER")

@@ -213,7 +213,8 @@ def _no_activity(entries: Mapping[str, Any], template: str) -> str:
     example, wanted = name.replace("train_", "{split}_", 1), template.replace("{split}", "train")
     return (
         f"the file has no entry 'activity', and no entry {wanted!r}{nearest(wanted, entries)}; say "
-        f"which entry is the activity: keys {{activity: {example!r}}}; it holds {listed}"
+        f"which entry is the activity: keys {{activity: {example!r}}}, or let 'seqvae check FILE "
+        f"--write_config mine.yaml' guess; it holds {listed}"
     )
 
 

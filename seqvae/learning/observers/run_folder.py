@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from seqvae.learning.observers.base import Observer, Stage
-from seqvae.storage.files import RunFiles
+from seqvae.storage.files import RunFiles, write_text
 from seqvae.storage.history import HistoryTable
 from seqvae.storage.weights import save_weights, steps_taken
+from seqvae.storage.yaml_json import read_json
 
 
 class RunFolder(Observer):
@@ -50,7 +53,10 @@ class RunFolder(Observer):
         self._history.write(self.run.history)
 
     def end(self, stage: Stage) -> None:
-        """Write the rows; the last one may have got more columns."""
+        """Write the rows, of which the last may have got more columns; note that learning ended."""
         if self.begins_anew:
             self._history.lay_out(stage.rows)
             self._history.write(self.run.history)
+        if self.run.provenance.exists():
+            note = read_json(self.run.provenance, str(self.run.provenance)) | {"finished": True}
+            write_text(self.run.provenance, json.dumps(note, indent=2) + "\n")
