@@ -24,6 +24,9 @@ def test_a_file_is_checked_and_a_config_written_by_its_name_alone(tmp_path, caps
     assert "session/neural/spike_counts  24 x 15 x 8  uint8" in out
     assert "activity: 'session/neural/spike_counts', as" in out
     assert f"next: seqvae fit --config {config}" in out
+    assert "neurons held out: 0" in out
+    assert "heldout in the config: 0.2, as the file holds no neuron out" in out
+    assert yaml.safe_load(config.read_text())["data"]["heldout"] == 0.2
     source = from_config(yaml.safe_load(config.read_text())["data"]["source"], RecordingSource)
     recording = source.load()
     np.testing.assert_array_equal(recording.read(), COUNTS)

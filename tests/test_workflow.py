@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 import xarray as xr
 
-from seqvae import VAE, InputError, Run, check, evaluate, fit, infer
+from seqvae import VAE, InputError, NeuralData, Run, check, evaluate, fit, infer
 from seqvae.data.sources import Lorenz, write_hdf5
 from seqvae.data.sources.hdf5 import HDF5
+from seqvae.verbs.evaluate import score_table
+from seqvae.verbs.opening import Opened, tell_replaced
 from tiny import LORENZ, SVAE, in_memory, silent_heldout, tiny_data, tiny_learner
 
 MODELS = {"svae": SVAE, "vae": partial(VAE, latent_dim=2, factor_dim=4)}
@@ -151,6 +154,39 @@ def test_recording_of_heldin_neurons_gives_the_same_posterior(runs, name):
     for variable in set(whole) - {"elbo", "activity"}:  # the recorded one is what it is
         np.testing.assert_array_equal(part[variable], whole[variable])
     assert (part["elbo"] > whole["elbo"]).all()  # the held-out counts are not there to be scored
+
+
+def test_what_an_unfinished_fit_scores_is_said_to_be_of_one(run, tmp_path):
+    assert run.provenance["finished"]
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    note = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps(note | {"finished": False}))
+    metrics = evaluate(str(folder), num_samples=2)
+    assert "unfinished: learning has not ended" in score_table(metrics)
+    assert "advice" not in metrics
+    assert "unfinished" not in evaluate(run, num_samples=2)
+
+
+def test_scores_of_trials_that_were_learned_from_are_said_to_be_so(run):
+    counts = NeuralData(LORENZ.load().activity, bin_width=0.01, val_fraction=0.0)
+    counts.setup()
+    opened = Opened(run, counts, run.model(), is_new=False)
+    with pytest.warns(UserWarning, match="of the trials that the run was learned from"):
+        assert opened.scored_split == "all"
+
+
+def test_scores_without_anything_held_out_say_what_they_favour(run):
+    metrics = evaluate(run, num_samples=2)
+    assert "nothing was held out" not in score_table(metrics)
+    assert "nothing was held out from inference" in score_table({**metrics, "gain": {}})
+
+
+def test_a_file_that_is_replaced_is_told(tmp_path):
+    tell_replaced(str(tmp_path / "a.html"))
+    (tmp_path / "a.html").write_text("mine")
+    with pytest.warns(UserWarning, match=r"a\.html' is there already, and is replaced"):
+        tell_replaced(str(tmp_path / "a.html"))
 
 
 def test_other_recordings_that_do_not_fit_are_refused(run):

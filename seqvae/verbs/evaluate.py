@@ -171,10 +171,8 @@ def score_table(metrics: Mapping[str, Any]) -> str:
     nothing = [] if metrics.get("gain") else [NOTHING_HELD_OUT]
     nulls = [NULLS] if "nlb_co_bps" in metrics or "nlb_fp_bps" in metrics else []
     neurons = neuron_table(metrics["per_neuron"]) if "per_neuron" in metrics else []
-    return "
-".join(
-        [*told, *_laid(lines), *nothing, *nulls, *gains, *ceilings, *neurons, *advice]
-    )
+    parts = [*told, *_laid(lines), *nothing, *nulls, *gains, *ceilings, *neurons, *advice]
+    return "\n".join(parts)
 
 
 def neuron_table(neurons: Sequence[Mapping[str, Any]]) -> list[str]:
