@@ -8,8 +8,8 @@ every set. Adversaries (D = 3, 100 trials, rate .2): private slow noise, a commo
 units, drift over trials, a ring (one circular latent, bell-shaped tuning), and entries that are
 shuffled within each neuron (as many sets as there are random ones, of 50 trials), where nothing is
 shared. Cross-validation, rule ``paired_1se``, is of components of the matrix (``gabriel``, 5 x 4
-folds) and, of fewer sets, as it takes most of the time, of factor analysis of activity smoothed
-over two bins (``fold_in``, 3 x 4 folds), with the dimensions that are not excluded at 95 %.
+folds), with the dimensions that are not excluded at 95 %, and, of fewer sets, as it takes most of
+the time, of factor analysis of activity smoothed over two bins (``fold_in``, 3 x 4 folds).
 
 What is done is kept in the folder, and the same command goes on.
 """
