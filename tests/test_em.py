@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from linear import kalman_smoother, random_model, simulate
 from seqvae import EM, GradientLearner, LinearDynamics, NeuralData, evaluate, fit, infer
+from seqvae.config import to_config
 from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import Arrays
@@ -346,3 +347,18 @@ def test_the_command_line_takes_the_models_own_learner(tmp_path, capsys):
     )
     assert main(["fit", "--config", str(tmp_path / "lds.yaml"), "--print_config"]) == 0
     assert "ridge: 0.5" in capsys.readouterr().out
+
+
+def test_more_starts_never_end_at_a_lower_bound_and_one_is_as_before():
+    batch = simulate(random_model("poisson", 2), num_trials=4, num_bins=6)
+    model = blank("poisson", batch, 2)
+    ends = []
+    for num_starts in (1, 3):
+        torch.manual_seed(0)
+        *_, last = QUIET(max_iterations=5, num_starts=num_starts).iterations(model, batch)
+        ends.append(last.penalized)
+    assert ends[1] >= ends[0]
+    assert "num_starts" not in to_config(EM(), key="learner")["init_args"]
+    assert to_config(EM(num_starts=2), key="learner")["init_args"]["num_starts"] == 2
+    with pytest.raises(InputError, match="num_starts must be at least 1, got 0"):
+        QUIET(num_starts=0).check(blank("poisson", batch, 2), tiny_data())

@@ -7,14 +7,16 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
 from seqvae.compute.threads import one_thread
+from seqvae.config.arguments import InConfig
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.learning.learner import Learner, require_every_neuron
@@ -31,6 +33,7 @@ from seqvae.state_space import (
     linear_starts,
     maximize,
     path_bound,
+    shaken,
 )
 from seqvae.types import Batch
 
@@ -216,19 +219,20 @@ class EM(ExpectationMaximization):
     may, a little). Learning begins from lagged covariances and from smoothed principal components
     (and from the parameters of a model that has begun), three iterations each, and goes on from the
     best. The parameters are left in a canonical form. Validation trials are scored, and choose
-    nothing. A resumed run begins anew. Its settings are those of ``ExpectationMaximization``.
+    nothing. A resumed run begins anew. Its settings are those of ``ExpectationMaximization``, and
+
+    Attributes:
+        num_starts: from how many of them learning goes on to its end, the best bound being kept;
+            beyond these from the best with loadings shaken at random.
     """
+
+    num_starts: Annotated[int, InConfig(tells_default=False)] = 1
 
     learns: ClassVar[type] = LinearDynamics
     begins_from_model: ClassVar[bool] = True
 
     def iterations(self, model: LinearDynamics, batch: Batch) -> Iterator[Iteration]:
-        """Yield each iteration of EM, from the better start, until the bound stops to rise.
-
-        Args:
-            model: says what is learned; its parameters are not changed.
-            batch: the trials to learn from, in double precision.
-        """
+        """Yield each iteration of EM, from the better start, until the bound stops to rise."""
         state_space, e_step = model.state_space, model.e_step(self.e_step)
         begun = [state_space] if model.has_begun else []
         yield from self.linear_iterations(e_step, state_space.emission, batch, begun=begun)
@@ -242,14 +246,36 @@ class EM(ExpectationMaximization):
         begun: Sequence[LinearStateSpace] = (),
     ) -> Iterator[Iteration]:
         """Yield the iterations for a readout of this kind and size; see ``iterations``."""
+        num_steps = batch.target.shape[1]
         starts = [*begun, *linear_starts(emission, batch, ridge=self.ridge)]
         first = min(STARTING_ITERATIONS, self.max_iterations)
-        starts = [canonical(start, batch.target.shape[1]) for start in starts]  # in equal units
+        starts = [canonical(start, num_steps) for start in starts]  # in equal units
         tried = [list(self._steps(e_step, start, batch, first)) for start in starts]
         best = max(tried, key=lambda states: states[-1].penalized)
-        last, number = best[-1], self.max_iterations - first
-        rest = self._steps(e_step, last.learned, batch, number, last=last)
-        yield from self._until_flat(best, rest, batch)
+        number = self.max_iterations - first
+
+        def ended(begun: Sequence[Iteration]) -> Iterator[Iteration]:
+            rest = self._steps(e_step, begun[-1].learned, batch, number, last=begun[-1])
+            return self._until_flat(begun, rest, batch)
+
+        if self.num_starts == 1:
+            yield from ended(best)
+            return
+        tried.sort(key=lambda states: -states[-1].penalized)
+        generator = torch.Generator().manual_seed(0)
+        while len(tried) < self.num_starts:
+            start = canonical(shaken(best[-1].learned, generator), num_steps)
+            tried += [list(self._steps(e_step, start, batch, first))]
+        # without the posterior of each trial, which nothing reads any more
+        ends = [[state._replace(posterior=None) for state in ended(begun)]
+                for begun in tried[: self.num_starts]]  # fmt: skip
+        yield from max(ends, key=lambda states: states[-1].penalized)
+
+    def check(self, model: Any, data: NeuralData, *, checkpoint: Path | None = None) -> None:
+        """Refuse what ``ExpectationMaximization`` does, and to begin nowhere."""
+        super().check(model, data, checkpoint=checkpoint)
+        if self.num_starts < 1:
+            raise InputError(f"num_starts must be at least 1, got {self.num_starts}")
 
     def finished(self, state: Iteration, batch: Batch) -> LinearStateSpace:
         """Return what was learned in the form in which two fits can be compared."""

@@ -24,6 +24,7 @@ from seqvae.state_space.filtering import FilteredBin as FilteredBin
 from seqvae.state_space.filtering import LinearFilter as LinearFilter
 from seqvae.state_space.initialization import from_moments as from_moments
 from seqvae.state_space.initialization import from_smoothing as from_smoothing
+from seqvae.state_space.initialization import shaken as shaken
 from seqvae.state_space.m_step import LinearStateSpace as LinearStateSpace
 from seqvae.state_space.m_step import maximize as maximize
 from seqvae.state_space.particle_filter import bootstrap as bootstrap

@@ -120,6 +120,14 @@ def from_smoothing(emission: LinearEmission, batch: Batch, *, ridge: float) -> L
     return LinearStateSpace(dynamics, readout)
 
 
+def shaken(learned: LinearStateSpace, generator: torch.Generator) -> LinearStateSpace:
+    """Return a model with noise added to its loadings, of their own root mean square."""
+    loadings = learned.emission.loadings
+    noise = torch.randn(loadings.shape, generator=generator, dtype=torch.float64).to(loadings)
+    size = loadings.square().mean().sqrt()
+    return learned._replace(emission=replace(learned.emission, loadings=loadings + size * noise))
+
+
 def _lagged_covariances(
     batch: Batch, mean: Float[Tensor, " neuron"]
 ) -> Float[Tensor, "lag neuron neuron"]:
