@@ -9,6 +9,7 @@ import yaml
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from seqvae.console import main as cli
+from seqvae.console.flags import read_flags, with_run
 from seqvae.data import NeuralData
 from seqvae.data.sources import HDF5, Lorenz, Npz, RecordingSource, write_hdf5, write_npz
 from seqvae.errors import InputError
@@ -432,3 +433,17 @@ def test_every_model_prints_a_config(model, capsys):
     flags = ["--model", model.__name__, "--data.source", "Lorenz", "--print_config"]
     assert cli.main(["fit", *flags]) == 0
     assert f"class_path: seqvae.models.{model.__name__}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "flags"),
+    [
+        (("run", "out"), ["runs/a", "--out", "b.nc"], {"run": "runs/a", "out": "b.nc"}),
+        (("run",), ["a", "b", "--out", "c"], {"run": ["a", "b"], "out": "c"}),
+        (("runs", "run_dir"), ["a", "b", "--run_dir", "c"], {"runs": ["a", "b"], "run_dir": "c"}),
+        (("run",), ["--run", "a"], {"run": "a"}),
+        (("run",), [], {}),
+    ],
+)
+def test_runs_may_stand_first(arguments, words, flags):
+    assert read_flags(with_run(words, arguments)) == flags

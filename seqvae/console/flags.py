@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ def with_file(argv: Sequence[str], arguments: Collection[str] = ()) -> list[str]
     if "out" in arguments and len(words) > 1 and not words[1].startswith("-"):
         words.insert(1, "--out")
     return ["--config" if suffix in (".yaml", ".yml") else "--data.source.path", *words]
+
+
+def with_run(argv: Sequence[str], arguments: Collection[str]) -> list[str]:
+    """Give runs that stand first their flag."""
+    words = list(argv)
+    named = list(takewhile(lambda word: not word.startswith("-"), words))
+    if "runs" in arguments:
+        return ["--runs", *words] if named else words
+    return [part for word in named for part in ("--run", word)] + words[len(named) :]
 
 
 def _parse(key: str, text: str) -> Any:

@@ -27,6 +27,7 @@ from seqvae.console.flags import (
     with_file,
     with_learner,
     with_learners,
+    with_run,
 )
 from seqvae.console.kept_help import keep_help, kept_help
 from seqvae.errors import InputError, Terminated, nearest, one_line
@@ -41,7 +42,7 @@ verbs:
 
 examples:
   seqvae fit --config configs/lorenz_svae.yaml --run_dir runs/lorenz
-  seqvae evaluate --run runs/lorenz
+  seqvae evaluate runs/lorenz
   seqvae infer --run runs/lorenz --out posterior.nc
   seqvae fit --from_run runs/lorenz --run_dir runs/again
 
@@ -138,7 +139,8 @@ def _command(verb: Verb, argv: Sequence[str]) -> int:
     if is_plain_help and (kept := kept_help(verb.name)) is not None:
         print(kept, end="")
         return 0
-    flags = read_flags(argv if verb.reads_run else with_file(argv, verb.arguments))
+    named = with_run if verb.reads_run else with_file
+    flags = read_flags(named(argv, verb.arguments))
     # What needs no torch comes first, so that it is refused at once.
     config = None if verb.reads_run else flags.pop("config", None)
     tree = {} if config is None else read_config(str(config))

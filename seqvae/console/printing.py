@@ -41,6 +41,9 @@ def help_text(
         out = " out.h5" if parameters(function).get("out") else ""
         lines += ["", "The file of data, or a config, may stand first, without its flag:"]
         lines += [f"  seqvae {verb} recording.nwb{out} --data.source.bin_width 0.02"]
+    if "run" in parameters(function):
+        lines += ["", "The run may stand first, without its flag:"]
+        lines += [f"  seqvae {verb} runs/mine"]
     if "model" in parameters(function):
         lines += ["", "Add --print_config to see every setting of a run, nested ones, too."]
     return "\n".join(lines) + "\n"
