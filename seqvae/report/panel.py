@@ -29,9 +29,15 @@ def panel(summary: Mapping[str, Any]) -> Section | None:
     for place, one in enumerate(summary["panel"], start=len(models)):
         if one["dimension"] is not None:
             traces.append(_point(one["dimension"], place, ORANGE, one["estimator"]))
+    largest = max(
+        [dimension for entry in models.values() for dimension in entry["confidence_set"]]
+        + [entry["chosen_dim"] for entry in models.values()]
+        + [one["dimension"] for one in summary["panel"] if one["dimension"] is not None],
+        default=1,
+    )
     names = [plain(name) for name, _, _ in rows]
     layout = {
-        "xaxis": {"title": {"text": "number of latents"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "number of latents"}, "range": [-0.25, largest + 0.25]},
         "yaxis": {"tickvals": list(range(len(rows))), "ticktext": names, "autorange": "reversed",
                   "automargin": True},
     }  # fmt: skip
