@@ -16,7 +16,16 @@ from seqvae.config import to_config
 from seqvae.console import main as cli
 from seqvae.data.masking import CoordinatedDropout
 from seqvae.learning.em import validation_scores
-from seqvae.tuning import Choice, Interval, Record, Study, as_space, default_space, proposals
+from seqvae.tuning import (
+    Choice,
+    Interval,
+    Record,
+    Study,
+    as_space,
+    default_space,
+    proposals,
+    rounds,
+)
 from seqvae.tuning.proposals import importances
 from seqvae.verbs import tune as verb
 from tiny import LORENZ, in_memory, tiny_data, tiny_learner
@@ -178,7 +187,7 @@ def test_a_round_that_was_ended_goes_on_to_the_same(tmp_path):
     facts = {"former": {"model.dropout": 0.1}, "search": "tpe", "seed": 0, "checksum": ""}
 
     def run(study, order):
-        for tasks in verb._rounds(study, space, 8, 3):
+        for tasks in rounds(study, space, num_fits=8, count=3):
             for task in sorted(tasks, key=order):
                 study.add(Record(task.number, task.settings, float(task.number), "elbo", 1.0))
 
@@ -198,6 +207,13 @@ def test_what_is_held_out_chooses_nothing(study, tmp_path):
     other = search(tmp_path / "study", 5, in_memory(replace(recording, activity=activity)))
     columns = [name for name in study.table if name != "seconds"]
     assert other.table[columns].equals(study.table[columns])
+
+
+@pytest.mark.parametrize("select", ["val/elbo", "val/co_bps", "val/heldin_elbo"])
+def test_weights_are_picked_as_fits_are_scored(select):
+    chosen = verb._by_heldin(tiny_learner(2, select=select, refit=True))
+    assert chosen.select == "val/heldin_elbo"
+    assert not chosen.refit
 
 
 def test_fits_that_fail_are_told_and_the_search_goes_on(tmp_path):

@@ -1,6 +1,8 @@
 """A search of settings: what may vary, what is tried next, what came of it."""
 
 from seqvae.tuning.proposals import proposals as proposals
+from seqvae.tuning.rounds import Task as Task
+from seqvae.tuning.rounds import rounds as rounds
 from seqvae.tuning.space import Choice as Choice
 from seqvae.tuning.space import Interval as Interval
 from seqvae.tuning.space import Space as Space

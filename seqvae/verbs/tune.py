@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import yaml
 from tqdm import tqdm
@@ -38,11 +38,11 @@ from seqvae.tuning import (
     Choice,
     Interval,
     Record,
-    Space,
     Study,
+    Task,
     as_space,
     default_space,
-    proposals,
+    rounds,
 )
 from seqvae.tuning.proposals import SEARCHES, importances, require_optuna
 from seqvae.verbs.fit import checked_class, fit
@@ -51,18 +51,6 @@ from seqvae.verbs.seeds import Report, heard, validated
 SHOWN = 5
 """Fits in the table that is printed."""
 BEST = "best.yaml"
-
-
-class Task(NamedTuple):
-    """A fit that is to be done.
-
-    Attributes:
-        number: of it.
-        settings: that differ from what they were, by dotted name.
-    """
-
-    number: int
-    settings: Mapping[str, Any]
 
 
 def tune(
@@ -148,7 +136,7 @@ def tune(
         bar = tqdm(total=num_fits, initial=min(len(study.records), num_fits), desc="tune",
                    unit="fit", disable=not progress, dynamic_ncols=True)  # fmt: skip
         with bar:
-            for tasks in _rounds(study, values, num_fits, _at_a_time(jobs)):
+            for tasks in rounds(study, values, num_fits=num_fits, count=_at_a_time(jobs)):
                 together = len(tasks) > 1
                 fits = in_processes(one, tasks, num_workers=jobs) if together else map(one, tasks)
                 for record in fits:
@@ -233,30 +221,6 @@ def _parts(config: Mapping[str, Any]) -> tuple[ModelFactory, Learner, dict[str, 
     return built["model"], built["learner"], {"batch_size": size, "coordinated_dropout": dropout}
 
 
-def _rounds(study: Study, space: Space, num_fits: int, count: int) -> Iterator[list[Task]]:
-    """Give what is to be fitted together, again and again, until as many are known as wanted.
-
-    Rounds begin where they would in one go, and know of earlier ones only, so that a study that was
-    ended goes on to the same.
-    """
-    if 0 not in study.records:
-        yield [Task(0, {})]
-    for start in range(1, num_fits, count):
-        numbers = range(start, min(start + count, num_fits))
-        missing = [number for number in numbers if number not in study.records]
-        if missing:
-            proposed = proposals(
-                space,
-                study.tried(before=start),
-                number=start,
-                count=len(numbers),
-                search=study.facts["search"],
-                seed=study.facts["seed"],
-            )
-            tasks = map(Task, numbers, proposed)
-            yield [task for task in tasks if task.number in missing]
-
-
 def _fitted(
     data: NeuralData, config: Mapping[str, Any], place: Callable[[int], Path], task: Task
 ) -> Record:
@@ -272,9 +236,8 @@ def _fitted(
             model, learner, of_data = _parts(config)
             for name, value in of_data.items():
                 setattr(data, name, value)
-            if isinstance(learner, GradientLearner):  # a refit would learn from what scores it
-                learner = replace(learner, refit=False)
-            run = fit(data, model, without_progress(learner), in_memory=True, seed=config["seed"])
+            learner = without_progress(_by_heldin(learner))
+            run = fit(data, model, learner, in_memory=True, seed=config["seed"])
             scores = validated(run, data)
             measure = next(name for name in SCORES if f"val/{name}" in scores)
             score = scores[f"val/{measure}"]
@@ -289,6 +252,18 @@ def _fitted(
     return Record(
         task.number, task.settings, score, measure, round(time.perf_counter() - begun, 1), error
     )
+
+
+def _by_heldin(learner: Learner) -> Learner:
+    """Return a learner that learns from no validation trial, and picks weights as fits are scored.
+
+    A refit would learn from what scores it, and a choice by the bound of all neurons, or by any
+    score of what is held out, would let held-out neurons into the search.
+    """
+    if not isinstance(learner, GradientLearner):
+        return learner
+    by_heldin = learner.select.startswith(("val/heldin", "val/speckled", "val/log_likelihood"))
+    return replace(learner, refit=False, select=learner.select if by_heldin else "val/heldin_elbo")
 
 
 @contextmanager
