@@ -28,8 +28,8 @@ from seqvae.crossvalidation.panel.sign_flips import sign_flips, singular_values
 from seqvae.crossvalidation.panel.summary import panel_lines
 from seqvae.data.sources import Arrays
 from seqvae.models import PCA
+from seqvae.pages.dimensions import read_summary
 from seqvae.plotting import dimension_panel
-from seqvae.report.dimensions import read_summary
 from seqvae.verbs.crossvalidate import shown
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*largest of the grid")

@@ -19,10 +19,10 @@ from browser import CHROMIUM, browser
 from seqvae import EM, FactorAnalysis, InputError, LinearDynamics, Run, fit, report
 from seqvae.console.main import main
 from seqvae.data.sources import Arrays, write_hdf5
-from seqvae.report import Result, gather, page, sections
-from seqvae.report.comparison import difference, unseen_of
-from seqvae.report.fit import provenance, what_was_fitted
-from seqvae.report.section import Part, Section
+from seqvae.pages import Result, gather, page, sections
+from seqvae.pages.comparison import difference, unseen_of
+from seqvae.pages.fit import provenance, what_was_fitted
+from seqvae.pages.section import Part, Section
 from seqvae.scores.benchmark import NULLS
 from seqvae.types import DataSpec
 from tiny import LORENZ, SVAE, tiny_learner
@@ -164,8 +164,8 @@ def test_runs_are_compared_and_paired(two, place):
 
 
 def posterior_of(name: str, place: Path) -> Result:
-    from seqvae.report import gather
-    from seqvae.report.results import with_posterior
+    from seqvae.pages import gather
+    from seqvae.pages.results import with_posterior
 
     run = Run(place / name)
     result = gather(run, name)

@@ -15,8 +15,8 @@ from seqvae.crossvalidation.ensembles import checked_ensembles
 from seqvae.crossvalidation.sizes import checked_sizes
 from seqvae.learning import SwitchingEM
 from seqvae.models import PCA, FactorAnalysis, SequentialVAE, SwitchingLinearDynamics
+from seqvae.pages.dimensions import dimensions
 from seqvae.plotting import dimension_curve
-from seqvae.report.dimensions import dimensions
 from seqvae.verbs.crossvalidate import shown
 from tiny import LORENZ, tiny_data
 

@@ -95,7 +95,7 @@ def offline_run(folder: Path) -> Path:
 
 
 def test_fit_without_account_runs_offline_into_the_run_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqvae.verbs.wandb_results._report_verb", lambda: small_page)
+    monkeypatch.setattr("seqvae.verbs.report.report", small_page)
     run = fit(
         tiny_data(), SVAE, learner_with_wandb(project="lorenz"), run_dir=str(tmp_path / "r"),
         wandb_results=["posterior", "model", "report"],

@@ -9,10 +9,10 @@ from typing import Any
 
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
-from seqvae.report import Result, gather, page, sections
-from seqvae.report.dimensions import read_summary
-from seqvae.report.page import check_libraries
-from seqvae.report.results import with_posterior
+from seqvae.pages import Result, gather, page, sections
+from seqvae.pages.dimensions import read_summary
+from seqvae.pages.page import check_libraries
+from seqvae.pages.results import with_posterior
 from seqvae.runs import Run
 from seqvae.storage.files import write_text
 from seqvae.verbs.evaluate import evaluate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -42,8 +42,7 @@ def check_wandb_results(asked: Sequence[str], learner: Learner, *, in_memory: bo
             "pytorch_lightning.loggers.WandbLogger, of a model that is learned by gradients"
         )
     if "report" in asked:
-        _report_verb()
-        from seqvae.report.page import check_libraries
+        from seqvae.pages.page import check_libraries
 
         check_libraries()
 
@@ -94,8 +93,10 @@ class WandbResults(Observer):
     def _report(self, wandb_run: Any) -> None:
         import wandb
 
+        from seqvae.verbs.report import report  # and with it xarray, which a refused fit needs not
+
         path = self.run.folder / "report.html"
-        _report_verb()(self._fitted(), out=str(path))
+        report(self._fitted(), out=str(path))
         wandb_run.log({"report": wandb.Html(str(path), inject=False)})
 
     def _fitted(self) -> Run:
@@ -110,16 +111,6 @@ class WandbResults(Observer):
         for path in paths:
             artifact.add_file(str(path))
         wandb_run.log_artifact(artifact)
-
-
-def _report_verb() -> Callable[..., str]:
-    """Return the verb, which must take its public name before the package of pages does."""
-    import seqvae
-
-    _ = seqvae.report
-    from seqvae.verbs.report import report
-
-    return report
 
 
 def shown_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from seqvae.pages.charts import MUTED, line, plain
+from seqvae.pages.results import Result
+from seqvae.pages.section import Chart, Section, Trace
 from seqvae.plotting.style import BLUE, VERMILLION
-from seqvae.report.charts import MUTED, line, plain
-from seqvae.report.results import Result
-from seqvae.report.section import Chart, Section, Trace
 
 MOST_NEURONS = 2000
 _BASELINE = "smoothing_glm"

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from seqvae.pages.charts import MUTED, packed, plain
+from seqvae.pages.fit import score_rows
+from seqvae.pages.results import Result
+from seqvae.pages.section import Chart, Section, Table, Trace
 from seqvae.plotting.arrangement import activity_of
 from seqvae.plotting.style import BLUE
-from seqvae.report.charts import MUTED, packed, plain
-from seqvae.report.fit import score_rows
-from seqvae.report.results import Result
-from seqvae.report.section import Chart, Section, Table, Trace
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.scores.gain import PairedGain, paired_gain
 

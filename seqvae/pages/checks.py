@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqvae.pages.charts import line, packed
+from seqvae.pages.results import Result
+from seqvae.pages.section import Chart, Section, Table
 from seqvae.plotting.style import BLUE, VERMILLION
-from seqvae.report.charts import line, packed
-from seqvae.report.results import Result
-from seqvae.report.section import Chart, Section, Table
 
 _WORDS = {
     "fano": "Fano factor of the counts of a trial, mean over neurons",

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Shaped
 
+from seqvae.pages.section import Trace
 from seqvae.plotting.style import VERMILLION, time_axis
-from seqvae.report.section import Trace
 
 INK, MUTED, PAPER = "@ink", "@muted", "@paper"
 VIRIDIS = (

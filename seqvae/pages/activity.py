@@ -6,6 +6,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from seqvae.pages.charts import INK, MUTED, band, heat, line, over_time
+from seqvae.pages.results import Result
+from seqvae.pages.section import Chart, Section, Trace
 from seqvae.plotting.arrangement import (
     activity_of,
     by_peak_time,
@@ -14,9 +17,6 @@ from seqvae.plotting.arrangement import (
     on_event_time,
 )
 from seqvae.plotting.style import BLUE, expected_activity, some_trials, time_axis
-from seqvae.report.charts import INK, MUTED, band, heat, line, over_time
-from seqvae.report.results import Result
-from seqvae.report.section import Chart, Section, Trace
 
 MOST_TRIALS, MOST_NEURONS = 3, 4
 MOST_ROWS, MOST_BINS = 300, 1500

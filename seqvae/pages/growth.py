@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from seqvae.crossvalidation.growth import growth_words
+from seqvae.pages.charts import band, line, plain
+from seqvae.pages.section import Chart, Section, Trace
 from seqvae.plotting.dimensions import UNITS, swept_of
 from seqvae.plotting.style import SERIES
-from seqvae.report.charts import band, line, plain
-from seqvae.report.section import Chart, Section, Trace
 
 
 def check_growth(summary: Mapping[str, Any]) -> None:

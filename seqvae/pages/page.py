@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqvae.errors import InputError
-from seqvae.report.section import Chart, Part
+from seqvae.pages.section import Chart, Part
 
 _HERE = Path(__file__).parent
 

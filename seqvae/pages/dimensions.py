@@ -10,11 +10,11 @@ import numpy as np
 
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.errors import InputError
+from seqvae.pages.charts import MUTED, line, packed, plain
+from seqvae.pages.growth import check_growth
+from seqvae.pages.section import Chart, Section, Table, Trace
 from seqvae.plotting.dimensions import UNITS, fold_words, swept_of
 from seqvae.plotting.style import SERIES
-from seqvae.report.charts import MUTED, line, packed, plain
-from seqvae.report.growth import check_growth
-from seqvae.report.section import Chart, Section, Table, Trace
 from seqvae.storage.yaml_json import read_json
 
 

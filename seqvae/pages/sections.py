@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seqvae.report.activity import rasters, traces
-from seqvae.report.checks import predictive
-from seqvae.report.comparison import comparison
-from seqvae.report.conditions import behavior, psth
-from seqvae.report.dimensions import dimensions
-from seqvae.report.fit import is_it_better, learning, provenance, what_was_fitted
-from seqvae.report.growth import growth_section
-from seqvae.report.latents import inferred_inputs, latents
-from seqvae.report.neurons import neuron_scores
-from seqvae.report.panel import panel
-from seqvae.report.results import Result
-from seqvae.report.section import Part, Section
+from seqvae.pages.activity import rasters, traces
+from seqvae.pages.checks import predictive
+from seqvae.pages.comparison import comparison
+from seqvae.pages.conditions import behavior, psth
+from seqvae.pages.dimensions import dimensions
+from seqvae.pages.fit import is_it_better, learning, provenance, what_was_fitted
+from seqvae.pages.growth import growth_section
+from seqvae.pages.latents import inferred_inputs, latents
+from seqvae.pages.neurons import neuron_scores
+from seqvae.pages.panel import panel
+from seqvae.pages.results import Result
+from seqvae.pages.section import Part, Section
 
 
 def sections(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from seqvae.crossvalidation.panel.summary import of_dimension, panel_rows
+from seqvae.pages.charts import line, plain
+from seqvae.pages.section import Chart, Section, Table, Trace
 from seqvae.plotting.style import BLUE, ORANGE
-from seqvae.report.charts import line, plain
-from seqvae.report.section import Chart, Section, Table, Trace
 
 
 def panel(summary: Mapping[str, Any]) -> Section | None:

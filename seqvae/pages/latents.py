@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from seqvae.pages.charts import MUTED, band, line, over_time, packed, plain
+from seqvae.pages.results import Result
+from seqvae.pages.section import Chart, Section, Trace
 from seqvae.plotting.arrangement import (
     conditions_of,
     group_means,
@@ -14,9 +17,6 @@ from seqvae.plotting.arrangement import (
     principal_components,
 )
 from seqvae.plotting.style import condition_colors, some_trials, time_axis
-from seqvae.report.charts import MUTED, band, line, over_time, packed, plain
-from seqvae.report.results import Result
-from seqvae.report.section import Chart, Section, Trace
 
 MOST_TRIALS, MOST_POINTS = 60, 30_000
 

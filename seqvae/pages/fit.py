@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from seqvae.pages.charts import line, plain
+from seqvae.pages.results import Result, class_name
+from seqvae.pages.section import Chart, Section, Table
 from seqvae.plotting.learning import curves_of, without_the_first_fall
 from seqvae.plotting.style import SERIES
-from seqvae.report.charts import line, plain
-from seqvae.report.results import Result, class_name
-from seqvae.report.section import Chart, Section, Table
 from seqvae.scores.benchmark import NULLS
 from seqvae.scores.ceiling import ceiling_words
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from seqvae.pages.charts import INK, MUTED, band, line, over_time
+from seqvae.pages.results import Result
+from seqvae.pages.section import Chart, Section, Trace
 from seqvae.plotting.arrangement import (
     conditions_of,
     group_means,
@@ -21,9 +24,6 @@ from seqvae.plotting.style import (
     some_trials,
     time_axis,
 )
-from seqvae.report.charts import INK, MUTED, band, line, over_time
-from seqvae.report.results import Result
-from seqvae.report.section import Chart, Section, Trace
 
 MOST_NEURONS, MOST_TRIALS, MOST_POINTS, MOST_BINS = 6, 4, 2000, 1500
 

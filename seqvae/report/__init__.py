@@ -1,9 +1,0 @@
-"""One self-contained page of what runs and cross-validations say: values in, HTML out.
-
-A file builds one section, from values to charts and words; ``page.py`` puts them together.
-"""
-
-from seqvae.report.page import page as page
-from seqvae.report.results import Result as Result
-from seqvae.report.results import gather as gather
-from seqvae.report.sections import sections as sections
