@@ -201,7 +201,9 @@ def test_one_trial_raises_no_alarm(monkeypatch):
     model = partial(SVAE, objective=Objective(beta_steps=0))
     run = fit(NeuralData(Arrays(counts, 0.02), val_fraction=0.0), model, tiny_learner(3),
               in_memory=True)  # fmt: skip
-    assert evaluate(run, num_samples=3)["advice"] == {}
+    with pytest.warns(UserWarning, match="of the trials that the run was learned from"):
+        metrics = evaluate(run, num_samples=3)
+    assert metrics["advice"] == {}
 
 
 def test_odd_channels_are_named():

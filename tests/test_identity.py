@@ -137,7 +137,8 @@ def test_neurons_without_names_on_a_side_go_by_position(run, unnamed, rates):
     np.testing.assert_array_equal(by_position.values, rates.values)
     reversed_names = inferred(unnamed, NEW, IDS[::-1])
     np.testing.assert_array_equal(reversed_names.values, rates.values)
-    heldin_only = inferred(run, NEW[..., HELDIN], None)
+    with pytest.warns(UserWarning, match="taken for those that are held in, in their order"):
+        heldin_only = inferred(run, NEW[..., HELDIN], None)
     assert heldin_only.neuron.values.tolist() == IDS.tolist()
     np.testing.assert_array_equal(heldin_only.values, rates.values)
 
@@ -146,7 +147,8 @@ def test_numbers_in_another_order_name_the_neurons_of_a_run_that_numbers_them(un
     for order in ([5, 0, 4, 2, 1, 3], [5, 3, 0, 2]):
         by_number = inferred(unnamed, NEW[..., order], np.array(order))
         np.testing.assert_array_equal(by_number.values, rates.values)
-    by_position = inferred(unnamed, NEW[..., HELDIN], np.arange(4))
+    with pytest.warns(UserWarning, match="taken for those that are held in, in their order"):
+        by_position = inferred(unnamed, NEW[..., HELDIN], np.arange(4))
     np.testing.assert_array_equal(by_position.values, rates.values)
 
 

@@ -304,7 +304,8 @@ def test_adapting_embeds_a_file_that_lacks_heldout_neurons(data, toy_recording):
         neuron_ids=None,
         bin_width=None,
     )
-    other = other.adapted(data.spec)
+    with pytest.warns(UserWarning, match="taken for those that are held in, in their order"):
+        other = other.adapted(data.spec)
     assert other.spec == data.spec
     batch, expected = other.batch([1, 2]), data.batch([1, 2])
     assert torch.equal(batch.observed, expected.observed)

@@ -168,7 +168,7 @@ def score_table(metrics: Mapping[str, Any]) -> str:
         f"advice: {name.replace('_', ' ')}: {found['sentence']}; {found['setting']}"
         for name, found in metrics.get("advice", {}).items()
     ]
-    nothing = [] if metrics.get("gain") else [NOTHING_HELD_OUT]
+    nothing = [NOTHING_HELD_OUT] if metrics.get("gain") == {} else []
     nulls = [NULLS] if "nlb_co_bps" in metrics or "nlb_fp_bps" in metrics else []
     neurons = neuron_table(metrics["per_neuron"]) if "per_neuron" in metrics else []
     parts = [*told, *_laid(lines), *nothing, *nulls, *gains, *ceilings, *neurons, *advice]
