@@ -252,6 +252,8 @@ def test_a_folder_is_gone_on_with_by_its_own_search_only(study, tmp_path):
     before = sorted(path.name for path in study.folder.rglob("*"))
     with pytest.raises(InputError, match="seed was 0 and is now 1; cannot go on with the study"):
         search(study.folder, 6, seed=1)
+    with pytest.raises(InputError, match=r"config\.data\.batch_size was 8 and is now 4"):
+        search(study.folder, 6, tiny_data(batch_size=4))
     with pytest.raises(InputError, match="holds a study of other data; give a new folder"):
         search(study.folder, 6, tiny_data(replace(LORENZ, seed=1)))
     (tmp_path / "mine.txt").write_text("mine")

@@ -123,7 +123,7 @@ def tune(
     }
     folder = Path(out_dir or f"studies/{datetime.now():%Y%m%d-%H%M%S}")
     facts = {
-        "config": {key: value for key, value in config.items() if key != "data"},
+        "config": {**config, "data": {**config["data"]["init_args"], "source": None}},
         "former": former,
         "space": {name: _spelled(one) for name, one in values.items()},
         "search": search,
