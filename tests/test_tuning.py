@@ -15,12 +15,15 @@ from seqvae import EM, VAE, InputError, LinearDynamics, NeuralData, SequentialVA
 from seqvae.config import to_config
 from seqvae.console import main as cli
 from seqvae.data.masking import CoordinatedDropout
+from seqvae.encoders import MLP, DeltaHead
+from seqvae.errors import Terminated
 from seqvae.learning.em import validation_scores
 from seqvae.tuning import (
     Choice,
     Interval,
     Record,
     Study,
+    Task,
     as_space,
     default_space,
     proposals,
@@ -209,11 +212,49 @@ def test_what_is_held_out_chooses_nothing(study, tmp_path):
     assert other.table[columns].equals(study.table[columns])
 
 
+def test_test_trials_change_no_fit(tmp_path):
+    recording = LORENZ.load()
+    split = np.where(np.arange(recording.num_trials) % 4 == 0, "test", recording.split)
+    activity = recording.activity.copy()
+    activity[split == "test"] = 9
+    one, other = (
+        search(tmp_path / name, 3, in_memory(replace(recording, activity=values, split=split)))
+        for name, values in (("a", recording.activity), ("b", activity))
+    )
+    columns = [name for name in one.table if name != "seconds"]
+    assert other.table[columns].equals(one.table[columns])
+
+
+def test_a_terminated_search_ends_and_notes_no_failure(tmp_path, monkeypatch):
+    def ended(*_, **__):
+        raise Terminated("terminated")
+
+    monkeypatch.setattr(verb, "validated", ended)
+    task = Task(1, {})
+    config = to_config({"seed": 0, "data": tiny_data(), "model": SMALL, "learner": tiny_learner()})
+    with pytest.raises(Terminated):
+        verb._fitted(tiny_data(), config, lambda number: tmp_path / str(number), task)
+
+
 @pytest.mark.parametrize("select", ["val/elbo", "val/co_bps", "val/heldin_elbo"])
 def test_weights_are_picked_as_fits_are_scored(select):
     chosen = verb._by_heldin(tiny_learner(2, select=select, refit=True))
     assert chosen.select == "val/heldin_elbo"
     assert not chosen.refit
+
+
+def test_a_likelihood_that_knows_what_is_held_out_chooses_nothing(tmp_path):
+    model = partial(VAE, latent_dim=2, encoder=partial(MLP, head=DeltaHead))
+    learner = tiny_learner(1, select="val/log_likelihood")
+    with pytest.raises(InputError, match=r"cannot be fitted: .* the log-likelihood knows what is"):
+        tune(tiny_data(), model, learner, out_dir=str(tmp_path / "study"), progress=False)
+    assert not list((tmp_path / "study").rglob("*.csv"))
+    assert not list((tmp_path / "study/fits").glob("*.json"))
+    whole = tune(
+        tiny_data(heldout=[]), model, learner, num_fits=2, out_dir=str(tmp_path / "whole"),
+        progress=False,
+    )  # fmt: skip
+    assert whole.best.measure == "log_likelihood"
 
 
 def test_fits_that_fail_are_told_and_the_search_goes_on(tmp_path):

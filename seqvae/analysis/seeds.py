@@ -9,7 +9,8 @@ import numpy as np
 
 SCORES = {"heldin_elbo": 1.0, "log_likelihood": 1e-3}
 """What fits are compared by, the first that there is, and how far an outlier lies below at least:
-nats per trial, and nats per entry where a posterior is a point and there is no bound."""
+nats per trial, and nats per entry, held-out ones among them, where a posterior is a point and
+there is no bound."""
 KEPT = ("best", "whole")
 """What becomes of the seeds that the ensemble holds."""
 MOST_DEVIATIONS = 5.0
@@ -23,7 +24,7 @@ class Seed:
     Attributes:
         seed: the seed.
         hash: of its run; None if it could not be fitted.
-        score: on the validation trials, by the held-in neurons; None without any.
+        score: on the validation trials, as ``SCORES`` says; None without any.
         status: ``best``, ``whole``, ``outlier``, or why it could not be fitted.
     """
 

@@ -58,7 +58,6 @@ def proposals(
     """
     import optuna
 
-    distributions = {name: _distribution(values) for name, values in space.items()}
     with _quiet():
         drawn = seed * 1_000_003 + number
         sampler: optuna.samplers.BaseSampler
@@ -68,18 +67,8 @@ def proposals(
             sampler = optuna.samplers.TPESampler(
                 seed=drawn, multivariate=True, constant_liar=True, n_startup_trials=NUM_RANDOM
             )
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        for settings, score in tried:
-            if all(name in settings and space[name].holds(settings[name]) for name in space):
-                state = optuna.trial.TrialState
-                study.add_trial(
-                    optuna.trial.create_trial(
-                        params={name: _coded(space[name], settings[name]) for name in space},
-                        distributions=distributions,
-                        value=score,
-                        state=state.FAIL if score is None else state.COMPLETE,
-                    )
-                )
+        study = _study(space, tried, sampler)
+        distributions = _distributions(space)
         answers = [study.ask(distributions).params for _ in range(count)]
     return [
         {name: _decoded(space[name], value) for name, value in answer.items()} for answer in answers
@@ -101,19 +90,9 @@ def importances(
     """
     import optuna
 
-    distributions = {name: _distribution(values) for name, values in space.items()}
     with _quiet():
-        study, scores = optuna.create_study(direction="maximize"), []
-        for settings, score in tried:
-            is_inside = all(space[name].holds(settings.get(name)) for name in space)
-            if score is not None and is_inside:
-                scores.append(score)
-                params = {name: _coded(space[name], settings[name]) for name in space}
-                study.add_trial(
-                    optuna.trial.create_trial(
-                        params=params, distributions=distributions, value=score
-                    )
-                )
+        study = _study(space, [(settings, score) for settings, score in tried if score is not None])
+        scores = [trial.value for trial in study.trials]
         if len(scores) < 4 or len(set(scores)) == 1:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
@@ -123,6 +102,33 @@ def importances(
                 study, evaluator=evaluator
             ).items()
         }
+
+
+def _study(
+    space: Space,
+    tried: Sequence[tuple[Mapping[str, Any], float | None]],
+    sampler: optuna.samplers.BaseSampler | None = None,
+) -> optuna.Study:
+    """Return what Optuna is to know: fits inside of the space, those that failed among them."""
+    import optuna
+
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    state = optuna.trial.TrialState
+    for settings, score in tried:
+        if all(name in settings and space[name].holds(settings[name]) for name in space):
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params={name: _coded(space[name], settings[name]) for name in space},
+                    distributions=_distributions(space),
+                    value=score,
+                    state=state.FAIL if score is None else state.COMPLETE,
+                )
+            )
+    return study
+
+
+def _distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
+    return {name: _distribution(values) for name, values in space.items()}
 
 
 def _distribution(values: Interval | Choice) -> optuna.distributions.BaseDistribution:

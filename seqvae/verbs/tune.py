@@ -71,9 +71,10 @@ def tune(
 
     Every fit learns from the training trials and is scored on the validation trials by the bound of
     the held-in neurons, in nats per trial (by the log-likelihood per entry where a posterior is a
-    point): held-out neurons, forecast bins and test trials take no part, so that they can tell
-    afterwards what the search was worth. The first fit has the settings as they are. A second call
-    with the same folder goes on where the first one ended, and with more ``num_fits`` searches on.
+    point, and then nothing may be held out): held-out neurons, forecast bins and test trials take
+    no part, so that they can tell afterwards what the search was worth. The first fit has the
+    settings as they are. A second call with the same folder goes on where the first one ended, and
+    with more ``num_fits`` searches on.
 
     Args:
         data: the recording, how it is split, and what inference may see.
@@ -140,6 +141,10 @@ def tune(
                 together = len(tasks) > 1
                 fits = in_processes(one, tasks, num_workers=jobs) if together else map(one, tasks)
                 for record in fits:
+                    if record.number == 0 and record.error is not None:
+                        raise InputError(
+                            f"the settings as they are cannot be fitted: {record.error}"
+                        )
                     study.add(record)
                     bar.update()
         study = replace(study, importance=importances(values, study.tried(), seed=seed))
@@ -241,6 +246,11 @@ def _fitted(
             scores = validated(run, data)
             measure = next(name for name in SCORES if f"val/{name}" in scores)
             score = scores[f"val/{measure}"]
+            if measure == "log_likelihood" and (data.spec.heldout or data.spec.num_forecast_bins):
+                raise InputError(
+                    "a posterior that is a point has no bound, and the log-likelihood knows what "
+                    "is held out; give data.heldout [] and data.forecast_bins 0, or another model"
+                )
             if not math.isfinite(score):
                 raise InputError(f"{measure} is {score}")
             assert isinstance(run, RunInMemory)
@@ -311,4 +321,6 @@ def _at_a_time(jobs: int) -> int:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping) and "class_path" in value:
+        return str(value["class_path"]).rpartition(".")[2]
     return f"{value:.4g}" if isinstance(value, float) else str(value)
