@@ -51,6 +51,7 @@ def posterior_dataset(
     work: str | None = None,
     variables: Sequence[str] | None = None,
     precision: Precision = "float32",
+    neurons: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Infer the latents of some trials, and take posterior means and standard deviations.
 
@@ -73,6 +74,7 @@ def posterior_dataset(
         work: what a progress bar calls it; None shows none.
         variables: names of those to keep; None: all.
         precision: of all that has more than one number per trial.
+        neurons: indices of those to keep; None: all.
 
     Returns:
         The dataset described in ``seqvae.analysis.posterior_file``, and in ``activity`` what was
@@ -81,17 +83,20 @@ def posterior_dataset(
     Raises:
         InputError: if not even one trial fits into memory.
     """
-    from seqvae.analysis.posterior_file import PosteriorWriter
+    from seqvae.analysis.posterior_file import PosteriorWriter, has_neurons
 
     recording, spec = data.recording, data.spec
     heldin = np.zeros(spec.num_neurons, dtype=bool)
     heldin[list(spec.heldin)] = True
-    coordinates = {"heldin": ("neuron", heldin), "split": ("trial", data.split[trials])}
+    kept = np.arange(spec.num_neurons) if neurons is None else neurons
+    coordinates = {"heldin": ("neuron", heldin[kept]), "split": ("trial", data.split[trials])}
     if data.start is not None:  # of windows; ``start + time`` is the time in the long recording
         coordinates["start"] = ("trial", data.start[trials] * (spec.bin_width or 1))
     if recording.condition is not None:
         coordinates["condition"] = ("trial", recording.condition[trials])
-    for name in ("start_times", "event_times", "segment_ids"):
+    if recording.neuron_sessions is not None:
+        coordinates["neuron_session"] = ("neuron", recording.neuron_sessions[kept])
+    for name in ("start_times", "event_times", "segment_ids", "trial_sessions"):
         values = getattr(recording, name)
         if values is not None:
             coordinates[name.removesuffix("s")] = ("trial", values[trials])
@@ -110,7 +115,7 @@ def posterior_dataset(
     writer = PosteriorWriter(
         path,
         trial=trial[trials],
-        neuron=neuron,
+        neuron=neuron[kept],
         num_time_bins=spec.num_time_bins,
         bin_width=spec.bin_width,
         centres=recording.times,
@@ -129,7 +134,11 @@ def posterior_dataset(
             values, stop = part.values, start + len(part.lengths)
             if variables is None or ACTIVITY in variables:
                 values = {**values, ACTIVITY: recording.read(trials[start:stop])}
-            writer.write(values, lengths=part.lengths)
+            writer.write(
+                {name: value[..., kept] if has_neurons(name) else value
+                 for name, value in values.items()},
+                lengths=part.lengths,
+            )  # fmt: skip
             start = stop
     return writer.dataset()
 

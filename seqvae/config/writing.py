@@ -77,7 +77,7 @@ def _write(cls: type, arguments: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _write_instance(value: Any, key: str) -> dict[str, Any] | None:
     cls: Any = type(value)
-    if class_path(cls) == "seqvae.data.sources.Arrays":
+    if getattr(value, "in_memory", False):
         return None
     names, stored = list(parameters(cls)), attributes(value)
     if not set(names) <= set(stored) and isinstance(value, Hashable) and value in arguments_of:

@@ -112,11 +112,19 @@ def _placed(
         behavior=None if behavior is None else place(behavior),
         rates=None if rates is None else place(_chosen(rates, columns)),
         neuron_ids=names,
+        neuron_sessions=_labelled(recording.neuron_sessions, columns),
         heldin=np.array(spec.heldin),
         num_encoded_bins=spec.num_encoded_bins,
         bin_width=spec.bin_width or recording.bin_width,
         image_shape=recording.image_shape if len(columns) == recording.num_neurons else None,
     )
+
+
+def _labelled(
+    labels: Shaped[np.ndarray, " data_neuron"] | None, columns: Int[np.ndarray, " neuron"]
+) -> Shaped[np.ndarray, " neuron"] | None:
+    """Return the sessions of a model's neurons, none of those without a column."""
+    return None if labels is None else np.where(columns >= 0, labels[columns], "")
 
 
 def _chosen(

@@ -16,7 +16,7 @@ from seqvae.data.validation import as_labels
 from seqvae.errors import InputError
 
 SERIES = ("inputs", "behavior", "rates")
-_LABELS = ("condition", "split", "start_times", "event_times", "segment_ids")
+_LABELS = ("condition", "split", "start_times", "event_times", "segment_ids", "trial_sessions")
 
 
 def assembled(fields: Mapping[str, Any]) -> dict[str, Any]:

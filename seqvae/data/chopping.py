@@ -142,7 +142,7 @@ def _windows(
         names = recording.trial_ids[trial]
         ids = np.array([f"{one}/{first}" for one, first in zip(names, start, strict=True)])
     condition, begins, width = recording.condition, recording.start_times, recording.bin_width
-    segments = recording.segment_ids
+    segments, sessions = recording.segment_ids, recording.trial_sessions
     if begins is not None:
         begins = None if width is None else begins[trial] + width * start
     return recording.changed(
@@ -157,6 +157,7 @@ def _windows(
         start_times=begins,
         event_times=None,
         segment_ids=None if segments is None else segments[trial],
+        trial_sessions=None if sessions is None else sessions[trial],
     )
 
 

@@ -28,7 +28,7 @@ from seqvae.data.sources.arrays import Arrays
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.front import SourceLike, as_source
 from seqvae.data.transforms import Transform, check_transforms, learners, transformed
-from seqvae.data.validation import NEW, SPLITS, as_heldout
+from seqvae.data.validation import NEW, OTHER, SPLITS, as_heldout
 from seqvae.data.windows import is_continuous
 from seqvae.errors import InputError, nearest
 from seqvae.types import Batch, DataSpec, Moments
@@ -204,25 +204,37 @@ class NeuralData(Loaders, pl.LightningDataModule):
         if spec == self.spec and names is None:
             return self
         recording, adapted_spec, lengths = adapt(self.recording, self.spec, spec, names)
-        adapted = copy.copy(self)
-        adapted._moments = None
         trials = resident(recording, adapted_spec, lengths)
-        adapted._loaded = self._get()._replace(
-            recording=recording, spec=adapted_spec, resident=trials
-        )
-        return adapted
+        loaded = self._get()
+        return self._with(loaded._replace(recording=recording, spec=adapted_spec, resident=trials))
 
     def merged(self) -> NeuralData:
         """Return these data with the validation trials among the training trials."""
-        merged = copy.copy(self)
-        merged._loaded, merged._moments = self._get().merged(), None
-        return merged
+        return self._with(self._get().merged())
 
     def session(self, index: int = 0) -> NeuralData:
         """Return the data of a session, with its ``spec`` and ``train_moments``, or refuse it."""
         if index != 0:
             raise InputError(f"session {index}: the data hold session 0 alone; ask for that one")
         return self
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """The names of the sessions, where the recording is of several; else none."""
+        names = self.recording.trial_sessions
+        return () if names is None else tuple(dict.fromkeys(map(str, names)))
+
+    def of_session(self, name: str) -> NeuralData:
+        """Return these data with the trials of other sessions in no split, not even in "all".
+
+        Raises:
+            InputError: for a name that is none of ``sessions``.
+        """
+        if name not in self.sessions:
+            valid = nearest(name, self.sessions) or "; the data are of one session, leave it out"
+            raise InputError(f"session {name!r} is unknown{valid}")
+        split = np.where(self.recording.trial_sessions == name, self.split, OTHER)
+        return self._with(self._get()._replace(split=split))
 
     @property
     def recording(self) -> Recording:
@@ -263,7 +275,7 @@ class NeuralData(Loaders, pl.LightningDataModule):
         """
         if split not in (*SPLITS, "all"):
             raise InputError(f"split {split!r} is unknown{nearest(split, (*SPLITS, 'all'))}")
-        chosen = np.flatnonzero((self.split == split) | (split == "all"))
+        chosen = np.flatnonzero((self.split == split) | ((split == "all") & (self.split != OTHER)))
         if chosen.size == 0 and NEW in self.split:
             raise InputError(
                 f"split {split!r}: the data are not those of the run and have no split of their "
@@ -319,6 +331,11 @@ class NeuralData(Loaders, pl.LightningDataModule):
             window_bins=self.window_bins,
             transforms=learners(self.transforms),
         )
+
+    def _with(self, loaded: Prepared) -> NeuralData:
+        data = copy.copy(self)
+        data._loaded, data._moments = loaded, None
+        return data
 
     def _get(self) -> Prepared:
         self.setup()

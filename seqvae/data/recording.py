@@ -44,10 +44,13 @@ else:  # any container is taken, and laid out as an array
     _Text: TypeAlias = Any
 
 _NUMBERS_AT_ONCE = 1_000_000
-_LATER = ("start_times", "event_times", "event_name", "segment_ids", "session_id")
+_LATER = (
+    *("start_times", "event_times", "event_name", "segment_ids", "session_id"),
+    *("trial_sessions", "neuron_sessions"),
+)
 _PER_TRIAL = (
     *("activity", "inputs", "behavior", "condition", "rates", "trial_ids", "split"),
-    *("start_times", "event_times", "segment_ids"),
+    *("start_times", "event_times", "segment_ids", "trial_sessions"),
 )
 
 
@@ -83,6 +86,8 @@ class Recording:
         event_name: what the event is.
         segment_ids: (trial,) names of the stretches of unbroken recording that trials lie in.
         session_id: name of the session.
+        trial_sessions: (trial,) names of the sessions, where there are several (``Sessions``).
+        neuron_sessions: (neuron,) in which of them each neuron was recorded.
 
     Raises:
         InputError: in one sentence with field, first offending index or value, and cure.
@@ -105,6 +110,8 @@ class Recording:
     event_name: _Text | None = None
     segment_ids: _Array | None = None
     session_id: _Text | None = None
+    trial_sessions: _Array | None = None
+    neuron_sessions: _Array | None = None
 
     def __post_init__(self) -> None:
         for name, value in assembled({f.name: getattr(self, f.name) for f in fields(self)}).items():
@@ -119,11 +126,13 @@ class Recording:
         for name in SERIES:
             if (values := getattr(self, name)) is not None:
                 check_series(name, values, self.shape, self.lengths)
-        self._keep("condition", as_labels("condition", self.condition, num_trials))
+        per_trial = ("condition", "trial_ids", "segment_ids", "trial_sessions")
+        for name in (*per_trial, "neuron_sessions"):
+            count = num_trials if name in per_trial else num_neurons
+            self._keep(name, as_labels(name, getattr(self, name), count))
         ids = self.neuron_ids
         ids = Positions.of(num_neurons) if ids is None else as_neuron_ids(ids, num_neurons)
         self._keep("neuron_ids", ids)
-        self._keep("trial_ids", as_labels("trial_ids", self.trial_ids, num_trials))
         self._keep("split", as_split(self.split, num_trials))
         if self.heldin is not None:
             self._keep("heldin", check_neurons("heldin", self.heldin, num_neurons))
@@ -131,7 +140,6 @@ class Recording:
         self._keep("image_shape", as_image_shape(self.image_shape, num_neurons))
         self._keep("start_times", as_start_times(self.start_times, num_trials))
         self._keep("event_times", as_event_times(self.event_times, num_trials))
-        self._keep("segment_ids", as_labels("segment_ids", self.segment_ids, num_trials))
         for name in ("event_name", "session_id"):
             self._keep(name, as_name(name, getattr(self, name)))
         assert self.neuron_ids is not None
@@ -260,7 +268,7 @@ class Recording:
     def arrange(self, neurons: Int[np.ndarray, " neuron"]) -> Recording:
         """Return the recording with its neurons in another order, each of them once."""
         chosen = copy.copy(self)
-        for name in ("activity", "rates", "neuron_ids"):
+        for name in ("activity", "rates", "neuron_ids", "neuron_sessions"):
             values = getattr(self, name)
             if isinstance(values, LazyActivity):
                 chosen._keep(name, values.neurons(neurons))
@@ -300,7 +308,7 @@ class Recording:
                 chosen._keep(name, values.cut(0, pieces))
             elif values is not None:
                 chosen._keep(name, pad_trials([values[0, slice(*piece)] for piece in pieces]))
-        for name in ("condition", "segment_ids"):
+        for name in ("condition", "segment_ids", "trial_sessions"):
             if getattr(self, name) is not None:
                 chosen._keep(name, np.repeat(getattr(self, name), len(pieces)))
         begins = np.array([start for start, _ in pieces])

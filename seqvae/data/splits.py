@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Int, Shaped
 
 from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
@@ -39,7 +39,8 @@ def split_trials(
 
     A split that the file gives wins. Else the trials are drawn at random, every condition in
     proportion: the r-th of the m shuffled trials of a condition gets the key (r + u) / m with one
-    u ~ Uniform(0, 1) per condition; the smallest keys test, the next ones validate.
+    u ~ Uniform(0, 1) per condition; the smallest keys test, the next ones validate. Each of
+    several sessions is split as if it were alone.
 
     Raises:
         InputError: if the fractions leave no training trial, or trials share bins.
@@ -47,7 +48,53 @@ def split_trials(
     check_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
     if recording.split is not None:
         return recording.split
-    num_trials = recording.num_trials
+    activity, holds_out = recording.activity, val_fraction + test_fraction > 0
+    if holds_out and isinstance(activity, LazyActivity) and activity.overlaps:
+        raise InputError(
+            "trials are windows that share bins, so a random split would score what was learned "
+            "from; give the long recording itself, which window_bins cuts"
+        )
+    split = np.full(recording.num_trials, "train")
+    for name, trials in members(recording.trial_sessions, recording.num_trials).items():
+        condition = None if recording.condition is None else recording.condition[trials]
+        generator = np.random.default_rng(seed)
+        try:
+            key = _keys(len(trials), condition, generator)
+            split[trials] = _drawn(key, val_fraction=val_fraction, test_fraction=test_fraction)
+        except InputError as error:
+            whose = f"session {name!r}: " if name else ""
+            raise InputError(f"{whose}{error}") from error
+    return split
+
+
+def members(
+    labels: Shaped[np.ndarray, " label"] | None, count: int
+) -> dict[str, Int[np.ndarray, " chosen"]]:
+    """Return the indices of the trials, or neurons, of each session; all of "" if there is one."""
+    if labels is None:
+        return {"": np.arange(count)}
+    return {str(name): np.flatnonzero(labels == name) for name in dict.fromkeys(labels.tolist())}
+
+
+def _keys(
+    num_trials: int,
+    condition: Shaped[np.ndarray, " trial"] | None,
+    generator: np.random.Generator,
+) -> Float[np.ndarray, " trial"]:
+    """Draw the key of each trial, by which they are ordered."""
+    key = np.empty(num_trials)
+    labels = np.zeros(num_trials) if condition is None else condition
+    _, stratum = np.unique(labels, return_inverse=True)
+    for value in range(stratum.max() + 1):
+        trials = generator.permutation(np.flatnonzero(stratum == value))
+        key[trials] = (np.arange(len(trials)) + generator.random()) / len(trials)
+    return key
+
+
+def _drawn(
+    key: Float[np.ndarray, " trial"], *, val_fraction: float, test_fraction: float
+) -> Shaped[np.ndarray, " trial"]:
+    num_trials = len(key)
     num_test, num_val = (
         max(round(fraction * num_trials), 1) if fraction > 0 else 0
         for fraction in (test_fraction, val_fraction)
@@ -57,19 +104,6 @@ def split_trials(
             f"val_fraction {val_fraction:g} and test_fraction {test_fraction:g} leave none of the "
             f"{num_trials} trials to learn from; lower them"
         )
-    activity = recording.activity
-    if num_test + num_val and isinstance(activity, LazyActivity) and activity.overlaps:
-        raise InputError(
-            "trials are windows that share bins, so a random split would score what was learned "
-            "from; give the long recording itself, which window_bins cuts"
-        )
-    generator = np.random.default_rng(seed)
-    condition = np.zeros(num_trials) if recording.condition is None else recording.condition
-    key = np.empty(num_trials)
-    _, stratum = np.unique(condition, return_inverse=True)
-    for value in range(stratum.max() + 1):
-        members = generator.permutation(np.flatnonzero(stratum == value))
-        key[members] = (np.arange(len(members)) + generator.random()) / len(members)
     order = np.argsort(key, kind="stable")
     split = np.full(num_trials, "train")
     split[order[:num_test]] = "test"
@@ -84,8 +118,8 @@ def choose_heldin(
 
     Args:
         recording: the recording, which may itself say which neurons are held in.
-        heldout: fraction of the neurons to hold out at random, or their indices; None: as the
-            file says, else no neuron is held out.
+        heldout: fraction of the neurons to hold out at random (of each session, where there are
+            several), or their indices; None: as the file says, else no neuron is held out.
         seed: of the random choice.
 
     Raises:
@@ -100,8 +134,12 @@ def choose_heldin(
             raise InputError(
                 f"heldout must be a fraction from 0 to below 1 or a list of indices, got {heldout}"
             )
-        count = max(round(heldout * num_neurons), 1) if heldout > 0 else 0
-        hidden = np.random.default_rng(seed).permutation(num_neurons)[:count]
+        hidden = np.concatenate(
+            [
+                neurons[_some(len(neurons), heldout, seed)]
+                for neurons in members(recording.neuron_sessions, num_neurons).values()
+            ]
+        )
     else:
         hidden = check_neurons("heldout", heldout, num_neurons) if heldout else np.arange(0)
     if len(hidden) == num_neurons:
@@ -109,3 +147,8 @@ def choose_heldin(
             f"heldout holds out all {num_neurons} neurons; leave at least one for inference"
         )
     return tuple(np.setdiff1d(np.arange(num_neurons), hidden).tolist())
+
+
+def _some(num_neurons: int, fraction: float, seed: int) -> Int[np.ndarray, " chosen"]:
+    count = max(round(fraction * num_neurons), 1) if fraction > 0 else 0
+    return np.random.default_rng(seed).permutation(num_neurons)[:count]

@@ -19,6 +19,8 @@ from seqvae.errors import InputError, nearest
 SPLITS = ("train", "val", "test")
 NEW = "new"
 """The split of trials that a model has neither learned from nor been chosen by."""
+OTHER = "other"
+"""The split of trials of other sessions, where one is asked for."""
 _EXACT = 2**24  # whole numbers up to here are whole in float32
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -215,7 +217,7 @@ def as_labels(name: str, value: Any, count: int) -> Shaped[np.ndarray, " label"]
     if array.size == count and max(array.shape, default=0) == count:
         array = array.reshape(count)  # a row or a column
     if array.shape != (count,):
-        axis = "neuron" if name == "neuron_ids" else "trial"
+        axis = "neuron" if name.startswith("neuron") else "trial"
         raise InputError(
             f"{name} has shape {array.shape}; it must hold one number or text for each of the "
             f"{count} {axis}s"

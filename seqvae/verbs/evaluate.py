@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,7 +73,8 @@ def evaluate(
         and the gain over it, paired over trials, under ``gain_over_members``. With ``per_neuron``,
         under this name, for each neuron its ``id``, ``group`` (``heldin``, ``heldout``),
         ``spikes``, ``bits`` gained over its mean rate and ``bits_per_spike`` (for other data than
-        counts ``entries`` and ``log_likelihood``), and the latter under ``baselines``, too.
+        counts ``entries`` and ``log_likelihood``), and the latter under ``baselines``, too. Of
+        several sessions the model's scores of each under ``sessions``, by its name.
     """
     opened = open_run(run, data, trust, bin_width=bin_width)
     run, data, model, is_new = opened
@@ -82,16 +84,23 @@ def evaluate(
     if out is not None:
         check_out(out, ".json")
     training = _training(run, trust=trust) if is_new else Training(model, data)
-    metrics = evaluate_model(
+    scored = partial(
+        evaluate_model,
         model,
-        data,
         split=opened.split_of(split),
         num_samples=num_samples,
         refine_steps=refine_steps,
-        per_neuron=per_neuron,
         seed=run.seed,
         training=training,
     )
+    metrics = scored(data, per_neuron=per_neuron)
+    if data.sessions:
+        rates = Training(model, None, data.train_moments)  # other baselines stand above
+        metrics["sessions"] = {
+            name: scored(part, training=rates)
+            for name in data.sessions
+            if metrics["split"] in (*(part := data.of_session(name)).split, "all")
+        }
     if not run.is_finished:
         metrics["unfinished"] = UNFINISHED
     if is_new:
@@ -146,6 +155,7 @@ def score_table(metrics: Mapping[str, Any]) -> str:
     columns = {"model": metrics}
     columns |= {"refined": metrics["refined"]} if "refined" in metrics else {}
     columns |= {f"member {name}": one for name, one in metrics.get("members", {}).items()}
+    columns |= {f"session {name}": one for name, one in metrics.get("sessions", {}).items()}
     columns |= metrics.get("baselines", {})
     scores = {label: _cells(column) for label, column in columns.items()}
     names = list(dict.fromkeys(name for column in scores.values() for name in column))

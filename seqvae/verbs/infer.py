@@ -7,11 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from seqvae.analysis.devices import chosen_devices
 from seqvae.analysis.merging import merged_dataset
 from seqvae.analysis.posterior import posterior_dataset
 from seqvae.analysis.stores import ZARR
 from seqvae.data.front import BinWidth, DataLike
+from seqvae.errors import InputError
 from seqvae.runs import Run
 from seqvae.verbs.merging import whole_of
 from seqvae.verbs.opening import check_num_samples, check_out, open_run
@@ -26,6 +29,7 @@ def infer(
     *,
     bin_width: BinWidth = None,
     split: str = "all",
+    session: str | None = None,
     num_samples: int = 50,
     devices: str | int = "auto",
     out: str | None = None,
@@ -44,6 +48,8 @@ def infer(
             trials are taken, one long trial in windows as long as the trials that the run knows.
         bin_width: seconds per bin, where ``data`` is an array or a file.
         split: "train", "val", "test" or "all" trials.
+        session: of several sessions the trials and neurons of this one; None: the trials of all,
+            and in each of them the neurons of all, as the model expects them.
         num_samples: posterior samples that are averaged; linear models need none.
         devices: "auto" shares the trials out over all GPUs there are, for a model that is learned
             by gradients, and else takes the CPU; or "cpu", or how many GPUs.
@@ -64,6 +70,10 @@ def infer(
     """
     opened = run, data, model, _ = open_run(run, data, trust, bin_width=bin_width)
     check_num_samples(num_samples)
+    neurons = None
+    if session is not None:
+        data = data.of_session(session)
+        neurons = np.flatnonzero(data.recording.neuron_sessions == session)
     trials, chosen = data.trials(split), chosen_devices(model, devices)
     if out is not None:
         check_out(out, ".nc", ZARR)
@@ -73,8 +83,10 @@ def infer(
         "num_samples": num_samples,
         **{f"{name}_version": run.provenance["versions"][name] for name in ("seqvae", "torch")},
     }
-    infer_into = partial(posterior_dataset, model, data, trials)
+    infer_into = partial(posterior_dataset, model, data, trials, neurons=neurons)
     if merged:
+        if session is not None:
+            raise InputError("session: windows of one recording are merged; leave session out")
         whole = whole_of(opened, split=split, overlap=overlap)
         windows, chopped, axis = whole.data, whole.chopped, whole.axis
         infer_into = partial(merged_dataset, model, windows, chopped, axis, split=whole.split)

@@ -33,6 +33,7 @@ from seqvae.data.sources import (
     Npy,
     Npz,
     RecordingSource,
+    Sessions,
     SimulatedLinearDynamics,
     SpikeTimes,
     write_hdf5,
@@ -113,6 +114,13 @@ def spike_times(folder: Path) -> SpikeTimes:
     return SpikeTimes(str(folder / "a.npz"), 0.02, intervals=[[0.0, 1.0], [1.0, 2.0]])
 
 
+def sessions(folder: Path) -> Sessions:
+    counts = np.random.default_rng(0).poisson(2.0, (2, 12, 7, 5))
+    for name, activity in zip("ab", counts, strict=True):
+        write_npz(Recording(activity, 0.02), folder / f"{name}.npz")
+    return Sessions(str(folder / "*.npz"))
+
+
 SIZES = {"num_trials": 12, "num_val": 3, "num_time_bins": 20, "num_neurons": 6, "num_heldout": 2}
 
 EXAMPLES = {
@@ -129,6 +137,7 @@ EXAMPLES = {
     Lorenz: Example(lambda _: Lorenz(**SIZES, mean_count=2.0, seed=3), ("num_heldout", 6)),
     NWB: Example(nwb, ("window", (0.4, -0.2))),
     Npz: Example(npz, ("keys", {"activty": "activity"})),
+    Sessions: Example(sessions, ("names", ["one"])),
     SimulatedLinearDynamics: Example(
         lambda _: SimulatedLinearDynamics(**SIZES, num_states=2, mean_count=2.0, seed=3),
         ("radius", 1.0),

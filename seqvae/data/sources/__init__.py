@@ -16,6 +16,7 @@ from seqvae.data.sources.npz import Npz as Npz
 from seqvae.data.sources.npz import write_npz as write_npz
 from seqvae.data.sources.nwb import NWB as NWB
 from seqvae.data.sources.paths import from_path as from_path
+from seqvae.data.sources.sessions import Sessions as Sessions
 from seqvae.data.sources.simulated import LinearSimulation as LinearSimulation
 from seqvae.data.sources.simulated import SimulatedLinearDynamics as SimulatedLinearDynamics
 from seqvae.data.sources.spike_times import SpikeTimes as SpikeTimes

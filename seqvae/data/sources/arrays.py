@@ -52,6 +52,13 @@ class Arrays(RecordingSource):
     event_name: str | None = None
     segment_ids: ArrayLike = None
     session_id: str | None = None
+    trial_sessions: ArrayLike = None
+    neuron_sessions: ArrayLike = None
+
+    @property
+    def in_memory(self) -> bool:
+        """True: a config cannot tell of arrays."""
+        return True
 
     def load(self) -> Recording:
         """Validate the arrays."""

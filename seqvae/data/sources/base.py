@@ -10,6 +10,11 @@ from seqvae.data.recording import Recording
 class RecordingSource(ABC):
     """A place recordings come from. Members are frozen dataclasses with one verb."""
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the data are in memory only, so that no config can tell of them."""
+        return False
+
     @abstractmethod
     def load(self) -> Recording:
         """Read or simulate the recording, validated.

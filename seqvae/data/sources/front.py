@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from seqvae.data.sources.arrays import Arrays, over_time
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.images import Images
 from seqvae.data.sources.paths import from_path
+from seqvae.data.sources.sessions import Sessions
 from seqvae.data.sources.spike_times import SpikeTimes
 from seqvae.data.spikes import holds_spikes
 from seqvae.errors import InputError
@@ -49,7 +51,8 @@ def as_source(thing: SourceLike, bin_width: float | None = None) -> RecordingSou
     """Return a source of what holds a recording.
 
     Args:
-        thing: a source; a ``Recording``; a path, whose ending tells the format; an array or tensor
+        thing: a source; a ``Recording``; a path, whose ending tells the format, or a pattern of the
+            paths of several sessions, such as ``monkey/*.h5``; an array or tensor
             (trial, time, neuron); a table, or an array whose first axis is by far the longer one,
             (time, neuron) of one long recording; a list with one (time, neuron) array, sparse
             matrix or DataFrame per trial, whose columns are the neurons; times of spikes, as
@@ -106,6 +109,11 @@ def as_source(thing: SourceLike, bin_width: float | None = None) -> RecordingSou
 
 
 def _of_path(path: str, bin_width: float | None) -> RecordingSource:
+    if glob.has_magic(path) and not os.path.exists(path):
+        sessions = Sessions(path)
+        if bin_width is None:
+            return sessions
+        return Sessions([_of_path(str(one), bin_width) for one in sessions.sources])
     source = from_path(path)
     if bin_width is None:
         return source

@@ -62,6 +62,7 @@ def align(recording: Recording, events: Any, window: tuple[float, float]) -> Rec
         inputs = np.nan_to_num(inputs)
     condition, split, ids = recording.condition, recording.split, recording.trial_ids
     begins, segments = recording.start_times, recording.segment_ids
+    sessions = recording.trial_sessions
     assert ids is not None
     return recording.changed(
         activity=activity,
@@ -74,6 +75,7 @@ def align(recording: Recording, events: Any, window: tuple[float, float]) -> Rec
         start_times=None if begins is None else begins[trial] + first * width,
         event_times=times[there] - first * width,
         segment_ids=None if segments is None else segments[trial],
+        trial_sessions=None if sessions is None else sessions[trial],
         num_encoded_bins=None,
     )
 

@@ -169,6 +169,7 @@ def taken(recording: Recording, columns: Int[np.ndarray, " chosen"]) -> Recordin
         if not len(heldin):
             raise InputError("select_neurons leaves no neuron that is held in; take others, too")
     activity: Any = recording.activity
+    owners = recording.neuron_sessions
     if isinstance(activity, LazyActivity):
         activity = activity.neurons(columns)
     else:
@@ -177,6 +178,7 @@ def taken(recording: Recording, columns: Int[np.ndarray, " chosen"]) -> Recordin
         activity=activity,
         rates=None if rates is None else rates[..., columns],
         neuron_ids=np.array(names)[columns],
+        neuron_sessions=None if owners is None else owners[columns],
         heldin=heldin,
         image_shape=None,
     )
