@@ -262,7 +262,7 @@ def test_help_of_a_verb_shows_the_arguments_of_the_chosen_classes(capsys):
     assert "--model.latent_dim  int [8]" in out
     assert "--data.batch_size  int [64]" in out
     assert "--model.spec" not in out
-    assert "one of Arrays, Digits, HDF5, Images, LimitCycle, Lorenz, MAT, Npy, Npz, NWB,\n" in out
+    assert "one of Arrays, Digits, HDF5, Images, LimitCycle, Lorenz, MAT, Npy, Npz, NWB," in out
     assert cli.main(["infer", "--help"]) == 0
     assert "--num_samples  int [50]" in capsys.readouterr().out
 

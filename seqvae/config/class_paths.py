@@ -14,7 +14,7 @@ from typing import Any
 from seqvae.config.signatures import Part, is_abstract, parts
 from seqvae.errors import InputError, nearest
 
-MOST_NAMES = 12
+MOST_NAMES = 16
 TRUSTED = ("seqvae.", "torch.optim.", "pytorch_lightning.")
 
 
