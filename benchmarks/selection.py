@@ -3,13 +3,14 @@
     python benchmarks/selection.py --folder cv/selection
     python benchmarks/selection.py --folder cv/selection --families factors --num_sets 300
 
-Data sets are drawn from one population: 3 latents, slow (linear dynamics, counts) or independent
-between bins (factors, real values), read by 16 neurons, the third latent weakly. Each is
-cross-validated; a difference is of two sizes of one model, or of two models of size 3. Its true
-value is what is expected of a data set of this size: the mean over all data sets here. Printed are
-the share of sets whose interval holds it, the true standard deviation over the reported one (of the
-interval, and of cells taken as independent, as the rules of choice take them), the share that is
-more than the 99 % reach away, and how often each dimension is in the confidence set of the model.
+Data sets are drawn from one population: 3 latents, slow (linear dynamics, counts, for which there
+is an encoder, too) or independent between bins (factors, real values), read by 16 neurons, the
+third latent weakly. Each is cross-validated; a difference is of two sizes of one model, or of two
+models of size 3. Its true value is what is expected of a data set of this size: the mean over all
+data sets here. Printed are the share of sets whose interval holds it, the true standard deviation
+over the reported one (of the interval, and of cells taken as independent, as the rules of choice
+take them), the share that is more than the 99 % reach away, and how often each dimension is in the
+confidence set of the model.
 
 What is done is kept in the folder, and the same command goes on; other settings need another one.
 """
@@ -27,15 +28,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from pytorch_lightning import Trainer
 from scipy import stats
 
-from seqvae import EM, crossvalidate
+from seqvae import EM, GradientLearner, crossvalidate
 from seqvae.crossvalidation.choice import sum_error
 from seqvae.crossvalidation.intervals import interval
 from seqvae.crossvalidation.table import Grid
 from seqvae.data import NeuralData
 from seqvae.data.sources import Arrays
-from seqvae.models import PCA, FactorAnalysis, LinearDynamics
+from seqvae.models import PCA, VAE, FactorAnalysis, LinearDynamics
 from seqvae.observations import Gaussian
 
 LATENTS, NEURONS = 3, 16
@@ -57,6 +59,9 @@ class Family(NamedTuple):
 
 OF_VALUES = {"pca": partial(PCA, observation=Gaussian),
              "fa": partial(FactorAnalysis, observation=Gaussian)}  # fmt: skip
+SHORT = GradientLearner(
+    partial(Trainer, max_epochs=40, check_val_every_n_epoch=4, accelerator="cpu"), progress=False
+)
 FAMILIES = {
     "factors": Family(
         False, 40, 10, OF_VALUES, {}, [2, 3], [(("pca", 3), ("pca", 2)), (("fa", 3), ("pca", 3))],
@@ -65,6 +70,11 @@ FAMILIES = {
         True, 40, 20, {"plds": LinearDynamics, "fa": FactorAnalysis},
         {"plds": EM(max_iterations=10, progress=False)}, [2, 3, 4],
         [(("plds", 3), ("plds", 2)), (("plds", 4), ("plds", 3)), (("plds", 3), ("fa", 3))],
+    ),
+    "encoders": Family(
+        True, 40, 20, {"plds": LinearDynamics, "vae": VAE},
+        {"plds": EM(max_iterations=10, progress=False), "vae": SHORT}, [3],
+        [(("vae", 3), ("plds", 3))],
     ),
 }  # fmt: skip
 
