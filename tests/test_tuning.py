@@ -30,6 +30,7 @@ from seqvae.tuning import (
     rounds,
 )
 from seqvae.tuning.proposals import importances
+from seqvae.verbs import searched_fit
 from seqvae.verbs import tune as verb
 from tiny import LORENZ, in_memory, tiny_data, tiny_learner
 
@@ -229,16 +230,17 @@ def test_a_terminated_search_ends_and_notes_no_failure(tmp_path, monkeypatch):
     def ended(*_, **__):
         raise Terminated("terminated")
 
-    monkeypatch.setattr(verb, "validated", ended)
-    task = Task(1, {})
+    monkeypatch.setattr(searched_fit, "validated", ended)
     config = to_config({"seed": 0, "data": tiny_data(), "model": SMALL, "learner": tiny_learner()})
     with pytest.raises(Terminated):
-        verb._fitted(tiny_data(), config, lambda number: tmp_path / str(number), task)
+        searched_fit.searched_fit(
+            tiny_data(), [config], lambda number: tmp_path / str(number), Task(1, {})
+        )
 
 
 @pytest.mark.parametrize("select", ["val/elbo", "val/co_bps", "val/heldin_elbo"])
 def test_weights_are_picked_as_fits_are_scored(select):
-    chosen = verb._by_heldin(tiny_learner(2, select=select, refit=True))
+    chosen = searched_fit._by_heldin(tiny_learner(2, select=select, refit=True))
     assert chosen.select == "val/heldin_elbo"
     assert not chosen.refit
 

@@ -22,6 +22,7 @@ from seqvae.plotting.latents import inferred_inputs as inferred_inputs
 from seqvae.plotting.latents import latent_scatter as latent_scatter
 from seqvae.plotting.latents import latents as latents
 from seqvae.plotting.learning import learning_curves as learning_curves
+from seqvae.plotting.lineage import lineage as lineage
 from seqvae.plotting.posteriors import posterior_comparison as posterior_comparison
 from seqvae.plotting.posteriors import rank_histograms as rank_histograms
 from seqvae.plotting.search import search_history as search_history

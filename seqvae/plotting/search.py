@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -46,14 +46,11 @@ def search_history(table: pd.DataFrame, space: Mapping[str, Any], *, measure: st
     history.xaxis.set_major_locator(MaxNLocator(integer=True))
     history.step(numbers, np.maximum.accumulate(scores), where="post", color=GREY, linewidth=1.0)
     for axes, (name, values) in zip(others, space.items(), strict=True):
-        _points(axes, _places(axes, known[name], values), scores, known)
-    low, high = np.quantile(scores, 0.2), scores.max()
-    if high > low:
-        history.set_ylim(max(scores.min(), low - 2 * (high - low)) - 0.1 * (high - low),
-                         high + 0.15 * (high - low))  # fmt: skip
+        _points(axes, places(axes, known[name], values), scores, known)
+    focus(history, scores)
     for number, (axes, name) in enumerate(zip(panels.flat, ["fit", *space], strict=False)):
         words = f"{measure.replace('_', ' ')}\n(validation)" if number % COLUMNS == 0 else ""
-        tidy(axes, x=_label(name), y=words)
+        tidy(axes, x=label(name), y=words)
     return figure
 
 
@@ -66,18 +63,30 @@ def _points(axes: Axes, places: Any, scores: Any, known: pd.DataFrame) -> None:
     axes.plot(places[first], scores[first], "x", markersize=6, color=VERMILLION)
 
 
-def _places(axes: Axes, column: pd.Series, values: Any) -> np.ndarray:
-    """Return where each fit lies, and lay out the axis."""
+def focus(axes: Axes, scores: np.ndarray) -> None:
+    """Let the vertical axis show the scores but for those that are far below the others."""
+    low, high = np.quantile(scores, 0.2), scores.max()
+    if high > low:
+        axes.set_ylim(max(scores.min(), low - 2 * (high - low)) - 0.1 * (high - low),
+                      high + 0.15 * (high - low))  # fmt: skip
+
+
+def places(
+    axes: Axes, column: pd.Series, values: Any, *, axis: Literal["x", "y"] = "x"
+) -> np.ndarray:
+    """Return where each fit lies on an axis of one setting, and lay out that axis."""
     if isinstance(values, Mapping):
         if values.get("log"):
-            axes.set_xscale("log")
+            axes.set(**{f"{axis}scale": "log"})
+            axes.tick_params(axis=axis, which="both", labelsize=SMALL_SIZE)
         return np.array([v if isinstance(v, Real) else np.nan for v in column], dtype=float)
     words = [str(value) for value in values]
-    axes.set_xticks(range(len(words)), [word.rpartition(".")[2] for word in words],
-                    fontsize=SMALL_SIZE)  # fmt: skip
-    axes.set_xlim(-0.5, len(words) - 0.5)
+    short = [word.rpartition(".")[2] for word in words]
+    getattr(axes, f"set_{axis}ticks")(range(len(words)), short, fontsize=SMALL_SIZE)
+    axes.set(**{f"{axis}lim": (-0.5, len(words) - 0.5)})
     return np.array([words.index(str(v)) if str(v) in words else np.nan for v in column])
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+    """Return the last part of a dotted name, in words."""
     return name.rpartition(".")[2].replace("_", " ")

@@ -1,5 +1,6 @@
 """A search of settings: what may vary, what is tried next, what came of it."""
 
+from seqvae.tuning.population import evolution as evolution
 from seqvae.tuning.proposals import proposals as proposals
 from seqvae.tuning.rounds import Task as Task
 from seqvae.tuning.rounds import rounds as rounds

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import optuna
 
 Search = Literal["tpe", "random"]
-SEARCHES = ("tpe", "random")
 NUM_RANDOM = 10
 """Fits that are drawn at random before the estimator of the good ones is asked."""
 
@@ -146,10 +145,13 @@ def _coded(values: Interval | Choice, value: Any) -> Any:
 
 
 def _decoded(values: Interval | Choice, value: Any) -> Any:
-    if isinstance(values, Choice):
-        return values.values[value]
+    return values.values[value] if isinstance(values, Choice) else rounded(values, value)
+
+
+def rounded(values: Interval, value: int | float) -> int | float:
+    """Return a number of an interval, whole where that is meant, else to four digits."""
     if values.is_whole:
-        return value
+        return round(value)
     return min(max(float(f"{value:.4g}"), values.low), values.high)
 
 

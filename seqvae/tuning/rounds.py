@@ -16,10 +16,14 @@ class Task(NamedTuple):
     Attributes:
         number: of it.
         settings: that differ from what they were, by dotted name.
+        parent: the fit whose weights it begins with; None: it begins anew.
+        generation: how many ancestors it has.
     """
 
     number: int
     settings: Mapping[str, Any]
+    parent: int | None = None
+    generation: int = 0
 
 
 def rounds(study: Study, space: Space, *, num_fits: int, count: int) -> Iterator[list[Task]]:

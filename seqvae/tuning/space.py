@@ -65,7 +65,7 @@ class Choice:
 
 Space: TypeAlias = Mapping[str, Interval | Choice]
 
-BY_GRADIENTS: Space = {
+BY_GRADIENTS: dict[str, Interval | Choice] = {
     "model.dropout": Interval(0.0, 0.6),
     "model.optimizer.lr": Interval(1e-3, 2e-2, log=True),
     "model.optimizer.weight_decay": Interval(1e-3, 2.0, log=True),
@@ -73,12 +73,21 @@ BY_GRADIENTS: Space = {
 }
 """What is searched where a model has it; of coordinated dropout the rate, where there is one."""
 
+WHILE_LEARNING: dict[str, Interval | Choice] = {
+    "model.objective.beta": Interval(0.1, 2.0, log=True)
+}
+"""What may change while a model learns, too; the bound that scores it has beta = 1."""
+
 LARGEST_DIM = 32
 SIZES = ("model.latent_dim", "model.factor_dim")
 
 
 def default_space(
-    function: Callable[..., Any], config: Mapping[str, Any], *, num_heldin: int
+    function: Callable[..., Any],
+    config: Mapping[str, Any],
+    *,
+    num_heldin: int,
+    adapts: bool = False,
 ) -> dict[str, Interval | Choice]:
     """Return what is searched if nothing is said: regularisation and step size, else the size.
 
@@ -90,13 +99,15 @@ def default_space(
         function: whose arguments the config holds.
         config: the complete config tree.
         num_heldin: neurons that inference sees; no size exceeds them.
+        adapts: whether settings change while a model learns, so that the weight of the KL, which
+            would else be another model's, may vary, and a size may not.
     """
     space: dict[str, Interval | Choice] = {
         name: values
-        for name, values in BY_GRADIENTS.items()
+        for name, values in (BY_GRADIENTS | (WHILE_LEARNING if adapts else {})).items()
         if _value(function, config, name) is not None
     }
-    if space:
+    if space or adapts:
         return space
     most = min(LARGEST_DIM, num_heldin)
     return {

@@ -31,6 +31,7 @@ class Record:
         measure: the name of the score, of which more is better.
         seconds: that it took.
         error: why it failed.
+        parent: the fit whose weights it began with; None: it began anew.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Record:
     measure: str | None
     seconds: float
     error: str | None = None
+    parent: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,17 @@ class Study:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each fit: ``number``, ``score``, ``seconds``, ``error``, and each setting."""
+        """A row for each fit: ``number``, ``score``, ``seconds``, ``error``, and each setting.
+
+        Of a population ``parent``, too.
+        """
         import pandas as pd
 
         rows = []
         for number, record in sorted(self.records.items()):
             row = {key: value for key, value in asdict(record).items() if key != "settings"}
+            if "population" not in self.facts:
+                del row["parent"]
             rows.append(row | dict(self.settings_of(number)))
         return pd.DataFrame(rows)
 

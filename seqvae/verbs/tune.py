@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -19,38 +16,28 @@ from typing import Any, Literal
 import yaml
 from tqdm import tqdm
 
-from seqvae.analysis.seeds import SCORES
 from seqvae.compute.termination import terminable
 from seqvae.compute.workers import check_num_workers, in_processes
-from seqvae.config import from_config, override, read_arguments, to_config
+from seqvae.config import override, to_config
 from seqvae.config.reading import setting_of
 from seqvae.data import NeuralData, as_data
 from seqvae.data.front import BinWidth, DataLike
-from seqvae.data.masking import CoordinatedDropout
-from seqvae.errors import InputError, Terminated, UnwritableError, nearest, one_line
-from seqvae.learning import GradientLearner, Learner, completed_fit, default_fit, default_learner
-from seqvae.learning.learner import without_progress
+from seqvae.errors import InputError, Terminated, nearest
+from seqvae.learning import Learner, completed_fit, default_fit, default_learner
 from seqvae.runs import ModelFactory
-from seqvae.runs.memory import RunInMemory
 from seqvae.storage.files import atomic_path, write_text
 from seqvae.storage.locking import locked
-from seqvae.tuning import (
-    Choice,
-    Interval,
-    Record,
-    Study,
-    Task,
-    as_space,
-    default_space,
-    rounds,
-)
-from seqvae.tuning.proposals import SEARCHES, importances, require_optuna
+from seqvae.tuning import Choice, Interval, Study, as_space, default_space, evolution, rounds
+from seqvae.tuning.proposals import importances, require_optuna
 from seqvae.verbs.fit import checked_class, fit
-from seqvae.verbs.seeds import Report, heard, validated
+from seqvae.verbs.generation_stages import stages_of
+from seqvae.verbs.searched_fit import parts_of, searched_fit
 
 SHOWN = 5
 """Fits in the table that is printed."""
 BEST = "best.yaml"
+SEARCHES = ("tpe", "random", "pbt")
+POPULATION = {"population": 8, "generations": 10}
 
 
 def tune(
@@ -59,8 +46,10 @@ def tune(
     learner: Learner | None = None,
     *,
     space: dict[str, Any] | None = None,
-    search: Literal["tpe", "random"] = "tpe",
-    num_fits: int = 30,
+    search: Literal["tpe", "random", "pbt"] = "tpe",
+    num_fits: int | None = None,
+    population: int | None = None,
+    generations: int | None = None,
     bin_width: BinWidth = None,
     out_dir: str | None = None,
     jobs: int = 1,
@@ -84,9 +73,13 @@ def tune(
         space: what may vary, by the dotted name of the setting: ``{low: 0.001, high: 0.02, log:
             true}`` or a list of choices; None: dropout, learning rate and weight decay, those of
             them that the model has, else the number of its latents.
-        search: ``tpe``, by an estimator of what the good settings have in common (Optuna), or
-            ``random``.
-        num_fits: fits in all, the first one among them.
+        search: ``tpe``, by an estimator of what the good settings have in common (Optuna);
+            ``random``; or ``pbt``, population-based training, in which settings change while
+            members learn, and those that do well lend weights and settings to others.
+        num_fits: fits in all, the first one among them; None: 30. A population makes as many as its
+            generations have members.
+        population: members, of ``pbt`` only; None: 8.
+        generations: into which the epochs of the learner are divided, of ``pbt`` only; None: 10.
         bin_width: seconds per bin, where ``data`` is an array or a file.
         out_dir: folder of the study; None makes one under ``studies/`` named by time.
         jobs: fits at a time, each on one core; -1: one for each core. What is tried hangs on it, as
@@ -101,11 +94,9 @@ def tune(
         InputError: for anything the user can mend; no fit is begun then.
     """
     require_optuna()
-    if search not in SEARCHES:
-        raise InputError(f"search {search!r} is unknown{nearest(search, SEARCHES)}")
-    for name, number, least in (("num_fits", num_fits, 2), ("seed", seed, 0)):
-        if number < least:
-            raise InputError(f"{name} must be at least {least}, got {number}")
+    sizes = _sizes(search, num_fits, population, generations)
+    if seed < 0:
+        raise InputError(f"seed must be at least 0, got {seed}")
     check_num_workers(jobs)
     data = as_data(data, bin_width)
     data.setup()
@@ -114,7 +105,7 @@ def tune(
     config = _config(data, model, learner, seed=seed)
     values = as_space(space) if space is not None else None
     if values is None:
-        values = default_space(fit, config, num_heldin=data.spec.num_heldin)
+        values = default_space(fit, config, num_heldin=data.spec.num_heldin, adapts=search == "pbt")
     if not values:
         raise InputError("space is required: this model has no setting that is searched by default")
     former = {name: _former(config, name, values[name]) for name in values}
@@ -123,6 +114,7 @@ def tune(
         for name, one in values.items()
     }
     folder = Path(out_dir or f"studies/{datetime.now():%Y%m%d-%H%M%S}")
+    stages: list[Mapping[str, Any]] = [config]
     facts = {
         "config": {**config, "data": {**config["data"]["init_args"], "source": None}},
         "former": former,
@@ -131,14 +123,23 @@ def tune(
         "seed": seed,
         "checksum": data.recording.checksum,
     }
+    if search == "pbt":
+        stages = stages_of(config, values, data, generations=sizes["generations"])
+        facts |= sizes
     with _held(folder):
         study = Study.opened(folder, facts)
-        one = partial(_fitted, copy.copy(data), config, study.place)
+        if search == "pbt":
+            num_fits = sizes["population"] * sizes["generations"]
+            tasks_of = evolution(study, values, **sizes)
+        else:
+            num_fits = sizes["num_fits"]
+            tasks_of = rounds(study, values, num_fits=num_fits, count=_at_a_time(jobs))
         bar = tqdm(total=num_fits, initial=min(len(study.records), num_fits), desc="tune",
                    unit="fit", disable=not progress, dynamic_ncols=True)  # fmt: skip
+        one = partial(searched_fit, copy.copy(data), stages, study.place)
         with bar:
-            for tasks in rounds(study, values, num_fits=num_fits, count=_at_a_time(jobs)):
-                together = len(tasks) > 1
+            for tasks in tasks_of:
+                together = jobs != 1 and len(tasks) > 1
                 fits = in_processes(one, tasks, num_workers=jobs) if together else map(one, tasks)
                 for record in fits:
                     if record.number == 0 and record.error is not None:
@@ -147,7 +148,8 @@ def tune(
                         )
                     study.add(record)
                     bar.update()
-        study = replace(study, importance=importances(values, study.tried(), seed=seed))
+        if search != "pbt":  # whose scores tell of generations, too
+            study = replace(study, importance=importances(values, study.tried(), seed=seed))
         _write(study, config)
     return study
 
@@ -181,8 +183,15 @@ def shown(study: Study, arguments: Mapping[str, Any]) -> str:
             f"gain {study.gain:.4f}, flattered by the choice among {len(known)}: score both on "
             "trials that took no part"
         )
-    again = "" if best.number == 0 else f"\nseqvae fit --config {study.folder / BEST} --run_dir NEW"
-    return "\n".join(lines) + f"\nstudy: {study.folder}{again}"
+    lines.append(f"study: {study.folder}")
+    if best.parent is not None:
+        lines += [
+            f"seqvae evaluate {study.place(best.number)}",
+            f"({BEST} has the settings that it ended with, which were others before: lineage.png)",
+        ]
+    elif best.number != 0:
+        lines.append(f"seqvae fit --config {study.folder / BEST} --run_dir NEW")
+    return "\n".join(lines)
 
 
 def _config(
@@ -198,6 +207,29 @@ def _config(
     return to_config({"seed": seed, "data": data, "model": model, "learner": learner})
 
 
+def _sizes(
+    search: str, num_fits: int | None, population: int | None, generations: int | None
+) -> dict[str, int]:
+    """Return how many fits, or how large a population, and for how many generations.
+
+    Raises:
+        InputError: for a size that the search has not, or that is too small.
+    """
+    if search not in SEARCHES:
+        raise InputError(f"search {search!r} is unknown{nearest(search, SEARCHES)}")
+    given = {"num_fits": num_fits, "population": population, "generations": generations}
+    own = POPULATION if search == "pbt" else {"num_fits": 30}
+    for name, number in given.items():
+        if number is None:
+            continue
+        if name not in own:
+            cure = "population and generations" if search == "pbt" else "num_fits"
+            raise InputError(f"{name} is none of search {search!r}; give {cure}")
+        if number < 2:
+            raise InputError(f"{name} must be at least 2, got {number}")
+    return {name: given[name] or default for name, default in own.items()}
+
+
 def _former(config: Mapping[str, Any], name: str, values: Interval | Choice) -> Any:
     """Return what a setting was; see that it is there, and takes what it shall be searched for.
 
@@ -207,73 +239,10 @@ def _former(config: Mapping[str, Any], name: str, values: Interval | Choice) -> 
     extremes = values.values if isinstance(values, Choice) else (values.low, values.high)
     try:
         for value in extremes:
-            _parts(override(fit, config, (name, value), trust=True))
+            parts_of(override(fit, config, (name, value), trust=True))
         return setting_of(fit, config, name, trust=True)
     except InputError as error:
         raise InputError(f"space: {error}") from error
-
-
-def _parts(config: Mapping[str, Any]) -> tuple[ModelFactory, Learner, dict[str, Any]]:
-    """Build model and learner of a config, and what of the data does not change what is scored."""
-    sections = {name: config[name] for name in ("model", "learner")}
-    built = read_arguments(fit, sections, trust=True)
-    of_data = config["data"]["init_args"]
-    dropout = from_config(
-        of_data.get("coordinated_dropout"), CoordinatedDropout | None, key="coordinated_dropout"
-    )
-    if not isinstance(size := of_data["batch_size"], int) or size < 1:
-        raise InputError(f"data.batch_size must be at least 1, got {size!r}")
-    return built["model"], built["learner"], {"batch_size": size, "coordinated_dropout": dropout}
-
-
-def _fitted(
-    data: NeuralData, config: Mapping[str, Any], place: Callable[[int], Path], task: Task
-) -> Record:
-    """Fit one, keep its run, and score it; why it failed is noted, unless the disk did."""
-    begun, folder = time.perf_counter(), place(task.number)
-    data = copy.copy(data)
-    shutil.rmtree(folder, ignore_errors=True)  # of a fit that was ended
-    score, measure, error = None, None, None
-    with heard(Report(task.number, [], [])):
-        try:
-            for setting in task.settings.items():
-                config = override(fit, config, setting, trust=True)
-            model, learner, of_data = _parts(config)
-            for name, value in of_data.items():
-                setattr(data, name, value)
-            learner = without_progress(_by_heldin(learner))
-            run = fit(data, model, learner, in_memory=True, seed=config["seed"])
-            scores = validated(run, data)
-            measure = next(name for name in SCORES if f"val/{name}" in scores)
-            score = scores[f"val/{measure}"]
-            if measure == "log_likelihood" and (data.spec.heldout or data.spec.num_forecast_bins):
-                raise InputError(
-                    "a posterior that is a point has no bound, and the log-likelihood knows what "
-                    "is held out; give data.heldout [] and data.forecast_bins 0, or another model"
-                )
-            if not math.isfinite(score):
-                raise InputError(f"{measure} is {score}")
-            assert isinstance(run, RunInMemory)
-            run.save(folder)
-        except UnwritableError:
-            raise
-        except Exception as failure:
-            score, error = None, f"{type(failure).__name__}: {one_line(str(failure))}"
-    return Record(
-        task.number, task.settings, score, measure, round(time.perf_counter() - begun, 1), error
-    )
-
-
-def _by_heldin(learner: Learner) -> Learner:
-    """Return a learner that learns from no validation trial, and picks weights as fits are scored.
-
-    A refit would learn from what scores it, and a choice by the bound of all neurons, or by any
-    score of what is held out, would let held-out neurons into the search.
-    """
-    if not isinstance(learner, GradientLearner):
-        return learner
-    by_heldin = learner.select.startswith(("val/heldin", "val/speckled", "val/log_likelihood"))
-    return replace(learner, refit=False, select=learner.select if by_heldin else "val/heldin_elbo")
 
 
 @contextmanager
@@ -289,7 +258,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _write(study: Study, config: Mapping[str, Any]) -> None:
-    from seqvae.plotting import search_history
+    from seqvae.plotting import lineage, search_history
 
     best = study.best
     for setting in best.settings.items():
@@ -306,8 +275,11 @@ def _write(study: Study, config: Mapping[str, Any]) -> None:
         "importance": dict(study.importance),
     }
     write_text(study.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    figure = search_history(study.table, study.facts["space"], measure=best.measure or "score")
-    with atomic_path(study.folder / "search.png") as temporary:
+    words = {"space": study.facts["space"], "measure": best.measure or "score"}
+    name, figure = "search.png", search_history(study.table, **words)
+    if population := study.facts.get("population"):
+        name, figure = "lineage.png", lineage(study.table, population=population, **words)
+    with atomic_path(study.folder / name) as temporary:
         figure.savefig(temporary, format="png")
 
 
