@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.distributions import MultivariateNormal
 
 import seqvae
+from seqvae.compute import noise
 from seqvae.config import from_config, to_config
 from seqvae.data import NeuralData, Recording
-from seqvae.data.sources import Sessions, as_source, write_npz
+from seqvae.data.session_alignment import aligned
+from seqvae.data.sources import Lorenz, Sessions, as_source, write_npz
+from seqvae.encoders import InformationMLP, LinearReadIn
 from seqvae.errors import InputError
 from seqvae.learning import EM
-from seqvae.models import LinearDynamics
+from seqvae.models import FLDS, VAE, LinearDynamics, NonlinearDynamics
+from seqvae.observations import Gaussian
+from seqvae.state_space import LinearStateSpace, maximize
+from seqvae.types import Batch
+from tiny import SVAE, first_inequality, tiny_learner
 
 NEURONS = {"a": 4, "b": 3, "c": 5}
 
@@ -204,3 +214,223 @@ def test_a_run_answers_by_session(tmp_path: Path) -> None:
     assert scores["log_likelihood"] == pytest.approx(np.average(of_all, weights=weights))
     with pytest.raises(InputError, match="session 'd' is unknown"):
         seqvae.infer(folder, session="d")
+
+
+def simulated(seed: int, neurons: int = 10, **settings: Any) -> Recording:
+    return Lorenz(
+        num_trials=16,
+        num_val=4,
+        num_time_bins=25,
+        num_neurons=neurons,
+        num_heldout=2,
+        mean_count=1.0,
+        seed=seed,
+        num_conditions=4,
+        **settings,
+    ).load()
+
+
+def lorenz(**settings: Any) -> NeuralData:
+    return data_of({"a": simulated(0), "b": simulated(1, 7), "c": simulated(2)}, **settings)
+
+
+def test_simulations_of_any_seed_share_their_conditions() -> None:
+    one, other = simulated(0), simulated(1)
+    assert np.array_equal(one.behavior, other.behavior)
+    assert np.array_equal(one.condition, np.arange(16) % 4)
+    assert np.array_equal(one.behavior[0], one.behavior[4])
+    assert not np.array_equal(one.rates, other.rates)
+    with pytest.raises(InputError, match="num_conditions must be from 1 to num_trials 5, got 6"):
+        Lorenz(num_trials=5, num_val=1, num_conditions=6)
+
+
+def test_what_one_session_tells_of_the_path_is_what_another_tells() -> None:
+    data = lorenz()
+    common = aligned(data, 3)
+    session = data.recording.trial_sessions[common.trials]
+    path = [common.path[session == name].reshape(-1, 3) for name in "abc"]
+    truth = data.recording.behavior[common.trials[session == "a"]].reshape(-1, 3)
+    weights = np.linalg.lstsq(path[0], truth, rcond=None)[0]
+    for other in path:  # the trajectories are the same, the neurons are not
+        residual = truth - other @ weights
+        assert 1 - residual.var() / truth.var() > 0.5
+    assert not common.read_in[data.recording.num_neurons - len(data.spec.heldout) :].all()
+    assert np.allclose(common.read_in[list(data.spec.heldout)], 0)
+
+
+def test_the_read_in_is_a_regression_on_the_components_of_matched_averages() -> None:
+    data = lorenz(alignment="trials")
+    common = aligned(data, 2)
+    # time-matched means of all trials, by hand
+    recording, trials = data.recording, data.trials("train")
+    mean, std = (part.double().numpy() for part in data.train_moments[:2])
+    steps = np.arange(25)
+    kernel = np.exp(-0.5 * ((steps[:, None] - steps) / 4.0) ** 2)
+    columns = []
+    for name in "abc":
+        own = recording.neuron_sessions == name
+        some = recording.read(trials[recording.trial_sessions[trials] == name])[..., own]
+        scaled = (some - mean[own]) / std[own]
+        columns.append((kernel @ scaled / (kernel.sum(1, keepdims=True) + 1)).mean(0))
+    matched = np.concatenate(columns, axis=1)
+    matched = matched - matched.mean(0)
+    left, size, _ = np.linalg.svd(matched, full_matrices=False)
+    x = matched[:, (recording.neuron_sessions == "b") & np.isin(np.arange(27), data.spec.heldin)]
+    weights = np.linalg.solve(x.T @ x + 2.5 * np.eye(x.shape[1]), x.T @ (left * size)[:, :2])
+    own = np.flatnonzero(recording.neuron_sessions == "b")
+    own = own[np.isin(own, data.spec.heldin)]
+    ratio = common.read_in[own] * std[own][:, None] / weights
+    assert np.allclose(ratio, ratio[0])  # up to the unit of each component
+
+
+def test_sessions_without_a_common_condition_are_refused_with_the_cure() -> None:
+    parts = {"a": simulated(0), "b": simulated(1)}
+    parts["b"] = replace(parts["b"], condition=parts["b"].condition + 10)
+    with pytest.raises(InputError, match=r"session 'b' has no condition in common.*trials"):
+        aligned(data_of(parts), 2)
+    assert aligned(data_of(parts, alignment="trials"), 2) is not None
+    with pytest.raises(InputError, match="alignment must be 'conditions' or 'trials'"):
+        data_of(parts, alignment="trial")
+
+
+def test_one_session_is_fitted_as_its_recording_bit_for_bit() -> None:
+    part = simulated(0)
+    learner = EM(max_iterations=3, progress=False)
+    models = [
+        seqvae.fit(NeuralData(one), partial(LinearDynamics, latent_dim=2), learner, in_memory=True)
+        for one in (part, Sessions([part]))
+    ]
+    one, other = (run.model().state_dict() for run in models)
+    assert first_inequality(dict(one), dict(other)) is None
+
+
+def joint(data: NeuralData, **settings: Any) -> LinearDynamics:
+    model = LinearDynamics(data.spec, latent_dim=2, **settings)
+    model.initialize(data)
+    EM(max_iterations=4, progress=False).learn(model, data)
+    return model
+
+
+def test_the_order_of_sessions_changes_nothing_but_the_order() -> None:
+    names = ["a", "b", "c"]
+    parts = {"a": simulated(0), "b": simulated(1, 7), "c": simulated(2)}
+    one = data_of(parts)
+    other = data_of({name: parts[name] for name in reversed(names)})
+    first, second = joint(one), joint(other)
+    ids = [np.asarray(data.recording.neuron_ids) for data in (one, other)]
+    order = [int(np.flatnonzero(ids[1] == name)[0]) for name in ids[0]]
+    assert torch.allclose(first.transition, second.transition, atol=1e-6)
+    loadings = second.observation.readout.weight[order]
+    assert torch.allclose(first.observation.readout.weight, loadings, atol=1e-6)
+
+
+def test_the_evidence_of_a_gaussian_model_is_that_of_each_session_alone() -> None:
+    """A joint model's log p(x) is the dense Gaussian one of each trial's own neurons."""
+    generator = np.random.default_rng(0)
+    parts = {name: Recording(generator.normal(size=(5, 6, size)), 0.02)
+             for name, size in (("a", 3), ("b", 4))}  # fmt: skip
+    data = data_of(parts, alignment="trials")
+    model = joint(data, observation=Gaussian)
+    evidence = model.evidence(data.batch(np.arange(10)))["log_evidence"]
+    dynamics, emission = model.state_space
+    means, blocks = [dynamics.initial_mean], [dynamics.initial_covariance]
+    for _ in range(5):
+        means.append(dynamics.transition @ means[-1] + dynamics.offset)
+        blocks.append(dynamics.transition @ blocks[-1] @ dynamics.transition.mT
+                      + dynamics.noise_covariance)  # fmt: skip
+    rows = [
+        torch.cat(
+            [
+                torch.linalg.matrix_power(dynamics.transition, max(t - s, 0))
+                @ blocks[min(s, t)]
+                @ torch.linalg.matrix_power(dynamics.transition, max(s - t, 0)).mT
+                for s in range(6)
+            ],
+            dim=1,
+        )
+        for t in range(6)
+    ]
+    mean, covariance = torch.cat(means), torch.cat(rows)
+    for trial, name in enumerate(data.recording.trial_sessions):
+        own = torch.from_numpy(data.recording.neuron_sessions == str(name))
+        loadings = torch.block_diag(*[emission.loadings[own]] * 6)
+        noise = emission.std[own].square().repeat(6).diag()
+        x = torch.from_numpy(data.recording.read([trial])[0][:, own.numpy()]).double().reshape(-1)
+        law = MultivariateNormal(
+            loadings @ mean + emission.bias[own].repeat(6),
+            loadings @ covariance @ loadings.mT + noise,
+        )
+        assert evidence[trial].item() == pytest.approx(law.log_prob(x).item(), rel=1e-9)
+
+
+def test_each_sessions_m_step_is_its_own_and_the_dynamics_add() -> None:
+    """The loadings of a session are those of an M-step on its trials alone."""
+    data = lorenz()
+    model = LinearDynamics(data.spec, latent_dim=2)
+    model.initialize(data)
+    batch = model.scored(data.batch(data.trials("train"))).to(model.offset)
+    start, e_step = model.state_space, model.e_step()
+
+    def learned(batch: Batch, neurons: list[int]) -> LinearStateSpace:
+        target, weight = batch.target[..., neurons], batch.weight[..., neurons]
+        emission, prior = start.emission.select(neurons), start.dynamics.chain(batch.inputs)
+        posterior = e_step(prior, emission, target=target, weight=weight)
+        own = replace(batch, target=target, weight=weight)
+        return maximize(LinearStateSpace(start.dynamics, emission), posterior, batch=own, ridge=1.0)
+
+    whole = learned(batch, list(range(27)))
+    sessions_of = data.recording.trial_sessions[data.trials("train")]
+    for name in "abc":
+        own = np.flatnonzero(data.recording.neuron_sessions == name).tolist()
+        alone = learned(batch[torch.from_numpy(np.flatnonzero(sessions_of == name))], own)
+        assert torch.allclose(alone.emission.loadings, whole.emission.loadings[own])
+        assert not torch.allclose(alone.dynamics.transition, whole.dynamics.transition)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        partial(SVAE, read_in=partial(LinearReadIn, output_dim=3)),
+        partial(VAE, latent_dim=2, factor_dim=3, read_in=partial(LinearReadIn, output_dim=3)),
+        partial(FLDS, latent_dim=2, decoder_dims=(3,),
+                encoder=partial(InformationMLP, hidden_dims=(4,),
+                                read_in=partial(LinearReadIn, output_dim=3))),
+        partial(NonlinearDynamics, latent_dim=2, dynamics_dims=(3,), decoder_dims=(3,)),
+    ],
+    ids=["svae", "vae", "flds", "nlds"],
+)  # fmt: skip
+def test_a_model_of_several_sessions_is_learned_and_knows_no_heldout_neuron(model) -> None:
+    data = lorenz(batch_size=16)
+    run = seqvae.fit(data, model, tiny_learner(1), in_memory=True)
+    fitted = run.model()
+    trials = data.trials("val")
+    batch = data.batch(trials)
+    changed = batch.target.clone()
+    changed[..., list(data.spec.heldout)] += 3
+    with torch.no_grad():
+        answers = []
+        for target in (batch.target, changed):
+            with noise.keyed(0):
+                answers.append(fitted(replace(batch, target=target), 2).factors)
+    assert torch.equal(*answers)
+    assert np.isfinite(seqvae.evaluate(run, num_samples=2)["sessions"]["b"]["co_bps"])
+
+
+def test_a_read_in_begins_where_sessions_are_aligned() -> None:
+    data = lorenz()
+    model = SVAE(data.spec, read_in=partial(LinearReadIn, output_dim=3))
+    model.initialize(data)
+    common = aligned(data, 3)
+    batch = data.batch(data.trials("train")[:2])
+    mean = data.train_mean.double().numpy()
+    x = np.nan_to_num(data.recording.read(data.trials("train")[:2]) - mean)
+    expected = x @ common.read_in
+    read = model.read_in(model.standardized(batch)).detach().numpy()
+    assert np.allclose(read, expected, atol=1e-4)
+    # and the first factors are what its readout reads
+    linear = LinearDynamics(data.spec, latent_dim=3)
+    linear.initialize(data)
+    weight = model.observation.readout.weight.double()
+    assert torch.allclose(weight, linear.observation.readout.weight, atol=1e-5)
+    with pytest.raises(InputError, match="output_dim of a LinearReadIn must be at least 1"):
+        LinearReadIn(3, output_dim=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -23,7 +24,7 @@ from seqvae.data.masking import CoordinatedDropout
 from seqvae.data.moments import batch_moments
 from seqvae.data.preparation import Preparation, Prepared
 from seqvae.data.recording import Recording
-from seqvae.data.settings import check_settings
+from seqvae.data.settings import Alignment, check_settings
 from seqvae.data.sources.arrays import Arrays
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.front import SourceLike, as_source
@@ -69,6 +70,8 @@ class NeuralData(Loaders, pl.LightningDataModule):
         seed: of the order of the training trials and of the speckles.
         transforms: what is done to the recording, in this order, before it is split; those that
             learn from training trials come last (``seqvae.data.transforms``).
+        alignment: of several sessions, the averages over trials that are matched where learning
+            begins: those of conditions (without any, of all trials), or of all ``trials``.
 
     Raises:
         InputError: in one sentence, for bad data or settings that do not fit them.
@@ -92,6 +95,7 @@ class NeuralData(Loaders, pl.LightningDataModule):
         seed: int = 0,
         window_bins: Annotated[int | None, InConfig(tells_default=False)] = None,
         transforms: Annotated[list[Transform] | None, InConfig(tells_default=False)] = None,
+        alignment: Annotated[str, InConfig(Alignment, tells_default=False)] = "conditions",
     ) -> None:
         super().__init__()
         check_settings(
@@ -102,6 +106,7 @@ class NeuralData(Loaders, pl.LightningDataModule):
             window_bins=window_bins,
             forecast_bins=forecast_bins,
             coordinated_dropout=coordinated_dropout,
+            alignment=alignment,
         )
         self.source = as_source(source, bin_width)
         self.val_fraction = val_fraction
@@ -117,6 +122,7 @@ class NeuralData(Loaders, pl.LightningDataModule):
         self.seed = seed
         self.window_bins = window_bins
         self.transforms = check_transforms(transforms)
+        self.alignment = alignment
         self._loaded: Prepared | None = None
         self._moments: Moments | None = None
 
@@ -129,13 +135,8 @@ class NeuralData(Loaders, pl.LightningDataModule):
         self._loaded = prepared._replace(settled=(*settled, *prepared.settled))
 
     def raw(self) -> Recording:
-        """Return the recording as the source gives it, one long trial whole.
-
-        What transforms make of it that learn nothing is done, too.
-        """
-        loaded = self._loaded
-        is_raw = loaded is not None and loaded.start is None and not learners(self.transforms)
-        if is_raw:
+        """Return the recording as it is given, a long trial whole, transformed if nothing is learned."""
+        if self._loaded and self._loaded.start is None and not learners(self.transforms):
             return self.recording
         return transformed(self.source.load(), self.transforms).recording
 
@@ -150,9 +151,14 @@ class NeuralData(Loaders, pl.LightningDataModule):
 
     def of(self, recording: Recording) -> NeuralData:
         """Return another recording, as ``raw`` gives it, to be split and masked likewise."""
-        data = copy.copy(self)
-        data.source, data._loaded, data._moments = Arrays(recording), None, None
+        data = self.with_source(Arrays(recording))
         data.transforms = learners(self.transforms) or None
+        return data
+
+    def with_source(self, source: RecordingSource) -> NeuralData:
+        """Return the data of another source, not loaded yet, with these settings."""
+        data = self._with(None)
+        data.source = source
         return data
 
     def whole(self, *, like: DataSpec) -> NeuralData:
@@ -321,18 +327,11 @@ class NeuralData(Loaders, pl.LightningDataModule):
 
     @property
     def _preparation(self) -> Preparation:
-        return Preparation(
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            split_seed=self.split_seed,
-            heldout=self.heldout,
-            heldout_seed=self.heldout_seed,
-            forecast_bins=self.forecast_bins,
-            window_bins=self.window_bins,
-            transforms=learners(self.transforms),
-        )
+        names = [field.name for field in fields(Preparation) if field.name != "transforms"]
+        settings = {name: getattr(self, name) for name in names}
+        return Preparation(**settings, transforms=learners(self.transforms))
 
-    def _with(self, loaded: Prepared) -> NeuralData:
+    def _with(self, loaded: Prepared | None) -> NeuralData:
         data = copy.copy(self)
         data._loaded, data._moments = loaded, None
         return data

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from seqvae.data.masking import CoordinatedDropout
 from seqvae.data.validation import check_number, check_whole
 from seqvae.errors import InputError
+
+Alignment: TypeAlias = Literal["conditions", "trials"]
 
 
 def check_settings(
@@ -19,6 +21,7 @@ def check_settings(
     window_bins: Any,
     forecast_bins: Any,
     coordinated_dropout: Any,
+    alignment: Any,
 ) -> None:
     """Refuse settings of another type, or outside their range.
 
@@ -30,6 +33,7 @@ def check_settings(
         window_bins: None: chosen by the recording.
         forecast_bins: None: as the file says.
         coordinated_dropout: None: none.
+        alignment: a word.
 
     Raises:
         InputError: naming the setting.
@@ -50,3 +54,5 @@ def check_settings(
         raise InputError(
             f"coordinated_dropout must be CoordinatedDropout(rate=...), got {coordinated_dropout!r}"
         )
+    if alignment not in get_args(Alignment):
+        raise InputError(f"alignment must be 'conditions' or 'trials', got {alignment!r}")

@@ -13,3 +13,6 @@ from seqvae.encoders.information import Information as Information
 from seqvae.encoders.information import InformationEncoder as InformationEncoder
 from seqvae.encoders.information import InformationMLP as InformationMLP
 from seqvae.encoders.mlp import MLP as MLP
+from seqvae.encoders.read_in import Direct as Direct
+from seqvae.encoders.read_in import LinearReadIn as LinearReadIn
+from seqvae.encoders.read_in import ReadIn as ReadIn

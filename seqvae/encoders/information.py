@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seqvae.config.arguments import InConfig
+from seqvae.encoders.read_in import Direct, ReadIn
 from seqvae.errors import InputError
 from seqvae.nn import feed_forward
 from seqvae.types import Batch
@@ -63,10 +65,11 @@ class InformationEncoder(nn.Module, ABC):
 class InformationMLP(InformationEncoder):
     """What neurons with a linear readout would tell, and the rest by a feed-forward network.
 
-        h_t = sum_n m_tn (v_n x_tn + b_n) + a(x_t-k .. x_t+k),
-        J_t = sum_n m_tn w_n w_n' + R(x_t-k .. x_t+k) R(x_t-k .. x_t+k)',
+        h_t = sum_n m_tn (v_n x_tn + b_n) + a(y_t-k .. y_t+k),
+        J_t = sum_n m_tn w_n w_n' + R(y_t-k .. y_t+k) R(y_t-k .. y_t+k)',
 
-    with m_tn = 1 where neuron n is observed, else 0, and k = ``window``. Without hidden layers
+    with m_tn = 1 where neuron n is observed, else 0, y_t the read-in of x_t, and k = ``window``.
+    Without hidden layers
     there is no network: such a posterior can be exact where the readout is linear and Gaussian,
     whichever entries are missing.
 
@@ -76,6 +79,7 @@ class InformationMLP(InformationEncoder):
         hidden_dims: hidden layers of the network.
         window: bins before t, and bins after it, that the network sees.
         dropout: probability with which a hidden unit is dropped in training.
+        read_in: factory (input_dim) -> what the network reads of the neurons.
 
     Raises:
         InputError: ``window`` is negative.
@@ -89,10 +93,12 @@ class InformationMLP(InformationEncoder):
         hidden_dims: Sequence[int] = (64, 64),
         window: int = 3,
         dropout: float = 0.0,
+        read_in: Annotated[Callable[[int], ReadIn], InConfig(tells_default=False)] = Direct,
     ) -> None:
         super().__init__()
         if window < 0:
             raise InputError(f"window must be at least 0, got {window}")
+        self.read_in = read_in(input_dim)
         self.latent_dim = latent_dim
         self.window = window
         size = 0.5 / max(input_dim, 1) ** 0.5
@@ -103,7 +109,7 @@ class InformationMLP(InformationEncoder):
         self.last: nn.Linear | None = None
         if hidden_dims:
             self.layers = feed_forward(
-                (2 * window + 1) * input_dim,
+                (2 * window + 1) * self.read_in.output_dim,
                 hidden_dims[-1],
                 hidden_dims=hidden_dims[:-1],
                 dropout=dropout,
@@ -126,7 +132,7 @@ class InformationMLP(InformationEncoder):
         matrix = (seen @ squares).unflatten(-1, square)
         if self.last is None:
             return Information(vector, matrix)
-        features = self.last(self.layers(_windows(observed, self.window)))
+        features = self.last(self.layers(_windows(self.read_in(observed), self.window)))
         shift, entries = features.tensor_split([self.latent_dim], dim=-1)
         root = entries.unflatten(-1, square)
         return Information(vector + shift, matrix + root @ root.mT)

@@ -26,7 +26,6 @@ from seqvae.models.linear_readout import Inference
 from seqvae.models.scores import Scores
 from seqvae.state_space import (
     EStep,
-    LinearEmission,
     LinearStateSpace,
     Posterior,
     canonical,
@@ -218,8 +217,9 @@ class EM(ExpectationMaximization):
     the exact or the variational E-step the bound, less the ridge penalty, never falls (Laplace's
     may, a little). Learning begins from lagged covariances and from smoothed principal components
     (and from the parameters of a model that has begun), three iterations each, and goes on from the
-    best. The parameters are left in a canonical form. Validation trials are scored, and choose
-    nothing. A resumed run begins anew. Its settings are those of ``ExpectationMaximization``, and
+    best; of several sessions where they are aligned. The parameters are left in a canonical form.
+    Validation trials are scored, and choose nothing. A resumed run begins anew. Its
+    settings are those of ``ExpectationMaximization``, and
 
     Attributes:
         num_starts: from how many of them learning goes on to its end, the best bound being kept;
@@ -234,20 +234,16 @@ class EM(ExpectationMaximization):
     def iterations(self, model: LinearDynamics, batch: Batch) -> Iterator[Iteration]:
         """Yield each iteration of EM, from the better start, until the bound stops to rise."""
         state_space, e_step = model.state_space, model.e_step(self.e_step)
-        begun = [state_space] if model.has_begun else []
-        yield from self.linear_iterations(e_step, state_space.emission, batch, begun=begun)
+        starts = [state_space] if model.has_begun or model.is_aligned else []
+        if not model.is_aligned:
+            starts += linear_starts(state_space.emission, batch, ridge=self.ridge)
+        yield from self.linear_iterations(e_step, starts, batch)
 
     def linear_iterations(
-        self,
-        e_step: EStep,
-        emission: LinearEmission,
-        batch: Batch,
-        *,
-        begun: Sequence[LinearStateSpace] = (),
+        self, e_step: EStep, starts: Sequence[LinearStateSpace], batch: Batch
     ) -> Iterator[Iteration]:
-        """Yield the iterations for a readout of this kind and size; see ``iterations``."""
+        """Yield the iterations from the best of some starts; see ``iterations``."""
         num_steps = batch.target.shape[1]
-        starts = [*begun, *linear_starts(emission, batch, ridge=self.ridge)]
         first = min(STARTING_ITERATIONS, self.max_iterations)
         starts = [canonical(start, num_steps) for start in starts]  # in equal units
         tried = [list(self._steps(e_step, start, batch, first)) for start in starts]

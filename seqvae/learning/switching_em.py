@@ -22,6 +22,7 @@ from seqvae.state_space import (
     canonical,
     canonical_switching,
     infer_by_turns,
+    linear_starts,
     maximize_switching,
     seen_bins,
     switching_bound,
@@ -113,7 +114,8 @@ class SwitchingEM(ExpectationMaximization):
         learner = EM(
             max_iterations=self.linear_iterations, tolerance=self.tolerance, ridge=self.ridge
         )
-        *_, fitted = learner.linear_iterations(e_step, model.state_space.emission, batch)
+        linear_begun = linear_starts(model.state_space.emission, batch, ridge=self.ridge)
+        *_, fitted = learner.linear_iterations(e_step, linear_begun, batch)
         linear = canonical(fitted.learned, batch.target.shape[1])
         prior = linear.dynamics.chain(batch.inputs, lengths=mask.sum(1))
         path = e_step(prior, linear.emission, target=batch.target, weight=batch.weight)

@@ -13,13 +13,14 @@ from torch.distributions import Distribution
 from torch.nn import functional
 from torch.optim import AdamW
 
+from seqvae.data import NeuralData
 from seqvae.distributions import GaussianMarkovChain
 from seqvae.encoders import InformationEncoder, InformationMLP
 from seqvae.errors import InputError
 from seqvae.models.base import Model
 from seqvae.models.latent_dynamics import LatentDynamicsModel
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE
-from seqvae.models.linear_beginning import check_fits
+from seqvae.models.linear_beginning import aligned_linear, check_fits
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.linear_readout import has_linear_readout, linear_expectations
 from seqvae.models.session import Session
@@ -179,6 +180,13 @@ class FLDS(LatentDynamicsModel):
             )
         super().setup(stage)
 
+    def initialize(self, data: NeuralData) -> None:
+        """Take the training means; of several sessions begin where they are aligned."""
+        super().initialize(data)
+        linear = aligned_linear(self, data, self.latent_dim)
+        if linear is not None and has_linear_readout(self.observation):
+            self._begin_at(linear)
+
     @torch.no_grad()
     def begin_from(self, other: Model, *, leading_blocks: bool = False) -> list[str]:
         """Begin at a fitted linear model of the same size, neurons and inputs, or as any model.
@@ -197,6 +205,7 @@ class FLDS(LatentDynamicsModel):
             return []
         return super().begin_from(other, leading_blocks=leading_blocks)
 
+    @torch.no_grad()
     def _begin_at(self, fitted: LinearDynamics) -> None:
         if not self.initialized:
             raise InputError("the training means are not known yet; call initialize first")

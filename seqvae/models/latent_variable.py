@@ -14,7 +14,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from seqvae.data import NeuralData
+from seqvae.data.session_alignment import aligned
 from seqvae.distributions import Delta, draw
+from seqvae.encoders import ReadIn
 from seqvae.errors import InputError
 from seqvae.models.session import Session
 from seqvae.models.trained import LightningModel, OptimizerFactory, ScheduleFactory
@@ -113,11 +115,23 @@ class LatentVariableModel(LightningModel):
         if self.observation.has_units:
             self.observed_mean.zero_()
             self.observed_scale.fill_(1.0)
-            return
-        std = data.session().train_moments.std.to(self.null_counts)
-        scale = std[heldin].square().mean().sqrt()
-        self.observed_mean.copy_(self.null_counts[heldin])
-        self.observed_scale.copy_(torch.where(scale > 0, scale, 1.0))
+        else:
+            std = data.session().train_moments.std.to(self.null_counts)
+            scale = std[heldin].square().mean().sqrt()
+            self.observed_mean.copy_(self.null_counts[heldin])
+            self.observed_scale.copy_(torch.where(scale > 0, scale, 1.0))
+        self._align(data)
+
+    def _align(self, data: NeuralData) -> None:
+        """Start the read-ins, wherever they are, where several sessions are aligned."""
+        heldin = list(self.spec.heldin)
+        ends = self.null_counts.new_tensor([[0.0], [1.0]]).expand(2, len(heldin))
+        low, high = self.observation.standardized(ends, heldin)
+        for read_in in (module for module in self.modules() if isinstance(module, ReadIn)):
+            common = aligned(data, read_in.output_dim)
+            if common is not None:
+                weight = torch.from_numpy(common.read_in[heldin]).to(low)
+                read_in.start(weight * (self.observed_scale / (high - low))[:, None])
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return matrices, which weight decay may shrink, and all the rest, which it must not.

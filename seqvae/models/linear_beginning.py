@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqvae.data import NeuralData
 from seqvae.distributions.kinds import Real
 from seqvae.errors import InputError
+from seqvae.models.base import Model
 from seqvae.models.latent_dynamics import LatentDynamicsModel
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.observations import Gaussian, GeneralizedLinear, Poisson
-from seqvae.state_space import GaussianEmission, begin_linear
+from seqvae.state_space import GaussianEmission, begin_linear, from_path
+
+MOST_COMPONENTS = 16
+"""That the factors of a model begin with."""
 
 
 class LinearReadout(NamedTuple):
@@ -37,15 +42,82 @@ def fitted_linear(
     Returns:
         The linear model; None if there is none for the kind of data.
     """
+    linear = _linear_of(model, data, model.latent_dim)
+    if linear is None:
+        return None
+    batch = linear.scored(data.batch(data.at_once("train"))).to(linear.offset)
+    emission = linear.state_space.emission
+    begun = [linear.state_space] if linear.is_aligned else []
+    e_step = linear.e_step()
+    linear.take(begin_linear(emission, batch, e_step=e_step, iterations=iterations, begun=begun))
+    return linear
+
+
+def aligned_linear(model: Model, data: NeuralData, size: int) -> LinearDynamics | None:
+    """Return linear dynamics at which several sessions are aligned, before any iteration of EM.
+
+    Args:
+        model: whose data the linear model is to read.
+        data: the data to learn from.
+        size: of the latents.
+
+    Returns:
+        The linear model; None if there is one session, or no such model for the kind of data.
+    """
+    return _linear_of(model, data, size) if len(data.sessions) > 1 else None
+
+
+def linear_along(
+    model: Model,
+    data: NeuralData,
+    trials: Int[np.ndarray, " trial"],
+    path: Float[Tensor, "trial time latent"],
+) -> LinearDynamics | None:
+    """Return linear dynamics and readout learned from a path of unit variance of some trials.
+
+    Args:
+        model: whose data the linear model is to read.
+        data: the data to learn from.
+        trials: indices.
+        path: of each of them.
+
+    Returns:
+        The linear model; None if there is none for the kind of data.
+    """
+    linear = _linear_of(model, data, path.shape[2])
+    if linear is not None:
+        batch = linear.scored(data.batch(trials)).to(linear.offset)
+        emission = linear.state_space.emission
+        linear.take(from_path(emission, batch, path.to(linear.offset), ridge=1.0))
+    return linear
+
+
+@torch.no_grad()
+def begin_readout_aligned(model: Model, data: NeuralData) -> None:
+    """Start the readout of several sessions where they are aligned, if it is linear.
+
+    A factor then means the same for the neurons of every session: the first ones, at most 16, are
+    the components that sessions share.
+    """
+    observation = model.observation
+    if not isinstance(observation, GeneralizedLinear):
+        return
+    size = min(MOST_COMPONENTS, observation.readout.in_features)
+    linear = aligned_linear(model, data, size)
+    if linear is not None:
+        readout = readout_at(observation, linear)
+        observation.readout.weight[:, :size] = readout.weight
+        observation.readout.bias.copy_(readout.bias)
+
+
+def _linear_of(model: Model, data: NeuralData, size: int) -> LinearDynamics | None:
+    """Return linear dynamics that know the training means; None if there are none for the data."""
     kind = model.observation.kind
     if not kind.counts_events and kind != Real():
         return None
     readout = Poisson if kind.counts_events else Gaussian
-    linear = LinearDynamics(model.spec, latent_dim=model.latent_dim, observation=readout)
+    linear = LinearDynamics(model.spec, latent_dim=size, observation=readout)
     linear.initialize(data)
-    batch = linear.scored(data.batch(data.at_once("train"))).to(linear.offset)
-    emission = linear.state_space.emission
-    linear.take(begin_linear(emission, batch, e_step=linear.e_step(), iterations=iterations))
     return linear
 
 

@@ -12,6 +12,8 @@ from torch.distributions import Distribution
 from torch.nn import functional
 
 from seqvae.compute.threads import one_thread
+from seqvae.data import NeuralData
+from seqvae.data.session_alignment import aligned
 from seqvae.distributions import GaussianMarkovChain
 from seqvae.errors import InputError
 from seqvae.models.base import Model
@@ -31,6 +33,7 @@ from seqvae.state_space import (
     LinearFilter,
     LinearStateSpace,
     exact,
+    from_path,
     laplace,
     laplace_evidence,
 )
@@ -56,6 +59,10 @@ class LinearDynamics(Model):
         inference: ``exact`` (Gaussian readout only), ``laplace`` (the most likely path, and the
             curvature there), ``variational`` (the Gaussian of highest bound), or ``auto``: exact
             where it can be, else variational.
+
+    Attributes:
+        is_aligned: whether the parameters are those at which several sessions are aligned, so that
+            learning begins there alone.
 
     Raises:
         InputError: for a size below 1 or a readout that has no such inference.
@@ -89,6 +96,7 @@ class LinearDynamics(Model):
         self.initial_mean = nn.Parameter(zeros(latent_dim))
         self.initial_root = nn.Parameter(identity.clone())
         self.requires_grad_(False)  # EM needs no gradient
+        self.is_aligned = False
         self.e_step()
 
     def e_step(self, inference: str = "auto") -> EStep:
@@ -124,6 +132,16 @@ class LinearDynamics(Model):
         self.initial_mean.copy_(dynamics.initial_mean)
         self.initial_root.copy_(torch.linalg.cholesky(dynamics.initial_covariance))
         take_emission(self.observation, emission)
+
+    def initialize(self, data: NeuralData) -> None:
+        """Take the training means; of several sessions begin where they are aligned."""
+        super().initialize(data)
+        common = aligned(data, self.latent_dim)
+        if common is not None:
+            batch = self.scored(data.batch(common.trials)).to(self.offset)
+            path = torch.from_numpy(common.path).to(self.offset)
+            self.take(from_path(self.state_space.emission, batch, path, ridge=1.0))
+            self.is_aligned = True
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer the path of each trial, draw samples and read them out; see the class."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, get_args
+from typing import Annotated, ClassVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import AdamW
 
+from seqvae.config.arguments import InConfig
+from seqvae.data import NeuralData
 from seqvae.distributions import PathGaussian
 from seqvae.distributions.stepwise import prior_conditional
-from seqvae.encoders import Encoder, TrialGRU
+from seqvae.encoders import Direct, Encoder, ReadIn, TrialGRU
 from seqvae.errors import InputError
 from seqvae.generators import GRU, Generator
 from seqvae.models.amortised import AmortisedModel, Encoding
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE
+from seqvae.models.linear_beginning import begin_readout_aligned
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import SequenceGRU
 from seqvae.nn.controlled_decoder import ControlledDecoder
@@ -61,6 +64,7 @@ class SequentialVAE(AmortisedModel):
         recursion: "fused" runs the recurrences by hand-written passes; "loop" gives the same
             numbers by the readable loop that defines them, can be differentiated twice, and serves
             generators that are not a GRU in any case.
+        read_in: factory (input_dim) -> what the encoders read of the held-in neurons.
         encoder: factory (input_dim, latent_dim) -> per-trial encoder of the initial condition; the
             inferred inputs have their controller, whatever it is.
         generator: factory (input_dim, state_dim) -> generator.
@@ -100,6 +104,7 @@ class SequentialVAE(AmortisedModel):
         optimizer: OptimizerFactory = partial(AdamW, lr=4e-3, weight_decay=0.1),
         schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
         validation_samples: int = 4,
+        read_in: Annotated[Callable[[int], ReadIn], InConfig(tells_default=False)] = Direct,
     ) -> None:
         super().__init__(
             spec,
@@ -126,7 +131,8 @@ class SequentialVAE(AmortisedModel):
         self.controller_lag = controller_lag
         self.state_clip = state_clip
         self.dropout = Dropout(dropout)
-        self.encoder = encoder(spec.num_heldin, initial_condition_dim)
+        self.read_in = read_in(spec.num_heldin)
+        self.encoder = encoder(self.read_in.output_dim, initial_condition_dim)
         if causal and self.encoder.num_bins is None:
             raise InputError(
                 "causal=True needs an encoder of the initial condition that reads only the first "
@@ -140,7 +146,7 @@ class SequentialVAE(AmortisedModel):
         if inferred_input_dim > 0:
             self.inferred_input_prior = inferred_input_prior(inferred_input_dim)
             self.controller_encoder = SequenceGRU(
-                spec.num_heldin, controller_encoder_dim, bidirectional=not causal
+                self.read_in.output_dim, controller_encoder_dim, bidirectional=not causal
             )
             encoding_dim = self.controller_encoder.output_dim
         self.generator = generator(inferred_input_dim + spec.num_inputs, generator_dim)
@@ -161,7 +167,7 @@ class SequentialVAE(AmortisedModel):
 
     def encode(self, batch: Batch) -> Encoding:
         """Return the posterior of ``initial_condition``, and e_t as ``controller_inputs``."""
-        observed = self.dropout(self.standardized(batch))
+        observed = self.read_in(self.dropout(self.standardized(batch)))
         # laid out by time, as the recurrences read it
         observed = observed.permute(1, 2, 0).contiguous().permute(2, 0, 1)
         posterior = self.encoder(observed, batch)
@@ -208,6 +214,11 @@ class SequentialVAE(AmortisedModel):
             draws=DecoderDraws(drive.permute(2, 3, 0, 1)),
         )
         return observation(path.factors)
+
+    def initialize(self, data: NeuralData) -> None:
+        """Start at the training means; of several sessions with factors that they share."""
+        super().initialize(data)
+        begin_readout_aligned(self, data)
 
     def make_room(self, num_trials: int, num_encoded_bins: int) -> None:
         """Start anew what the encoder keeps for each trial."""

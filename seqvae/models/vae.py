@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,11 +13,14 @@ from torch.distributions import Distribution
 from torch.optim import AdamW
 
 from seqvae.compute import noise
+from seqvae.config.arguments import InConfig
+from seqvae.data import NeuralData
 from seqvae.distributions.stepwise import prior_conditional
-from seqvae.encoders import MLP, Encoder
+from seqvae.encoders import MLP, Direct, Encoder, ReadIn
 from seqvae.errors import InputError
 from seqvae.models.amortised import AmortisedModel, Encoding
 from seqvae.models.latent_variable import DEFAULT_SCHEDULE
+from seqvae.models.linear_beginning import begin_readout_aligned
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import feed_forward
 from seqvae.nn.dropout import Dropout
@@ -45,6 +48,7 @@ class VAE(AmortisedModel):
         decoder_dims: layers of the decoder between latent and factors.
         dropout: probability with which an entry of the encoder's input or a unit of the decoder is
             dropped in training.
+        read_in: factory (input_dim) -> what the encoder reads of the held-in neurons.
         encoder: factory (input_dim, latent_dim) -> per-bin encoder.
         prior: factory (latent_dim) -> prior.
         observation: factory (factor_dim, num_neurons) -> observation model.
@@ -71,6 +75,7 @@ class VAE(AmortisedModel):
         optimizer: OptimizerFactory = partial(AdamW, lr=2e-3, weight_decay=0.1),
         schedule: ScheduleFactory | None = DEFAULT_SCHEDULE,
         validation_samples: int = 4,
+        read_in: Annotated[Callable[[int], ReadIn], InConfig(tells_default=False)] = Direct,
     ) -> None:
         super().__init__(
             spec,
@@ -84,7 +89,8 @@ class VAE(AmortisedModel):
                 raise InputError(f"{name} must be at least 1, got {size}")
         self.latent_dim = latent_dim
         self.dropout = Dropout(dropout)
-        self.encoder = encoder(spec.num_heldin, latent_dim)
+        self.read_in = read_in(spec.num_heldin)
+        self.encoder = encoder(self.read_in.output_dim, latent_dim)
         self.prior = prior(latent_dim)
         self.decoder = feed_forward(
             latent_dim,
@@ -98,7 +104,7 @@ class VAE(AmortisedModel):
 
     def encode(self, batch: Batch) -> Encoding:
         """Return ``latent``, q(z_t | x) of every encoded bin."""
-        posterior = self.encoder(self.dropout(self.standardized(batch)), batch)
+        posterior = self.encoder(self.read_in(self.dropout(self.standardized(batch))), batch)
         if len(posterior.batch_shape + posterior.event_shape) != 3:
             raise InputError(
                 f"encoder {type(self.encoder).__name__} answers with one latent a trial, but a VAE "
@@ -124,6 +130,11 @@ class VAE(AmortisedModel):
     ) -> Distribution:
         """Decode given ``latent`` (sample, batch, time, latent)."""
         return self.session(batch.session).observation(self.decoder(latents["latent"]))
+
+    def initialize(self, data: NeuralData) -> None:
+        """Start at the training means; of several sessions with factors that they share."""
+        super().initialize(data)
+        begin_readout_aligned(self, data)
 
     def make_room(self, num_trials: int, num_encoded_bins: int) -> None:
         """Start anew what the encoder keeps for each trial and bin."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from seqvae.state_space.canonical import canonical
@@ -32,7 +34,13 @@ def linear_starts(
 
 @torch.no_grad()
 def begin_linear(
-    emission: LinearEmission, batch: Batch, *, e_step: EStep, iterations: int, ridge: float = 1.0
+    emission: LinearEmission,
+    batch: Batch,
+    *,
+    e_step: EStep,
+    iterations: int,
+    ridge: float = 1.0,
+    begun: Sequence[LinearStateSpace] = (),
 ) -> LinearStateSpace:
     """Return linear dynamics after some iterations of EM from the better of two starts.
 
@@ -42,12 +50,13 @@ def begin_linear(
         e_step: of EM.
         iterations: of EM from each start.
         ridge: of the loadings.
+        begun: starts in their place.
     """
     same_length = bool((batch.lengths == batch.target.shape[1]).all())
     lengths = None if same_length else batch.lengths
     data = {"target": batch.target, "weight": batch.weight}
     ended = []
-    for start in linear_starts(emission, batch, ridge=ridge):
+    for start in begun or linear_starts(emission, batch, ridge=ridge):
         learned, posterior, bound = canonical(start, batch.target.shape[1]), None, float("-inf")
         for _ in range(iterations):
             prior = learned.dynamics.chain(batch.inputs, lengths=lengths)

@@ -74,8 +74,7 @@ def from_smoothing(emission: LinearEmission, batch: Batch, *, ridge: float) -> L
     """Take the principal components of smoothed activity for the path, and learn all from it.
 
     Activity (its square root for counts) is averaged with a Gaussian kernel over the bins there
-    are; the components of unit variance are treated as a posterior mean, with a tenth of a unit of
-    variance around it, and M-steps give dynamics and readout.
+    are; of the components, in unit variance, ``from_path`` learns.
 
     Args:
         emission: says how the data are read, and how many latents there are.
@@ -103,10 +102,33 @@ def from_smoothing(emission: LinearEmission, batch: Batch, *, ridge: float) -> L
     scale = scores.flatten(0, 1).std(0, correction=0)
     scores = scores / torch.where(scale > 1e-6 * scale.max(), scale, torch.inf)
 
+    return from_path(emission, batch, scores, ridge=ridge)
+
+
+@torch.no_grad()
+def from_path(
+    emission: LinearEmission,
+    batch: Batch,
+    path: Float[Tensor, "batch time latent"],
+    *,
+    ridge: float,
+) -> LinearStateSpace:
+    """Learn dynamics and readout from a path of unit variance, as if it were a posterior mean.
+
+    A tenth of a unit of variance is put around it, and M-steps give the rest.
+
+    Args:
+        emission: says how the data are read, and how many latents there are.
+        batch: the trials to learn from: what has weight is seen.
+        path: of each of them.
+        ridge: of the loadings.
+    """
+    size = emission.loadings.shape[1]
+    mean, variance = _moments(batch.target, batch.weight)
     identity = torch.eye(size).to(mean)
-    num_trials, num_steps = features.shape[:2]
+    num_trials, num_steps = path.shape[:2]
     moments = PathMoments(
-        scores,
+        path,
         (0.1 * identity).expand(num_trials, num_steps, size, size),
         torch.zeros(num_trials, num_steps - 1, size, size).to(mean),
     )
@@ -115,8 +137,8 @@ def from_smoothing(emission: LinearEmission, batch: Batch, *, ridge: float) -> L
     )
     start = torch.zeros_like(emission.loadings)
     readout = _readout(emission, start, mean, variance, torch.zeros_like(mean))
-    for _ in range(READOUT_STEPS if counts else 1):
-        readout = readout.maximized(moments, target=batch.target, weight=weight, ridge=ridge)
+    for _ in range(READOUT_STEPS if isinstance(emission, PoissonEmission) else 1):
+        readout = readout.maximized(moments, target=batch.target, weight=batch.weight, ridge=ridge)
     return LinearStateSpace(dynamics, readout)
 
 

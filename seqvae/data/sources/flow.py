@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
+from seqvae.config.arguments import InConfig
 from seqvae.data.recording import Recording
 from seqvae.data.sizes import check_extent
 from seqvae.data.sources.base import RecordingSource
 from seqvae.errors import InputError
+
+_SHARED = 0
+"""Seed of the initial states that all simulations share."""
 
 
 @dataclass(frozen=True)
 class Flow(RecordingSource):
     """Poisson counts with log-rates linear in the state of a flow, dz/dt = v(z).
 
-    Each trial begins at a state of its own, so no initial condition is seen twice. The path is
+    Each trial begins at a state of its own, so no initial condition is seen twice, unless
+    ``num_conditions`` are asked for. The path is
     standardised over the whole simulation: log r_tn = w_n . z_t + b, counts ~ Poisson(r bin_width).
     The last trials are test, those before them val. ``rates`` are the truth r in Hz, ``behavior``
     is z. Subclasses fill in ``_begin`` and ``_velocity``.
@@ -37,6 +42,8 @@ class Flow(RecordingSource):
         log_rate_std: standard deviation of a neuron's log-rate over trials and bins, averaged
             over neurons (a single one has 0.5 to 1.5 times this).
         seed: of everything random.
+        num_conditions: initial states that trials take in turn, the same in simulations of every
+            seed: sessions of one system, of different neurons. None: each trial has its own.
     """
 
     step: ClassVar[float] = 0.005
@@ -55,6 +62,7 @@ class Flow(RecordingSource):
     mean_count: float = 0.25
     log_rate_std: float = 0.7
     seed: int = 0
+    num_conditions: Annotated[int | None, InConfig(tells_default=False)] = None
 
     def __post_init__(self) -> None:
         for name in ("num_time_bins", "bin_width", "speed", "mean_count", "log_rate_std"):
@@ -68,6 +76,11 @@ class Flow(RecordingSource):
             raise InputError(
                 f"num_val {self.num_val} and num_test {self.num_test} must leave some of the "
                 f"{self.num_trials} trials to learn from"
+            )
+        if self.num_conditions is not None and not 1 <= self.num_conditions <= self.num_trials:
+            raise InputError(
+                f"num_conditions must be from 1 to num_trials {self.num_trials}, got "
+                f"{self.num_conditions}"
             )
         if not 0 <= self.num_heldout < self.num_neurons:
             raise InputError(
@@ -85,8 +98,15 @@ class Flow(RecordingSource):
     def load(self) -> Recording:
         """Simulate."""
         generator = np.random.default_rng(self.seed)
-        path = self._path(self._begin(generator))
+        condition = None
+        if self.num_conditions is None:
+            path = self._path(self._begin(generator))
+        else:
+            few = replace(self, num_trials=self.num_conditions, num_val=0, num_test=0)
+            path = self._path(few._begin(np.random.default_rng(_SHARED)))
+            condition = np.arange(self.num_trials) % self.num_conditions
         z = (path - path.mean((0, 1))) / path.std((0, 1))
+        z = z if condition is None else z[condition]
         direction = generator.standard_normal((z.shape[-1], self.num_neurons))
         drive = z @ direction
         std = self.log_rate_std * generator.uniform(0.5, 1.5, self.num_neurons)
@@ -100,6 +120,7 @@ class Flow(RecordingSource):
             self.bin_width,
             rates=mean_counts / self.bin_width,
             behavior=z,
+            condition=condition,
             split=np.repeat(["train", "val", "test"], [num_train, self.num_val, self.num_test]),
             heldin=np.setdiff1d(np.arange(self.num_neurons), heldout),
         )
@@ -110,7 +131,7 @@ class Flow(RecordingSource):
             state = self._moved(state, self.step)
         substeps = max(1, round(self.speed * self.bin_width / self.step))
         step = self.speed * self.bin_width / substeps
-        path = np.empty((self.num_trials, self.num_time_bins, state.shape[1]))
+        path = np.empty((len(state), self.num_time_bins, state.shape[1]))
         for t in range(self.num_time_bins):
             path[:, t] = state
             for _ in range(substeps):
