@@ -17,7 +17,8 @@ from seqvae.console.main import main
 from seqvae.data import Recording
 from seqvae.data.sources import Arrays
 from seqvae.errors import InputError
-from seqvae.learning import default_learner, em
+from seqvae.learning import default_learner
+from seqvae.learning import expectation_maximization as em
 from seqvae.models import VAE, SequentialVAE
 from seqvae.observations import Gaussian, Poisson
 from seqvae.runs import Run

@@ -25,7 +25,7 @@ from seqvae.crossvalidation import cell as cells
 from seqvae.crossvalidation import jobs
 from seqvae.data.sources import HDF5, Npz, write_hdf5, write_npz
 from seqvae.errors import Terminated, UnwritableError
-from seqvae.learning import em
+from seqvae.learning import expectation_maximization as em
 from seqvae.learning.callbacks import History
 from seqvae.learning.gradient import check_checkpoint
 from seqvae.learning.observers.run_folder import RunFolder

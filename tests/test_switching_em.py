@@ -13,7 +13,7 @@ from seqvae import EM, SwitchingEM, SwitchingLinearDynamics, evaluate, fit, infe
 from seqvae.data.sources import SimulatedLinearDynamics
 from seqvae.errors import InputError
 from seqvae.learning import default_learner
-from seqvae.learning.em import Iteration
+from seqvae.learning.expectation_maximization import Iteration
 from seqvae.models import LinearDynamics
 from seqvae.observations import Gaussian, Poisson
 from seqvae.runs import Run

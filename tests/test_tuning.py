@@ -17,7 +17,7 @@ from seqvae.console import main as cli
 from seqvae.data.masking import CoordinatedDropout
 from seqvae.encoders import MLP, DeltaHead
 from seqvae.errors import Terminated
-from seqvae.learning.em import validation_scores
+from seqvae.learning.validation import validation_scores
 from seqvae.tuning import (
     Choice,
     Interval,

@@ -11,7 +11,12 @@ from typing import ClassVar, NamedTuple
 from seqvae.data import NeuralData
 from seqvae.distributions import DiscreteMarkovChain
 from seqvae.errors import InputError
-from seqvae.learning.em import EM, ExpectationMaximization, Iteration, require_finite
+from seqvae.learning.em import EM
+from seqvae.learning.expectation_maximization import (
+    ExpectationMaximization,
+    Iteration,
+    require_finite,
+)
 from seqvae.models import SwitchingLinearDynamics
 from seqvae.state_space import (
     EStep,

@@ -8,6 +8,8 @@ from seqvae.state_space.beginning import linear_starts as linear_starts
 from seqvae.state_space.canonical import canonical as canonical
 from seqvae.state_space.continuation import continued_moments as continued_moments
 from seqvae.state_space.continuation import continued_sample as continued_sample
+from seqvae.state_space.coordinates import from_vector as from_vector
+from seqvae.state_space.coordinates import to_vector as to_vector
 from seqvae.state_space.dynamics import Dynamics as Dynamics
 from seqvae.state_space.e_steps import EStep as EStep
 from seqvae.state_space.e_steps import PathBound as PathBound

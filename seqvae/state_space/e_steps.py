@@ -14,7 +14,7 @@ from seqvae.distributions import GaussianMarkovChain
 from seqvae.linalg import BlockTridiagonal, Factor
 from seqvae.state_space.dynamics import PathMoments
 from seqvae.state_space.emissions import LinearEmission
-from seqvae.state_space.newton import factorize_surely, find_mode
+from seqvae.state_space.newton import DECREMENT, factorize_surely, find_mode
 
 MAX_HALVINGS = 12
 ROUNDING = 1e-12
@@ -74,7 +74,10 @@ class PathBound(NamedTuple):
 
 
 EStep: TypeAlias = Callable[..., Posterior]
-"""(prior, emission, target=, weight=, last=) -> posterior; ``last`` is where to begin, or None."""
+"""(prior, emission, target=, weight=, last=, decrement_below=) -> posterior.
+
+``last`` is where to begin, or None; ``decrement_below`` tells how exact Newton's method is to be.
+"""
 
 
 @torch.no_grad()
@@ -85,6 +88,7 @@ def exact(
     target: Float[Tensor, "batch time neuron"],
     weight: Float[Tensor, "batch time neuron"],
     last: Posterior | None = None,
+    decrement_below: float = DECREMENT,
 ) -> Posterior:
     """Return the posterior under a Gaussian emission: one linear solve, the Kalman smoother's.
 
@@ -97,6 +101,7 @@ def exact(
         target: the data x.
         weight: w; 0 where the data are missing.
         last: not needed.
+        decrement_below: not needed.
     """
     terms = emission.terms(target, emission.predictor(prior.mean), weight.new_zeros(1, 1, 1))
     shared = weight[:1] if bool((weight == weight[:1]).all()) else weight
@@ -115,6 +120,7 @@ def laplace(
     target: Float[Tensor, "batch time neuron"],
     weight: Float[Tensor, "batch time neuron"],
     last: Posterior | None = None,
+    decrement_below: float = DECREMENT,
 ) -> Posterior:
     """Return N(z, H^-1) at the most likely path z, H the negative Hessian of the log joint there.
 
@@ -122,8 +128,16 @@ def laplace(
     """
     start = prior.mean.expand(len(target), -1, -1) if last is None else last.mean
     spread = target.new_zeros(1, 1, 1).expand(1, 1, target.shape[2])
-    mode = find_mode(prior, emission, target=target, weight=weight, spread=spread, start=start)
-    return Posterior.of(*mode)
+    mode = find_mode(
+        prior,
+        emission,
+        target=target,
+        weight=weight,
+        spread=spread,
+        start=start,
+        decrement_below=decrement_below,
+    )
+    return Posterior.of(mode.path, mode.factor)
 
 
 @torch.no_grad()
@@ -134,6 +148,7 @@ def variational(
     target: Float[Tensor, "batch time neuron"],
     weight: Float[Tensor, "batch time neuron"],
     last: Posterior | None = None,
+    decrement_below: float = DECREMENT,
 ) -> Posterior:
     """Return a Gaussian posterior with a bound not below that of ``last``, nor of ``laplace``.
 
@@ -148,26 +163,37 @@ def variational(
         target: the data x.
         weight: w; 0 where the data are missing.
         last: the posterior to improve, such as that of the EM iteration before; None: ``laplace``.
+        decrement_below: of Newton's method, see ``find_mode``.
     """
-    data = {"target": target, "weight": weight}
     if last is None:
         last = laplace(prior, emission, target=target, weight=weight)
     mode = find_mode(
-        prior, emission, **data, spread=emission.spread(last.covariance), start=last.mean
+        prior,
+        emission,
+        target=target,
+        weight=weight,
+        spread=emission.spread(last.covariance),
+        start=last.mean,
+        decrement_below=decrement_below,
     )
     held = replace(last, mean=mode.path)
-    floor = path_bound(held, prior, emission, **data).elbo
+    floor = mode.value - divergence(held, prior)
     floor = floor - ROUNDING * floor.abs()
-    proposal = Posterior.of(*mode)
+
+    def falls(proposal: Posterior) -> Bool[Tensor, " batch"]:
+        value = (weight * emission.expected(proposal, target).value).sum((1, 2))
+        return ~(value - divergence(proposal, prior) >= floor)
+
+    proposal = Posterior.of(mode.path, mode.factor)
     goal, part = proposal.precision, torch.ones_like(floor)
     for _ in range(MAX_HALVINGS):
-        falls = ~(path_bound(proposal, prior, emission, **data).elbo >= floor)
-        if not bool(falls.any()):
+        worse = falls(proposal)
+        if not bool(worse.any()):
             return proposal
-        part = torch.where(falls, 0.5 * part, part)
+        part = torch.where(worse, 0.5 * part, part)
         factor = factorize_surely(_between(held.precision, goal, part))
         proposal = Posterior.of(mode.path, factor)
-    part = torch.where(path_bound(proposal, prior, emission, **data).elbo >= floor, part, 0.0)
+    part = torch.where(falls(proposal), 0.0, part)
     return Posterior.of(mode.path, factorize_surely(_between(held.precision, goal, part)))
 
 
@@ -193,7 +219,7 @@ def converged(
     elbo = path_bound(posterior, prior, emission, **data).elbo
     rising = torch.ones_like(elbo, dtype=torch.bool)
     for _ in range(max_passes):
-        better = variational(prior, emission, **data, last=posterior)
+        better = variational(prior, emission, target=target, weight=weight, last=posterior)
         posterior = posterior.replaced(better, where=rising)
         now = path_bound(posterior, prior, emission, **data).elbo
         rising = rising & (now - elbo > tolerance)
@@ -211,7 +237,13 @@ def path_bound(
     target: Float[Tensor, "batch time neuron"],
     weight: Float[Tensor, "batch time neuron"],
 ) -> PathBound:
-    """Return the evidence lower bound: log p(x) itself, if the posterior is exact.
+    """Return the evidence lower bound: log p(x) itself, if the posterior is exact."""
+    likelihood = expected_log_likelihood(posterior, emission, target=target, weight=weight)
+    return PathBound(likelihood, divergence(posterior, prior))
+
+
+def divergence(posterior: Posterior, prior: GaussianMarkovChain) -> Float[Tensor, " batch"]:
+    """Return the KL of a posterior N(m, V) from the prior N(m_p, P^-1), in nats.
 
     2 KL = tr(P V) + (m - m_p)' P (m - m_p) - log det P + log det H - (time x latent), all sums over
     blocks.
@@ -222,8 +254,7 @@ def path_bound(
     quadratic = (deviation * matrix.matvec(deviation)).sum((1, 2))
     num_values = deviation.shape[1] * deviation.shape[2]
     log_dets = posterior.logdet - prior.factor.logdet
-    likelihood = expected_log_likelihood(posterior, emission, target=target, weight=weight)
-    return PathBound(likelihood, 0.5 * (trace + quadratic + log_dets - num_values))
+    return 0.5 * (trace + quadratic + log_dets - num_values)
 
 
 def expected_log_likelihood(
@@ -234,9 +265,8 @@ def expected_log_likelihood(
     weight: Float[Tensor, "batch time neuron"],
 ) -> Float[Tensor, " batch"]:
     """Return sum w E_q[log p(x | z)] of each trial, in nats."""
-    mean = emission.predictor(posterior.mean)
-    terms = emission.terms(target, mean, emission.spread(posterior.covariance))
-    return (weight * (terms.value + emission.constant(target))).sum((1, 2))
+    value = emission.expected(posterior, target).value
+    return (weight * (value + emission.constant(target))).sum((1, 2))
 
 
 def _between(

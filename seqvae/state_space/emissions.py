@@ -22,8 +22,9 @@ from seqvae.scores.floors import LEAST_COUNT
 from seqvae.state_space.dynamics import PathMoments
 
 MAX_PREDICTOR = 30.0
+ROUNDING = 1e-12
 LEAST_BIAS = math.log(LEAST_COUNT)
-ENTRIES_AT_ONCE = 500_000
+ENTRIES_AT_ONCE = 200_000  # regressors of neurons that are pooled in one product
 
 
 class Terms(NamedTuple):
@@ -106,6 +107,15 @@ class LinearEmission(ABC):
     def penalty(self, ridge: float) -> Float[Tensor, ""]:
         """Return the ridge penalty of the loadings, in nats."""
 
+    def expected(self, moments: PathMoments, target: Float[Tensor, "batch time neuron"]) -> Terms:
+        """Return the expectations under paths; the last are kept, as bound and M-step ask again."""
+        kept = vars(self).get("_expected")
+        if kept is None or kept[0] is not moments or kept[1] is not target:
+            mean, variance = self.predictor(moments.mean), self.spread(moments.covariance)
+            kept = vars(self)["_expected"] = moments, target, self.terms(target, mean, variance)
+        terms: Terms = kept[2]
+        return terms
+
     def predictor(self, path: Float[Tensor, "*leading latent"]) -> Float[Tensor, "*leading neuron"]:
         """Return c_n . z_t + d_n."""
         return path @ self.loadings.mT + self.bias
@@ -128,6 +138,14 @@ class LinearEmission(ABC):
     ) -> LinearEmission:
         """Return the readout of S (z - s) that says the same, given S^-1 and s."""
         return replace(self, loadings=self.loadings @ back, bias=self.bias + self.loadings @ shift)
+
+    def unconstrained(self) -> list[Tensor]:
+        """Return the parameters as tensors that may have any values."""
+        return [self.loadings, self.bias]
+
+    def constrained(self, parts: list[Tensor]) -> LinearEmission:
+        """Return the readout with parameters as ``unconstrained`` tells them."""
+        return replace(self, loadings=parts[0], bias=parts[1])
 
     def select(self, neurons: list[int]) -> LinearEmission:
         """Return the readout of some neurons only."""
@@ -164,6 +182,10 @@ class PoissonEmission(LinearEmission):
         rate = (mean + 0.5 * variance).exp()
         return Response(rate, rate * variance.clamp_min(0.0).expm1().sqrt())
 
+    def constrained(self, parts: list[Tensor]) -> PoissonEmission:
+        """Return the readout with these parameters, the biases not below log 1e-9."""
+        return PoissonEmission(parts[0], parts[1].clamp_min(LEAST_BIAS))
+
     def penalty(self, ridge: float) -> Tensor:
         """Return ridge |c|^2 / 2, summed over neurons."""
         return 0.5 * ridge * self.loadings.square().sum()
@@ -192,34 +214,35 @@ class PoissonEmission(LinearEmission):
             ridge_term = 0.5 * ridge * emission.loadings.square().sum(1)
             return gain - rate.sum((0, 1)) - ridge_term
 
-        rate = rates(self)
-        pooled = torch.einsum(
-            "rn,rk->nk",
-            rate.flatten(0, 1),
-            covariance.expand(*mean.shape, size).flatten(0, 1).flatten(1),
-        ).unflatten(-1, (size, size))
-        hessian = torch.zeros(len(drive), size + 1, size + 1, dtype=mean.dtype, device=mean.device)
-        gradient = torch.cat([drive, total[:, None]], dim=1)
-        chunk = max(1, ENTRIES_AT_ONCE // (mean.shape[:2].numel() * (size + 1)))
-        for neurons in torch.arange(len(drive), device=mean.device).split(chunk):
-            tilted = mean[..., None] + covariance @ self.loadings[neurons].mT
-            regressors = torch.cat([tilted, torch.ones_like(tilted[:, :, :1])], dim=2)
-            regressors = regressors.flatten(0, 1).permute(2, 1, 0)
-            weighted = regressors * rate[..., neurons].flatten(0, 1).mT[:, None]
-            hessian[neurons] = weighted @ regressors.mT
-            gradient[neurons] -= weighted.sum(-1)
+        rate = weight * self.expected(moments, target).curvature
+        by_neuron = rate.flatten(0, 1).mT.contiguous()
+        blocks = covariance.expand(*mean.shape, size).flatten(0, 1)
+        pooled = (by_neuron @ blocks.flatten(1)).unflatten(-1, (size, size))
+        columns = blocks.permute(1, 2, 0).flatten(1)  # of each V_t its rows are its columns
+        path = mean.flatten(0, 1).mT.contiguous()
+        hessian = rate.new_empty(len(drive), size + 1, size + 1)
+        chunk = max(1, ENTRIES_AT_ONCE // (path.shape[1] * (size + 1)))
+        parts = (self.loadings.split(chunk), by_neuron.split(chunk), hessian.split(chunk))
+        for loadings, of_rate, part in zip(*parts, strict=True):
+            regressors = path.new_ones(len(part), size + 1, path.shape[1])
+            tilted = (loadings @ columns).unflatten(1, path.shape)
+            torch.add(tilted, path, out=regressors[:, :size])
+            torch.bmm(regressors * of_rate[:, None], regressors.mT, out=part)
+        # the last regressor is 1, so its products are sums
+        gradient = torch.cat([drive, total[:, None]], dim=1) - hessian[:, :, size]
         gradient[:, :size] -= ridge * self.loadings
         hessian[:, :size, :size] += pooled + ridge * torch.eye(size).to(pooled)
         step = torch.linalg.solve(hessian, gradient)
 
-        before = objective(self, rate)
+        floor = objective(self, rate)
+        floor = floor - ROUNDING * floor.abs()
         length = torch.ones_like(total)
         for _ in range(30):
             moved = PoissonEmission(
                 self.loadings + length[:, None] * step[:, :size],
                 (self.bias + length * step[:, size]).clamp_min(LEAST_BIAS),
             )
-            falls = ~(objective(moved, rates(moved)) >= before)
+            falls = ~(objective(moved, rates(moved)) >= floor)
             if not bool(falls.any()):
                 return moved
             length = torch.where(falls, 0.5 * length, length)
@@ -260,6 +283,15 @@ class GaussianEmission(LinearEmission):
         """Return the density of N(m, v + sigma^2)."""
         std = (variance.clamp_min(0.0) + self.std.square()).sqrt()
         return Normal(mean, std, validate_args=False).log_prob(target)
+
+    def unconstrained(self) -> list[Tensor]:
+        """Return the parameters, the deviations by their logarithms."""
+        return [self.loadings, self.bias, self.std.log()]
+
+    def constrained(self, parts: list[Tensor]) -> GaussianEmission:
+        """Return the readout with these parameters, the deviations not below their bounds."""
+        std = parts[2].exp().maximum(self.least_std)
+        return replace(self, loadings=parts[0], bias=parts[1], std=std)
 
     def select(self, neurons: list[int]) -> GaussianEmission:
         """Return the readout of some neurons only."""

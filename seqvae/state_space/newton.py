@@ -23,10 +23,17 @@ ARMIJO = 1e-4
 
 
 class Mode(NamedTuple):
-    """Where the objective is greatest, and the factor of its negative Hessian there."""
+    """Where the objective is greatest.
+
+    Attributes:
+        path: the best path z.
+        factor: of the negative Hessian there.
+        value: sum w E[log p(x | eta)] there, without what eta does not change.
+    """
 
     path: Float[Tensor, "batch time latent"]
     factor: Factor
+    value: Float[Tensor, " batch"]
 
 
 @torch.no_grad()
@@ -38,6 +45,7 @@ def find_mode(
     weight: Float[Tensor, "batch time neuron"],
     spread: Float[Tensor, "#batch #time neuron"],
     start: Float[Tensor, "batch time latent"],
+    decrement_below: float = DECREMENT,
 ) -> Mode:
     """Maximise sum w E[log p(x | eta)] - (z - m)' P (z - m) / 2 over the path z of each trial.
 
@@ -52,14 +60,15 @@ def find_mode(
         weight: w; 0 where the data are missing.
         spread: variances of the predictor.
         start: where to begin.
+        decrement_below: the Newton decrement, in nats, at which one step more is the last.
     """
     path = start
     predictor = emission.predictor(path)
+    terms = emission.terms(target, predictor, spread)
     active = torch.ones(len(path), dtype=torch.bool, device=path.device)
     for _ in range(MAX_STEPS):
         deviation = path - prior.mean
         pull = prior.precision.matvec(deviation)
-        terms = emission.terms(target, predictor, spread)
         gradient = (weight * terms.slope) @ emission.loadings - pull
         information = emission.information(weight * terms.curvature)
         factor = factorize_surely(prior.precision.plus_diagonal(information))
@@ -74,19 +83,23 @@ def find_mode(
         square = (step * prior.precision.matvec(step)).sum((1, 2))
         value = (weight * terms.value).sum((1, 2))
         length = torch.ones_like(decrement)
-        searching = active & (decrement >= DECREMENT)
+        searching = active & (decrement >= decrement_below)
         for _ in range(60):
-            moved = emission.terms(target, predictor + length[:, None, None] * change, spread)
+            advanced = predictor + length[:, None, None] * change
+            moved = emission.terms(target, advanced, spread)
             rise = (weight * moved.value).sum((1, 2)) - value
             rise = rise - length * along - 0.5 * length.square() * square
             short = searching & ~(rise >= ARMIJO * length * decrement)
             if not bool(short.any()):
                 break
             length = torch.where(short, 0.5 * length, length)
+        else:  # no step of these trials rises: they stay, to rounding
+            advanced = predictor + length[:, None, None] * change
+            moved = emission.terms(target, advanced, spread)
         path = path + length[:, None, None] * step
-        predictor = predictor + length[:, None, None] * change
+        predictor, terms = advanced, moved
         active = searching
-    return Mode(path, factor)
+    return Mode(path, factor, (weight * terms.value).sum((1, 2)))
 
 
 def factorize_surely(matrix: BlockTridiagonal) -> Factor:

@@ -21,8 +21,8 @@ from seqvae.compute.termination import terminable
 from seqvae.compute.workers import check_num_workers, in_processes
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated, UnwritableError
-from seqvae.learning.em import validation_scores
 from seqvae.learning.observers import tell
+from seqvae.learning.validation import validation_scores
 from seqvae.runs import Ensemble, Run
 from seqvae.runs.origin import weights_hash
 from seqvae.runs.provenance import differences
