@@ -15,7 +15,7 @@ import xarray as xr
 import yaml
 from google.protobuf.message import DecodeError
 
-from seqvae import GradientLearner, Run, crossvalidate, fit, infer
+from seqvae import EM, GradientLearner, LinearDynamics, Run, crossvalidate, fit, infer, tune
 from seqvae.config import from_config
 from seqvae.console.main import main
 from seqvae.errors import InputError
@@ -278,6 +278,28 @@ def test_crossvalidation_that_is_called_again_goes_on_with_its_wandb_runs(tmp_pa
     assert len(set(found)) == len(found)
     call()
     assert sorted(set(ids(tmp_path / "cv"))) == found
+
+
+def test_search_logs_a_run_for_each_fit_and_goes_on_with_them(tmp_path):
+    def call():
+        return tune(
+            tiny_data(), LinearDynamics, EM(max_iterations=1, progress=False), num_fits=3,
+            space={"model.latent_dim": [1, 2, -1]}, search="random", seed=4,
+            out_dir=str(tmp_path / "study"), wandb_project="lorenz", progress=False,
+        )  # fmt: skip
+
+    study = call()
+    assert wandb.run is None
+    runs = [path for path in (study.folder / "wandb").glob("offline-run-*") if path.is_dir()]
+    assert len(runs) == 4
+    (whole,) = [run for run in runs if list(run.rglob("picture*.png"))]
+    (written,) = whole.rglob("fits*.table.json")
+    told = json.loads(written.read_text())
+    assert told["columns"] == list(study.table.columns)
+    assert [row[0] for row in told["data"]] == [0, 1, 2]
+    found = set(ids(tmp_path / "study"))
+    call()
+    assert set(ids(tmp_path / "study")) == found
 
 
 def test_second_fit_of_a_process_has_its_own_wandb_run(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ from seqvae.runs import ModelFactory
 from seqvae.storage.files import atomic_path, write_text
 from seqvae.storage.locking import locked
 from seqvae.tuning import Choice, Interval, Study, as_space, default_space, evolution, rounds
+from seqvae.tuning.logs import log_to_wandb
 from seqvae.tuning.proposals import importances, require_optuna
 from seqvae.verbs.fit import checked_class, fit
 from seqvae.verbs.generation_stages import stages_of
@@ -54,6 +55,7 @@ def tune(
     out_dir: str | None = None,
     jobs: int = 1,
     seed: int = 0,
+    wandb_project: str | None = None,
     progress: bool = True,
 ) -> Study:
     """Search for settings by which a model predicts held-in validation data best.
@@ -85,6 +87,8 @@ def tune(
         jobs: fits at a time, each on one core; -1: one for each core. What is tried hangs on it, as
             fits that are made together do not know of each other.
         seed: of the search, and of every fit.
+        wandb_project: log a run for each fit, and table and picture, to this project of Weights &
+            Biases, in a group of the folder's name.
         progress: whether a progress bar is shown.
 
     Returns:
@@ -150,7 +154,9 @@ def tune(
                     bar.update()
         if search != "pbt":  # whose scores tell of generations, too
             study = replace(study, importance=importances(values, study.tried(), seed=seed))
-        _write(study, config)
+        picture = _write(study, config)
+        if wandb_project is not None:
+            log_to_wandb(study, picture=picture, project=wandb_project)
     return study
 
 
@@ -257,7 +263,8 @@ def _held(folder: Path) -> Iterator[None]:
             ) from end
 
 
-def _write(study: Study, config: Mapping[str, Any]) -> None:
+def _write(study: Study, config: Mapping[str, Any]) -> str:
+    """Write what came of a search; return the name of its picture."""
     from seqvae.plotting import lineage, search_history
 
     best = study.best
@@ -281,6 +288,7 @@ def _write(study: Study, config: Mapping[str, Any]) -> None:
         name, figure = "lineage.png", lineage(study.table, population=population, **words)
     with atomic_path(study.folder / name) as temporary:
         figure.savefig(temporary, format="png")
+    return name
 
 
 def _spelled(values: Interval | Choice) -> Any:
