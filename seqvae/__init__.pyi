@@ -33,6 +33,8 @@ from .verbs.export import export as export  # isort: split
 
 from .verbs.ensemble import ensemble as ensemble  # isort: split
 
+from .verbs.add_session import add_session as add_session  # isort: split
+
 from .verbs.audit import audit as audit  # isort: split
 
 from .verbs.crossvalidate import crossvalidate as crossvalidate  # isort: split

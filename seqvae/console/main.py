@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"seqvae {seqvae.__version__}")
         return 0
     known = verbs()
+    name = name if name.startswith("-") else name.replace("-", "_")  # add-session, too
     if name in ("-h", "--help"):
         lines = "\n".join(f"  {verb.name:<15}{verb.summary}" for verb in known.values())
         print(HELP.format(verbs=lines))

@@ -135,7 +135,7 @@ class NeuralData(Loaders, pl.LightningDataModule):
         self._loaded = prepared._replace(settled=(*settled, *prepared.settled))
 
     def raw(self) -> Recording:
-        """Return the recording as it is given, a long trial whole, transformed if nothing is learned."""
+        """Return the recording as given, a long trial whole, transformed by what learns nothing."""
         if self._loaded and self._loaded.start is None and not learners(self.transforms):
             return self.recording
         return transformed(self.source.load(), self.transforms).recording

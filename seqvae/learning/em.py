@@ -72,10 +72,13 @@ class EM(ExpectationMaximization):
         acceleration: iterations that the next parameters are extrapolated from by Anderson's
             method, such as 10. Where the bound would fall the plain M-step is taken; where that
             lowers it, too, as may be with Laplace's, learning ends. 0: plain EM.
+        keep_dynamics: whether the readout alone is learned, from the parameters of the model on, as
+            of the neurons of another session.
     """
 
     num_starts: Annotated[int, InConfig(tells_default=False)] = 1
     acceleration: Annotated[int, InConfig(tells_default=False)] = 0
+    keep_dynamics: Annotated[bool, InConfig(tells_default=False)] = False
 
     learns: ClassVar[type] = LinearDynamics
     begins_from_model: ClassVar[bool] = True
@@ -83,6 +86,10 @@ class EM(ExpectationMaximization):
     def iterations(self, model: LinearDynamics, batch: Batch) -> Iterator[Iteration]:
         """Yield each iteration of EM, from the better start, until the bound stops to rise."""
         state_space, e_step = model.state_space, model.e_step(self.e_step)
+        if self.keep_dynamics:
+            steps = self._steps(e_step, state_space, batch, self.max_iterations)
+            yield from self._until_flat([next(steps)], steps, batch)
+            return
         starts = [state_space] if model.has_begun or model.is_aligned else []
         if not model.is_aligned:
             starts += linear_starts(state_space.emission, batch, ridge=self.ridge)
@@ -127,7 +134,8 @@ class EM(ExpectationMaximization):
 
     def finished(self, state: Iteration, batch: Batch) -> LinearStateSpace:
         """Return what was learned in the form in which two fits can be compared."""
-        return canonical(state.learned, batch.target.shape[1])
+        learned: LinearStateSpace = state.learned
+        return learned if self.keep_dynamics else canonical(learned, batch.target.shape[1])
 
     def _steps(
         self,
@@ -179,4 +187,6 @@ class EM(ExpectationMaximization):
             least = found.penalized - ROUNDING * abs(found.penalized)
             posterior = found.posterior
             learned = maximize(found.model, posterior, batch=batch, ridge=self.ridge)
+            if self.keep_dynamics:
+                learned = learned._replace(dynamics=start.dynamics)
             yield Iteration(iteration, found.penalized, found.terms, posterior, learned)

@@ -222,6 +222,9 @@ class Model(nn.Module, ABC):
         """
         return None
 
+    def start_inference(self) -> None:
+        """Start what infers at what the readout tells of each neuron, if the model can say it."""
+
     @property
     def keeps_trials(self) -> bool:
         """Whether there is something of its own for each trial of the recording."""

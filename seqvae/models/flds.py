@@ -27,7 +27,7 @@ from seqvae.models.session import Session
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import feed_forward
 from seqvae.objectives import Objective
-from seqvae.observations import Gaussian, Observation, Poisson
+from seqvae.observations import Gaussian, GeneralizedLinear, Observation, Poisson
 from seqvae.scores.floors import LEAST_COUNT
 from seqvae.state_space import GaussianEmission
 from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
@@ -228,19 +228,26 @@ class FLDS(LatentDynamicsModel):
         readout.weight.zero_()
         readout.weight[:, : self.latent_dim] = emission.loadings
         readout.bias.copy_(emission.bias)
+        self.start_inference()
 
-        heldin = emission.select(list(self.spec.heldin))
-        mean = self.observed_mean.double()
+    @torch.no_grad()
+    def start_inference(self) -> None:
+        """Start the encoder at what the readout tells of z, nothing yet from the network."""
+        if not isinstance(self.observation, GeneralizedLinear):
+            return
+        heldin = list(self.spec.heldin)
+        weight, bias = (part.double() for part in self.observation.loadings_of(heldin))
+        loadings, mean = weight[:, : self.latent_dim], self.observed_mean.double()
         # log p(x | eta) is about slope (x - mean) (eta - centre) - curvature (eta - centre)^2 / 2
-        if isinstance(heldin, GaussianEmission):
-            slope = curvature = heldin.std.square().reciprocal()
+        if isinstance(self.observation, Gaussian):
+            slope = curvature = self.observation.std[heldin].double().square().reciprocal()
             centre = mean
         else:
             slope, curvature = torch.ones_like(mean), mean.clamp_min(LEAST_COUNT)
             still = mean.new_zeros(1, self.spec.num_time_bins, self.spec.num_inputs)
-            centre = heldin.predictor(dynamics.chain(still).mean.mean((0, 1)))
+            centre = loadings @ self.dynamics.chain(still).mean.mean((0, 1)) + bias
         self.encoder.start(
-            gain=heldin.loadings * (slope * self.observed_scale)[:, None],
-            offset=heldin.loadings * (curvature * (centre - heldin.bias))[:, None],
-            root=heldin.loadings * curvature.sqrt()[:, None],
+            gain=loadings * (slope * self.observed_scale)[:, None],
+            offset=loadings * (curvature * (centre - bias))[:, None],
+            root=loadings * curvature.sqrt()[:, None],
         )

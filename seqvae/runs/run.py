@@ -178,7 +178,7 @@ class Run:
             InputError: if weights or config cannot be read, or name what they may not.
         """
         if self._model is None:
-            factory, spec = self._build("model", ModelFactory, trust), self.spec
+            factory, spec = self.build("model", ModelFactory, trust=trust), self.spec
             num_trials = sum(self.provenance["data"]["num_trials"].values())
 
             def built() -> Model:
@@ -235,7 +235,7 @@ class Run:
                 raise InputError(
                     f"data: {self.folder} was trained on arrays in memory; give the data again"
                 )
-            data = self._build("data", NeuralData, trust)
+            data = self.build("data", NeuralData, trust=trust)
             data.setup()
             if data.recording.checksum != self.provenance["data"]["checksum"]:
                 raise InputError(
@@ -300,7 +300,12 @@ class Run:
     def _transforms(self, tree: Any, key: str, trust: bool) -> list[Transform]:
         return [] if tree is None else self._built(tree, key, list[Transform], trust)
 
-    def _build(self, section: str, annotation: Any, trust: bool) -> Any:
+    def build(self, section: str, annotation: Any, *, trust: bool = False) -> Any:
+        """Build a section of the config, such as "learner", as its annotation asks for it.
+
+        Raises:
+            InputError: for a config that does not fit, or names what it may not.
+        """
         return self._built(self.config[section], section, annotation, trust)
 
     def _built(self, tree: Any, section: str, annotation: Any, trust: bool) -> Any:

@@ -58,6 +58,26 @@ class Sessions(RecordingSource):
         if twice is not None:
             raise InputError(f"sources names {twice!r} twice; give each session once")
 
+    def with_session(
+        self, source: RecordingSource, name: str | None, former: Sequence[str]
+    ) -> Sessions:
+        """Return these sessions, by the names they have, and another one.
+
+        Args:
+            source: of the new session.
+            name: of the new session; None: as the sessions would be called by themselves.
+            former: the names of these.
+
+        Raises:
+            InputError: for a name that one of these has.
+        """
+        if name is None:
+            path = _path_of(source)
+            name = str(len(former)) if path is None else Path(path).stem
+        if name in former:
+            raise InputError(f"name: there is a session {name!r} already; give another name")
+        return Sessions([*self._sources, source], names=[*former, name])
+
     @property
     def in_memory(self) -> bool:
         """Whether some session is no file or simulation, so that no config can tell of it."""
@@ -72,7 +92,7 @@ class Sessions(RecordingSource):
             except InputError as error:
                 raise InputError(f"sources[{index}]: {error}") from error
             recordings.append(one)
-        return stitched(dict(zip(self._names(recordings), recordings, strict=True)))
+        return stitched(dict(zip(self.names_of(recordings), recordings, strict=True)))
 
     @property
     def _sources(self) -> list[RecordingSource | str]:
@@ -80,7 +100,8 @@ class Sessions(RecordingSource):
         sources: Any = self.sources
         return list(sources)
 
-    def _names(self, recordings: Sequence[Recording]) -> list[str]:
+    def names_of(self, recordings: Sequence[Recording]) -> list[str]:
+        """Return the names of the sessions, of which these are the recordings."""
         numbers = [*map(str, range(len(recordings)))]
         if self.names is not None:
             names = [*map(str, self.names)]
