@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from seqvae.baselines.regression import regress
-from seqvae.baselines.smoothing import kernel_sums, shrunk, widths
+from seqvae.baselines.smoothing import kernel_sums, shrunk, some_trials, widths
 from seqvae.distributions.kinds import DataKind
 
 _NUM_COMPONENTS = (4, 8, 12, 16, 24, 32, 64, 128)
@@ -115,18 +115,20 @@ def choose_readout(
 ) -> Readout:
     """The readout that predicts the held-out neurons of the validation trials best.
 
-    The kernel width is chosen at middling size and penalty, then these at that width.
+    The kernel width is chosen at middling size and penalty, then these at that width; of many bins
+    by some, the readout then being learned on all.
     """
+    few, few_val = (tuple(part[some_trials(part)] for part in parts) for parts in (train, val))
 
     def score(readout: Readout) -> float:
-        predicted = readout.predict(val[0], mean)
-        return float(np.nansum(kind.log_likelihood(val[1], predicted, unit=units[1])))
+        predicted = readout.predict(few_val[0], mean)
+        return float(np.nansum(kind.log_likelihood(few_val[1], predicted, unit=units[1])))
 
     def candidates(
         width: float, sizes: tuple[int, ...], penalties: tuple[float, ...]
     ) -> Iterator[Readout]:
         return _readouts(
-            *train,
+            *few,
             mean=mean,
             units=units,
             origin=origin,
@@ -138,7 +140,10 @@ def choose_readout(
 
     tried = (candidates(w, (12,), (100.0,)) for w in widths(train[0].shape[1]))
     first = max(chain.from_iterable(tried), key=score)
-    return max(candidates(first.width, _NUM_COMPONENTS, _PENALTIES), key=score)
+    best = max(candidates(first.width, _NUM_COMPONENTS, _PENALTIES), key=score)
+    if len(few[0]) == len(train[0]):
+        return best
+    return best.learned_again(train, mean=mean, units=units, origin=origin)
 
 
 def _readouts(

@@ -7,6 +7,9 @@ from jaxtyping import Float
 
 from seqvae.distributions.kinds import DataKind
 
+ROWS = 2048
+"""Samples at a time, so that what is made of them stays in the cache."""
+
 
 def regress(
     features: Float[np.ndarray, "sample feature"],
@@ -46,13 +49,21 @@ def regress(
     variance = kind.variance(mean)
     unit = 1.0 / np.sqrt((design**2).sum(0)[:, None] * variance + ridge)
 
+    moments = design.T @ observed
+    blocks = [slice(i, i + ROWS) for i in range(0, len(design), ROWS)]
+    missing = None if present.all() else ~present
+
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         coefficients = flat.reshape(unit.shape) * unit
-        predictor = design @ coefficients
-        normalizer, expected = kind.log_partition(predictor)
-        loss = (present * (normalizer - observed * predictor)).sum()
-        loss += 0.5 * (ridge * coefficients**2).sum()
-        gradient = design.T @ (present * (expected - observed)) + ridge * coefficients
+        loss = 0.5 * (ridge * coefficients**2).sum() - (moments * coefficients).sum()
+        gradient = ridge * coefficients - moments
+        for rows in blocks:
+            normalizer, expected = kind.log_partition(design[rows] @ coefficients)
+            if missing is not None:
+                normalizer = np.where(missing[rows], 0.0, normalizer)
+                expected = np.where(missing[rows], 0.0, expected)
+            loss += normalizer.sum()
+            gradient += design[rows].T @ expected
         return loss, (gradient * unit).ravel()
 
     fitted = minimize(
