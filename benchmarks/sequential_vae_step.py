@@ -6,12 +6,15 @@ import argparse
 import json
 import math
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any, NamedTuple
 
@@ -141,12 +144,22 @@ def cell(value: float | None, width: int, digits: int = 1) -> str:
     return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
 
 
+def machine() -> str:
+    """Say where figures come from: the CPU, and the release of torch."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cpu = names[0] if names else platform.processor() or platform.machine()
+    return f"{cpu}, {os.cpu_count()} cores, torch {version('torch')}"
+
+
 def steps(options: argparse.Namespace) -> None:
     """Print a row of the table, or a line of JSON, for each size."""
     every = ON_CPU | ON_GPU
     there = ON_CPU | (ON_GPU if shutil.which("nvidia-smi") else {})
     variants = {name: every[name] for name in options.variants or there}
     if not options.json:
+        print(machine())
         columns = [f"{name:>9}" for name in ON_CPU]
         columns += [f"{'/'.join(pair):>12}" for pair in RATIOS]
         print(f"{'ms a step':<11}{''.join(columns)}   MiB: fused    loop")
@@ -170,7 +183,7 @@ def as_row(size: str, results: dict[str, Result]) -> str:
 def as_json(size: str, results: dict[str, Result]) -> str:
     """One object: milliseconds and MiB, null where not measured."""
     known = dict.fromkeys((*ON_CPU, *ON_GPU), Result()) | results
-    record: dict[str, Any] = {"name": size}
+    record: dict[str, Any] = {"name": size, "machine": machine()}
     record |= {f"{name}_ms": result.ms for name, result in known.items()}
     record |= {"peak_mib": known["fused"].peak_mib, "loop_peak_mib": known["loop"].peak_mib}
     record["notes"] = {name: result.note for name, result in results.items() if result.note}

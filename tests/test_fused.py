@@ -266,7 +266,7 @@ def test_onednn_multiplies_like_torch(transposed: bool):
     for operand in (right.t().contiguous().t() if transposed else right, wide):
         for add, expected in ((False, left @ operand), (True, buffer + left @ operand)):
             result = buffer.clone()
-            (products._ONEDNN.add if add else products._ONEDNN.write)(result, left, operand)
+            (products.ONEDNN.add if add else products.ONEDNN.write)(result, left, operand)
             torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -276,7 +276,7 @@ def test_the_recursion_is_the_same_when_every_product_is_onednns(monkeypatch: py
     fused, loop = (make_model(name, spec=spec).float() for name in ("fused", "loop"))
     batch = toy_batch(spec, lengths=[8, 3, 1, 8]).to(torch.float32)
     expected_output, expected = learn(loop, batch, 2)
-    monkeypatch.setattr(products, "_TORCH", products._ONEDNN)
+    monkeypatch.setattr(products, "TORCH", products.ONEDNN)
     output, gradient = learn(fused, batch, 2)
     torch.testing.assert_close(output.factors, expected_output.factors, rtol=1e-4, atol=1e-5)
     for name, value in expected.items():
@@ -287,11 +287,11 @@ def test_the_recursion_is_the_same_when_every_product_is_onednns(monkeypatch: py
 def test_onednn_is_for_large_single_precision_products_on_cpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
     single = torch.zeros(())
-    assert choose_products(1000, 100, 10, like=single) is products._ONEDNN
-    assert choose_products(99, 100, 100, like=single) is products._TORCH
-    assert choose_products(1000, 100, 10, like=single.double()) is products._TORCH
+    assert choose_products(1000, 100, 10, like=single) is products.ONEDNN
+    assert choose_products(99, 100, 100, like=single) is products.TORCH
+    assert choose_products(1000, 100, 10, like=single.double()) is products.TORCH
     monkeypatch.setattr(products, "onednn_is_faster", lambda: False)
-    assert choose_products(1000, 100, 10, like=single) is products._TORCH
+    assert choose_products(1000, 100, 10, like=single) is products.TORCH
 
 
 def test_a_linear_readout_of_the_states_is_unaffected_by_reuse_of_buffers():

@@ -29,7 +29,7 @@ from seqvae.console.flags import (
     with_learners,
     with_run,
 )
-from seqvae.console.kept_help import keep_help, kept_help
+from seqvae.console.shipped_help import shipped_help
 from seqvae.errors import InputError, Terminated, nearest, one_line
 from seqvae.verbs.table import Verb, verbs
 
@@ -136,9 +136,8 @@ def _is_users(error: Exception) -> bool:
 
 
 def _command(verb: Verb, argv: Sequence[str]) -> int:
-    is_plain_help = list(argv) in (["--help"], ["-h"])
-    if is_plain_help and (kept := kept_help(verb.name)) is not None:
-        print(kept, end="")
+    if list(argv) in (["--help"], ["-h"]) and (page := shipped_help(verb.name)) is not None:
+        print(page, end="")
         return 0
     named = with_run if verb.reads_run else with_file
     flags = read_flags(named(argv, verb.arguments))
@@ -170,10 +169,7 @@ def _command(verb: Verb, argv: Sequence[str]) -> int:
         tree = with_learners(tree, flags, trust)
     tree = read_command(function, tree, flags, trust=trust)
     if wants_help:
-        text = help_text(verb.name, function, tree, trust=trust)
-        print(text, end="")
-        if is_plain_help:
-            keep_help(verb.name, text)
+        print(help_text(verb.name, function, tree, trust=trust), end="")
         return 0
     if repeated is not None:
         # The run answers for what the command does not touch; a config tells all, without the run.

@@ -46,18 +46,19 @@ def products(rows: int, inner: int, columns: int, *, like: Tensor) -> Products:
     """
     large = rows * inner * columns >= FEWEST_PRODUCTS
     single = like.dtype == torch.float32 and like.device.type == "cpu"
-    return _ONEDNN if large and single and onednn_is_faster() else _TORCH
+    return ONEDNN if large and single and onednn_is_faster() else TORCH
 
 
 @functools.cache
 def onednn_is_faster() -> bool:
     """Return whether this CPU is AMD's with AVX-512, where oneDNN won, and torch has oneDNN."""
-    return (
-        torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and "AuthenticAMD" in _cpu()
-    )
+    is_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return is_avx512 and has_onednn() and "AuthenticAMD" in _cpu()
+
+
+def has_onednn() -> bool:
+    """Return whether torch has oneDNN, and the product of it that is used here."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _cpu() -> str:
@@ -89,5 +90,5 @@ def _onednn_add(buffer: Tensor, left: Tensor, right: Tensor) -> None:
     buffer.add_(_onednn(left, right))
 
 
-_TORCH = Products(torch.mm, _torch_write, _torch_add)
-_ONEDNN = Products(_onednn, _onednn_write, _onednn_add)
+TORCH = Products(torch.mm, _torch_write, _torch_add)
+ONEDNN = Products(_onednn, _onednn_write, _onednn_add)
