@@ -7,7 +7,7 @@
 Three sessions of one Lorenz system, of different neurons (30 each, 8 held out, 10 spikes/s), have
 40 trials each to learn from (8 of them validate) and 24 to be scored, over eight initial states
 that sessions share. They are fitted jointly, aligned by conditions or by all trials, and each by
-itself; a fourth session of 20 trials (8 of them validate) is added to the joint model, and fitted
+itself; a fourth session of 20 trials is added to the joint model, and fitted
 by itself. Printed are, session by session, R2 with the true rates and bits per spike of held-out
 neurons, in trials that no model saw; below, the means over sessions and data sets, and the paired
 difference with its standard error over sessions of all data sets.
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -44,18 +45,22 @@ from seqvae.models import FLDS, LinearDynamics, SequentialVAE
 MODELS = ("plds", "nlds", "svae", "flds")
 SCORES = ("rates_r2", "co_bps")
 FOURTH = 20
+STEPS = 900
+"""Of the optimiser, in every fit by gradients."""
 
 
-def session(number: int, data_set: int, trials: int, conditions: int | None) -> Lorenz:
+def session(
+    number: int, data_set: int, trials: int, *, conditions: int | None, mean_count: float
+) -> Lorenz:
     """Simulate a session; its last 24 trials are scored."""
     return Lorenz(
         num_trials=trials + 24,
-        num_val=8,
+        num_val=trials // 5,
         num_test=24,
         num_time_bins=50,
         num_neurons=30,
         num_heldout=8,
-        mean_count=0.1,
+        mean_count=mean_count,
         seed=100 * data_set + number,
         num_conditions=conditions,
     )
@@ -65,8 +70,9 @@ def fitted(data: NeuralData, model: str) -> Run:
     """Fit a model; batches are small, as for few trials. One session is read without a read-in."""
     data.batch_size = 16
     read_in = LinearReadIn if data.sessions else Direct
-    trainer = partial(Trainer, max_epochs=400, accelerator="cpu")
-    gradient = GradientLearner(trainer, patience=100, progress=False)
+    steps_an_epoch = math.ceil(len(data.trials("train")) / data.batch_size)
+    trainer = partial(Trainer, max_epochs=math.ceil(STEPS / steps_an_epoch), accelerator="cpu")
+    gradient = GradientLearner(trainer, patience=None, refit=True, progress=False)
     if model == "nlds":
         learner = replace(default_fit(data).learner, progress=False)
         return seqvae.fit(data, learner=learner, in_memory=True)
@@ -91,10 +97,10 @@ def scores(run: Run, split: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def of_simulation(model: str, data_set: int, *, conditions: int | None, alignment: str) -> Any:
+def of_simulation(model: str, data_set: int, *, alignment: str, **simulation: Any) -> Any:
     """Fit jointly, singly and with a fourth session, and score."""
-    parts = [session(number, data_set, 40, conditions) for number in range(3)]
-    fourth = session(3, data_set, FOURTH, conditions)
+    parts = [session(number, data_set, 40, **simulation) for number in range(3)]
+    fourth = session(3, data_set, FOURTH, **simulation)
     joint = fitted(NeuralData(Sessions(parts), alignment=alignment), model)
     added = seqvae.add_session(joint, NeuralData(fourth, alignment=alignment), in_memory=True)
     note = added.provenance["added_session"]
@@ -180,13 +186,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["svae"])
     parser.add_argument("--num_sets", type=int, default=3)
     parser.add_argument("--conditions", type=int, default=8, help="0: each trial has its own")
+    parser.add_argument("--mean_count", type=float, default=0.15, help="spikes a bin of 10 ms")
     parser.add_argument("--alignment", choices=("conditions", "trials"), default="conditions")
     parser.add_argument("--maze", help="HDF5 file of a recording, in place of the simulation")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     folder = Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kind = "halves" if options.maze else f"lorenz{options.conditions}"
+    kind = "halves" if options.maze else f"lorenz{options.conditions}-{options.mean_count:g}"
     for model in options.models:
         results = []
         for data_set in range(options.num_sets):
@@ -198,8 +205,9 @@ def main() -> None:
                     result = of_simulation(
                         model,
                         data_set,
-                        conditions=options.conditions or None,
                         alignment=options.alignment,
+                        conditions=options.conditions or None,
+                        mean_count=options.mean_count,
                     )
                 file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
             results.append(json.loads(file.read_text(encoding="utf-8")))

@@ -15,6 +15,7 @@ from torch.distributions import MultivariateNormal
 import seqvae
 from seqvae.compute import noise
 from seqvae.config import from_config, to_config
+from seqvae.crossvalidation.division import Division
 from seqvae.data import NeuralData, Recording
 from seqvae.data.session_alignment import aligned
 from seqvae.data.sources import Lorenz, Sessions, as_source, write_npz
@@ -51,7 +52,8 @@ def data_of(recordings: dict[str, Recording], **settings: Any) -> NeuralData:
 
 
 def test_each_trial_holds_its_own_session_and_misses_the_others() -> None:
-    parts = three(behavior=np.ones((12, 9, 2)), condition=np.arange(12) % 3)
+    inputs = np.random.default_rng(0).normal(size=(12, 9, 2)).astype(np.float32)
+    parts = three(behavior=np.ones((12, 9, 2)), condition=np.arange(12) % 3, inputs=inputs)
     whole = sessions(parts).load()
     assert whole.shape == (36, 9, 12)
     neuron = 0
@@ -65,6 +67,7 @@ def test_each_trial_holds_its_own_session_and_misses_the_others() -> None:
         neuron += part.num_neurons
     assert np.array_equal(whole.condition, np.tile(np.arange(12) % 3, 3))
     assert np.array_equal(whole.behavior, np.ones((36, 9, 2)))
+    assert np.array_equal(whole.inputs, np.tile(inputs, (3, 1, 1)))
     assert whole.neuron_ids[4] == "b/0"
 
 
@@ -414,6 +417,28 @@ def test_a_model_of_several_sessions_is_learned_and_knows_no_heldout_neuron(mode
                 answers.append(fitted(replace(batch, target=target), 2).factors)
     assert torch.equal(*answers)
     assert np.isfinite(seqvae.evaluate(run, num_samples=2)["sessions"]["b"]["co_bps"])
+
+
+@pytest.mark.filterwarnings("ignore:.*largest of the grid")  # of two that are tried
+def test_each_session_is_spread_over_the_folds_of_a_cross_validation(tmp_path: Path) -> None:
+    data = lorenz()
+    result = seqvae.crossvalidate(
+        data,
+        {"plds": LinearDynamics},
+        dims=[1],
+        learners={"plds": EM(max_iterations=2, progress=False)},
+        trial_folds=2,
+        neuron_folds=2,
+        out_dir=str(tmp_path / "cv"),
+    )
+    assert set(result.scores.status) == {"done"}
+    division = Division.of(data.pool(), scheme="fold_in", rows="auto", trial_folds=2,
+                           neuron_folds=2, gap=None, seed=0)  # fmt: skip
+    for name, size in zip("abc", (10, 7, 10), strict=True):
+        trials = division.trial_fold[data.recording.trial_sessions == name]
+        assert np.bincount(trials).tolist() == [8, 8]
+        neurons = division.neuron_fold[data.recording.neuron_sessions == name]
+        assert sorted(np.bincount(neurons).tolist()) == [size // 2, (size + 1) // 2]
 
 
 def test_a_read_in_begins_where_sessions_are_aligned() -> None:

@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from seqvae.data.folds import entry_folds, neuron_folds, subsample, trial_folds
 from seqvae.data.recording import Recording
+from seqvae.data.splits import members
 from seqvae.data.windows import (
     WINDOWS_PER_BLOCK,
     Stretch,
@@ -135,14 +136,15 @@ class Division:
         present = np.isfinite(activity)
         total = np.where(present, activity, 0.0).sum((0, 1), dtype=np.float64)
         mean = total / np.maximum(present.sum((0, 1)), 1)
-        return neuron_folds(self.num_neuron_folds, mean=mean, seed=self.seed)
+        fold = np.empty(len(mean), dtype=np.int64)
+        for own in members(self.recording.neuron_sessions, len(mean)).values():
+            fold[own] = neuron_folds(self.num_neuron_folds, mean=mean[own], seed=self.seed)
+        return fold
 
     @cached_property
     def trial_fold(self) -> Int[np.ndarray, " trial"]:
         """The fold of each trial, where rows are trials."""
-        condition = self.recording.condition
-        condition = np.zeros(self.recording.num_trials) if condition is None else condition
-        return trial_folds(self.num_trial_folds, condition=condition, seed=self.seed)
+        return trial_folds(self.num_trial_folds, condition=self._strata, seed=self.seed)
 
     @cached_property
     def entry_fold(self) -> Int[np.ndarray, "trial time neuron"]:
@@ -214,10 +216,17 @@ class Division:
         trials = np.flatnonzero(self.trial_fold != trial_fold)
         if self.fraction == 1:
             return trials
-        condition = self.recording.condition
-        condition = np.zeros(self.recording.num_trials) if condition is None else condition
         seed = [self.seed, 3, trial_fold]
-        return trials[subsample(self.fraction, condition=condition[trials], seed=seed)]
+        return trials[subsample(self.fraction, condition=self._strata[trials], seed=seed)]
+
+    @property
+    def _strata(self) -> Shaped[np.ndarray, " trial"]:
+        """Labels that are spread over folds: conditions, of several sessions those of each."""
+        condition, session = self.recording.condition, self.recording.trial_sessions
+        condition = np.zeros(self.recording.num_trials) if condition is None else condition
+        if session is None:
+            return condition
+        return np.char.add(np.char.add(session.astype(str), "/"), condition.astype(str))
 
     def _stretches(self, fold: int) -> tuple[list[Stretch], Stretch]:
         return block_folds(self.recording.num_time_bins, self.num_trial_folds, fold, gap=self.gap)

@@ -265,7 +265,8 @@ def suited(
 
 
 def _settings(data: NeuralData) -> dict[str, Any]:
-    return {name: getattr(data, name) for name in DATA_ARGUMENTS}
+    names = (*DATA_ARGUMENTS, *(("alignment",) if data.sessions else ()))
+    return {name: getattr(data, name) for name in names}
 
 
 def check_size(division: Division, dim: int) -> None:
