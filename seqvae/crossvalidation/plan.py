@@ -86,7 +86,7 @@ def make_plan(
     """
     from importlib.metadata import version
 
-    settings = _settings(data)
+    settings = _settings(data, division)
     facts = {
         "checksum": division.recording.checksum,
         "version": version("seqvae"),
@@ -255,7 +255,7 @@ def suited(
                 0,
                 division.heldin(None if division.scheme == "speckled" else 0),
                 learner=GradientLearner(),
-                settings=_settings(data),
+                settings=_settings(data, division),
                 seed=division.seed,
             )
             default = completed_fit(factory, first, scores_others=True)
@@ -264,8 +264,9 @@ def suited(
     return factories, chosen | dict(learners)
 
 
-def _settings(data: NeuralData) -> dict[str, Any]:
-    names = (*DATA_ARGUMENTS, *(("alignment",) if data.sessions else ()))
+def _settings(data: NeuralData, division: Division) -> dict[str, Any]:
+    is_of_several = division.recording.trial_sessions is not None
+    names = (*DATA_ARGUMENTS, *(("alignment",) if is_of_several else ()))
     return {name: getattr(data, name) for name in names}
 
 
