@@ -46,7 +46,7 @@ def interval(difference: Float[np.ndarray, " cell"], rows: Int[np.ndarray, " cel
 
         SE = sqrt(R / (R - 1) sum_r (d_r - mean d)^2) sqrt(1 + R / (R - 1)),
 
-    read with Student's t of R - 1 degrees of freedom. The true error is 1.3 to 2.3 times that of
+    read with Student's t of R - 1 degrees of freedom. The true error is 1.2 to 3.2 times that of
     independent cells in ``benchmarks/selection.py``, as what there is to gain differs between rows.
 
     Args:
