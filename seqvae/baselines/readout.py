@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float
 
 from seqvae.baselines.regression import regress
 from seqvae.baselines.smoothing import kernel_sums, shrunk, some_trials, widths
+from seqvae.compute.progress import progress
 from seqvae.distributions.kinds import DataKind
 
 _NUM_COMPONENTS = (4, 8, 12, 16, 24, 32, 64, 128)
@@ -79,7 +81,13 @@ class Readout:
         mean: Float[np.ndarray, " heldin"],
     ) -> Float[np.ndarray, "trial time heldout"]:
         """Expected activity of the held-out neurons."""
-        features = _features(seen, self.width, mean=mean, unit=self.feature_unit, kind=self.kind)
+        unit = self.feature_unit
+        return self.expected(_features(seen, self.width, mean=mean, unit=unit, kind=self.kind))
+
+    def expected(
+        self, features: Float[np.ndarray, "trial time heldin"]
+    ) -> Float[np.ndarray, "trial time heldout"]:
+        """Expected activity of the held-out neurons, given the features of the held-in ones."""
         components = (features - self.center) @ self.projection
         predictor = components @ self.coefficients[:-1] + self.coefficients[-1]
         expected = self.origin + self.unit * self.kind.log_partition(predictor)[1]
@@ -120,8 +128,13 @@ def choose_readout(
     """
     few, few_val = (tuple(part[some_trials(part)] for part in parts) for parts in (train, val))
 
+    @lru_cache(maxsize=1)
+    def features(width: float) -> Float[np.ndarray, "trial time heldin"]:
+        return _features(few_val[0], width, mean=mean, unit=units[0], kind=kind)
+
     def score(readout: Readout) -> float:
-        predicted = readout.predict(few_val[0], mean)
+        predicted = readout.expected(features(readout.width))
+        advance(1)
         return float(np.nansum(kind.log_likelihood(few_val[1], predicted, unit=units[1])))
 
     def candidates(
@@ -138,9 +151,13 @@ def choose_readout(
             penalties=penalties,
         )
 
-    tried = (candidates(w, (12,), (100.0,)) for w in widths(train[0].shape[1]))
-    first = max(chain.from_iterable(tried), key=score)
-    best = max(candidates(first.width, _NUM_COMPONENTS, _PENALTIES), key=score)
+    first_widths = widths(train[0].shape[1])
+    sizes = {min(size, len(mean)) for size in _NUM_COMPONENTS}
+    number = len(first_widths) + len(sizes) * len(_PENALTIES)
+    with progress(number, work="baselines", unit="readout") as advance:
+        tried = (candidates(width, (12,), (100.0,)) for width in first_widths)
+        first = max(chain.from_iterable(tried), key=score)
+        best = max(candidates(first.width, _NUM_COMPONENTS, _PENALTIES), key=score)
     if len(few[0]) == len(train[0]):
         return best
     return best.learned_again(train, mean=mean, units=units, origin=origin)

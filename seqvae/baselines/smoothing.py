@@ -42,7 +42,9 @@ def shrunk(
 ) -> Float[np.ndarray, "trial time neuron"]:
     """Local average, shrunk to ``mean`` as if that had been seen in so many ``bins`` more."""
     total, weight = sums
-    return (total + bins * mean) / (weight + bins)
+    average = total + bins * mean
+    average /= weight + bins
+    return average
 
 
 def choose_smoothing(

@@ -11,20 +11,23 @@ _PATIENCE = 2.0  # seconds
 
 
 @contextmanager
-def progress(num_trials: int, *, work: str | None) -> Iterator[Callable[[int], object]]:
+def progress(
+    number: int, *, work: str | None, unit: str = "trial"
+) -> Iterator[Callable[[int], object]]:
     """Count trials on a bar on standard error: in a terminal only, and after two seconds.
 
     Args:
-        num_trials: how many there are.
+        number: how many there are.
         work: what is done with them; None: not worth a bar.
+        unit: what is counted.
 
     Yields:
-        What to call with the number of trials that have come to their end.
+        What to call with the number that have come to their end.
     """
     with tqdm(
-        total=num_trials,
+        total=number,
         desc=work,
-        unit="trial",
+        unit=unit,
         disable=True if work is None else None,
         delay=_PATIENCE,
         leave=False,
