@@ -316,5 +316,5 @@ def test_the_command_searches_and_tells_what_to_do_next(tmp_path, capsys):
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     assert cli.main(["tune", *words]) == 0
     told = capsys.readouterr().out
-    assert "best of 3 fits, by heldin_elbo on the validation trials" in told
+    assert "best 3 of 3 fits, by heldin_elbo on the validation trials" in told
     assert f"study: {tmp_path / 'study'}" in told

@@ -171,8 +171,13 @@ def _source_of_path(
     return [("data.source", chosen if takes_path else {"class_path": chosen})]
 
 
-def with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> dict[str, Any]:
-    """Name the class of the learner, unless it is named: the one that learns the model."""
+def with_learner(
+    tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool, run: Any = None
+) -> dict[str, Any]:
+    """Name the class of the learner, unless it is named: the one that learns the model.
+
+    Where a run is given, flags change how that one was learned.
+    """
     settings = tree.get("learner") or {}
     is_named = not isinstance(settings, Mapping) or "class_path" in settings
     if is_named or {"learner", "learner.class_path"} & set(flags):
@@ -180,11 +185,13 @@ def with_learner(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool)
     from seqvae.config import open_parameters
     from seqvae.config.class_paths import class_path
     from seqvae.learning import GradientLearner, default_learner
-    from seqvae.runs import ModelFactory
+    from seqvae.runs import ModelFactory, Run
 
     model = flags.get("model", flags.get("model.class_path", tree.get("model")))
     if model is None and not settings and not any(key.startswith("learner.") for key in flags):
         return dict(tree)  # the default model brings its own
+    if run is not None and not settings:
+        return {**tree, "learner": Run(str(run)).config["learner"]}
     opened = open_parameters(model, ModelFactory, key="model", trust=trust)
     learner = default_learner(opened[0]) if opened else GradientLearner
     return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(settings)}}

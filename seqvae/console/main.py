@@ -164,7 +164,7 @@ def _command(verb: Verb, argv: Sequence[str]) -> int:
     if repeated is not None:
         tree = {**repeated_config(str(repeated), trust), **tree}
     if "learner" in verb.arguments:
-        tree = with_learner(tree, flags, trust)
+        tree = with_learner(tree, flags, trust, run=flags.get("run") if verb.reads_run else None)
     if "learners" in verb.arguments:
         tree = with_learners(tree, flags, trust)
     tree = read_command(function, tree, flags, trust=trust)

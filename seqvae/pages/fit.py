@@ -214,7 +214,14 @@ def provenance(result: Result) -> Section:
     again = result.folder + "_again"
     words = "This command repeats the fit, from what its folder notes alone:"
     code = f"seqvae fit --from_run {quoted(result.folder)} --run_dir {quoted(again)}"
-    if result.config["data"].get("init_args", {}).get("source") is None:
+    if added := noted.get("added_session"):
+        words = (
+            f"The session {added['name']} was added to {added['run']}, of which all else is; "
+            f"{added['parameters']} of {added['of']} parameters were learned. It is done again by:"
+        )
+        usual = ["seqvae", "add_session", "--run", str(added["run"])]
+        code = " ".join(quoted(str(word)) for word in noted.get("command") or usual)
+    elif result.config["data"].get("init_args", {}).get("source") is None:
         words = "The data were in memory; in Python this repeats the fit, given the same data:"
         code = f"seqvae.fit(data, from_run={result.folder!r}, run_dir={again!r})"
     return Section("Provenance", [words], tables=[table], code=code)

@@ -65,6 +65,12 @@ class Recipe:
                 f"from_run: {path.parent} is an ensemble (of {names}), which is not learned; "
                 "repeat one of its members, and make the ensemble again"
             )
+        if added := recipe.content.get("added_session"):
+            raise InputError(
+                f"from_run: {path.parent} was not learned at once: add_session gave {added['run']} "
+                f"the session {added['name']!r}; repeat that with seqvae add_session --run "
+                f"{added['run']}"
+            )
         config = recipe.config
         if not trust:
             check_trusted(config)

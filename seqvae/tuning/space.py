@@ -74,9 +74,10 @@ BY_GRADIENTS: dict[str, Interval | Choice] = {
 """What is searched where a model has it; of coordinated dropout the rate, where there is one."""
 
 WHILE_LEARNING: dict[str, Interval | Choice] = {
-    "model.objective.beta": Interval(0.1, 2.0, log=True)
+    "model.dropout": Interval(0.01, 0.6),  # of a layer that is there throughout
+    "model.objective.beta": Interval(0.1, 2.0, log=True),
 }
-"""What may change while a model learns, too; the bound that scores it has beta = 1."""
+"""What may change while a model learns; the bound that scores it has beta = 1."""
 
 LARGEST_DIM = 32
 SIZES = ("model.latent_dim", "model.factor_dim")

@@ -176,6 +176,7 @@ def _data_of(
     former: NeuralData, given: NeuralData, name: str | None
 ) -> tuple[NeuralData, NeuralData]:
     """Return the data of all sessions, and of the new one alone, with the settings of the run."""
+    _check_settings(former, given)
     source = former.source
     if isinstance(source, Sessions):
         all_sessions = source.with_session(given.source, name, former.sessions)
@@ -191,6 +192,18 @@ def _data_of(
         one.setup()
     alone.trials("train")
     return wide, alone
+
+
+def _check_settings(former: NeuralData, given: NeuralData) -> None:
+    """Refuse settings of the new data that would not be read, as those of the run are."""
+    usual = to_config(NeuralData(given.source))["init_args"]
+    of_run, own = (to_config(one)["init_args"] for one in (former, given))
+    for name, value in own.items():
+        is_read = name in ("source", "alignment")
+        if not is_read and value not in (usual.get(name), of_run.get(name)):
+            raise InputError(
+                f"data.{name} is that of the run, {of_run.get(name)!r}, got {value!r}; leave it out"
+            )
 
 
 def _folder(run_dir: str | None, model: Model, *, in_memory: bool) -> Path | None:

@@ -44,8 +44,11 @@ def stages_of(
         raise InputError(
             f"generations must be at most {EPOCHS}, which is {epochs}, got {generations}"
         )
-    for name, values in space.items():
-        _check_shapes(config, name, values, data)
+    for name in changes_shapes(config, space, data):
+        raise InputError(
+            f"space.{name} changes the names or shapes of the weights, which the members of a "
+            "population pass on; leave it out, or search by 'tpe'"
+        )
     every = min(_value(config, EVERY) or 1, math.ceil(epochs / generations))
     objective = _value(config, "model.objective")
     ramps = 0 if objective is None else ramps_of(objective["init_args"], space)
@@ -53,8 +56,8 @@ def stages_of(
     share = math.ceil(epochs / generations)
     if first > share:
         warnings.warn(
-            f"the first generation learns {first} epochs, as long as the warm-ups of the objective "
-            f"last, the others {share}",
+            f"the first generation learns {first} epochs, as long as the warm-ups last (of "
+            f"model.objective, such as beta_steps; fewer shorten it), the others {share}",
             stacklevel=3,
         )
     stages = []
@@ -79,17 +82,23 @@ def _value(config: Mapping[str, Any], name: str) -> Any:
         return None
 
 
-def _check_shapes(
-    config: Mapping[str, Any], name: str, values: Interval | Choice, data: NeuralData
-) -> None:
-    extremes = values.values if isinstance(values, Choice) else (values.low, values.high)
-    shapes = []
-    for value in extremes:
-        model, _, _ = parts_of(override(fit, config, (name, value), trust=True))
-        weights = build_model(model, data.spec).state_dict()
-        shapes.append({weight: tensor.shape for weight, tensor in weights.items()})
-    if any(other != shapes[0] for other in shapes):
-        raise InputError(
-            f"space.{name} changes the shape of the weights, which the members of a population "
-            "pass on; leave it out, or search by 'tpe'"
-        )
+def changes_shapes(
+    config: Mapping[str, Any], space: Mapping[str, Interval | Choice], data: NeuralData
+) -> list[str]:
+    """Return the settings by which weights have other names or shapes, as some sizes have.
+
+    Compared are the extremes, or all choices, and what the setting is.
+    """
+    former, found = _shapes(config, data), []
+    for name, values in space.items():
+        extremes = values.values if isinstance(values, Choice) else (values.low, values.high)
+        others = (override(fit, config, (name, value), trust=True) for value in extremes)
+        if any(_shapes(other, data) != former for other in others):
+            found.append(name)
+    return found
+
+
+def _shapes(config: Mapping[str, Any], data: NeuralData) -> dict[str, Any]:
+    model, _, _ = parts_of(config)
+    weights = build_model(model, data.spec).state_dict()
+    return {name: tensor.shape for name, tensor in weights.items()}

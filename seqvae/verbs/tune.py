@@ -31,7 +31,7 @@ from seqvae.tuning import Choice, Interval, Study, as_space, default_space, evol
 from seqvae.tuning.logs import log_to_wandb
 from seqvae.tuning.proposals import importances, require_optuna
 from seqvae.verbs.fit import checked_class, fit
-from seqvae.verbs.generation_stages import stages_of
+from seqvae.verbs.generation_stages import changes_shapes, stages_of
 from seqvae.verbs.searched_fit import parts_of, searched_fit
 
 SHOWN = 5
@@ -109,7 +109,10 @@ def tune(
     config = _config(data, model, learner, seed=seed)
     values = as_space(space) if space is not None else None
     if values is None:
-        values = default_space(fit, config, num_heldin=data.spec.num_heldin, adapts=search == "pbt")
+        num_heldin, adapts = data.spec.num_heldin, search == "pbt"
+        values = default_space(fit, config, num_heldin=num_heldin, adapts=adapts)
+        for name in changes_shapes(config, values, data) if adapts else ():
+            del values[name]
     if not values:
         raise InputError("space is required: this model has no setting that is searched by default")
     former = {name: _former(config, name, values[name]) for name in values}
@@ -173,8 +176,8 @@ def shown(study: Study, arguments: Mapping[str, Any]) -> str:
         rows.append([str(number), f"{known[number].score:.4f}", *values])
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     lines = [
-        f"best of {len(study.records)} fits, by {best.measure} on the validation trials; fit 0: "
-        "the settings as they were",
+        f"best {min(SHOWN, len(known))} of {len(study.records)} fits, by {best.measure} on the "
+        "validation trials; fit 0: the settings as they were",
         *("  ".join(map(str.rjust, row, widths)) for row in rows),
     ]
     if failed := len(study.records) - len(known):
