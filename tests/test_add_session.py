@@ -173,9 +173,17 @@ def test_the_command_adds_a_session(tmp_path: Path, capsys: pytest.CaptureFixtur
     command += ["--learner.max_iterations", "2", "--learner.progress", "false"]
     assert main(command) == 0
     command = ["add-session", "--run", folder, "--data.source.path", str(tmp_path / "new.npz")]
-    assert main([*command, "--run_dir", wider]) == 0
+    assert main([*command, "--run_dir", wider, "--learner.max_iterations", "1"]) == 0
     assert f"session new added to {folder}: 27 of " in capsys.readouterr().out
     assert seqvae.Run(wider).data().sessions == ("a", "b", "new")
     assert main(["infer", "--run", wider, "--session", "new", "--num_samples", "2"]) == 0
     assert main(["infer", "--run", wider, "--session", "old"]) == 2
     assert "session 'old' is unknown" in capsys.readouterr().err
+    learner = seqvae.Run(wider).config["learner"]["init_args"]
+    assert (learner["max_iterations"], learner["progress"]) == (1, False)  # else as the run
+    assert main(["fit", "--from_run", wider, "--run_dir", str(tmp_path / "again")]) == 2
+    assert f"repeat that with seqvae add_session --run {folder}" in capsys.readouterr().err
+    assert main([*command, "--run_dir", str(tmp_path / "c"), "--data.heldout", "0.5"]) == 2
+    assert "data.heldout is that of the run, None, got 0.5" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+    assert not (tmp_path / "c").exists()

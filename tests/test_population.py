@@ -11,12 +11,14 @@ import pytest
 import yaml
 from scipy import stats
 
-from seqvae import EM, VAE, InputError, LinearDynamics, tune
+from seqvae import EM, FLDS, VAE, InputError, LinearDynamics, fit, tune
+from seqvae.config import to_config
 from seqvae.objectives import Objective
 from seqvae.plotting import lineage
-from seqvae.tuning import Choice, Interval, Record, Study, evolution
+from seqvae.tuning import Choice, Interval, Record, Study, default_space, evolution
 from seqvae.tuning.population import WARMED_UP, changed, epochs_of, ramps_of
 from seqvae.verbs import tune as verb
+from seqvae.verbs.generation_stages import changes_shapes
 from tiny import tiny_data, tiny_learner
 
 SPACE = {
@@ -166,6 +168,17 @@ def test_members_begin_with_the_weights_of_their_parents(study):
     assert first["seed"] != later["seed"]
 
 
+def test_models_without_dropout_keep_their_layers():
+    """Dropout 0 has no layer, so that the weights behind it have other names."""
+    for dropout in (0.0, 0.2):
+        config = to_config({"data": tiny_data(), "model": partial(FLDS, dropout=dropout),
+                            "learner": tiny_learner()})  # fmt: skip
+        space = default_space(fit, config, num_heldin=4, adapts=True)
+        left_out = changes_shapes(config, space, tiny_data())
+        assert ("model.dropout" in left_out) == (dropout == 0)
+        assert "model.objective.beta" in set(space) - set(left_out)
+
+
 def test_the_study_of_a_population_tells_of_parents(study):
     assert list(study.table["parent"].notna()) == [False, False, True, True]
     assert study.importance == {}
@@ -200,8 +213,10 @@ def test_what_no_population_can_do_is_refused_before_any_fit(tmp_path):
     refused("population must be at least 2, got 1", search="pbt", population=1)
     refused(r"generations must be at most learner\.trainer\.max_epochs, which is 4, got 5",
             search="pbt", generations=5)  # fmt: skip
-    refused(r"space\.model\.latent_dim changes the shape of the weights", search="pbt",
+    refused(r"space\.model\.latent_dim changes the names or shapes of the weights", search="pbt",
             generations=2, space={"model.latent_dim": [2, 3]})  # fmt: skip
+    refused(r"space\.model\.dropout changes the names", FLDS, search="pbt", generations=2,
+            space={"model.dropout": {"low": 0.0, "high": 0.5}})  # fmt: skip
     refused("divides learner.trainer.max_epochs into generations, which EM has not",
             LinearDynamics, EM(), search="pbt",
             space={"learner.max_iterations": [2, 3]})  # fmt: skip

@@ -233,7 +233,7 @@ def test_a_terminated_search_ends_and_notes_no_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(searched_fit, "validated", ended)
     config = to_config({"seed": 0, "data": tiny_data(), "model": SMALL, "learner": tiny_learner()})
     with pytest.raises(Terminated):
-        searched_fit.searched_fit(
+        searched_fit.fit_of_task(
             tiny_data(), [config], lambda number: tmp_path / str(number), Task(1, {})
         )
 

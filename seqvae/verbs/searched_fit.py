@@ -38,7 +38,7 @@ def parts_of(config: Mapping[str, Any]) -> tuple[ModelFactory, Learner, dict[str
     return built["model"], built["learner"], {"batch_size": size, "coordinated_dropout": dropout}
 
 
-def searched_fit(
+def fit_of_task(
     data: NeuralData,
     stages: Sequence[Mapping[str, Any]],
     place: Callable[[int], Path],

@@ -32,7 +32,7 @@ from seqvae.tuning.logs import log_to_wandb
 from seqvae.tuning.proposals import importances, require_optuna
 from seqvae.verbs.fit import checked_class, fit
 from seqvae.verbs.generation_stages import changes_shapes, stages_of
-from seqvae.verbs.searched_fit import parts_of, searched_fit
+from seqvae.verbs.searched_fit import fit_of_task, parts_of
 
 SHOWN = 5
 """Fits in the table that is printed."""
@@ -143,7 +143,7 @@ def tune(
             tasks_of = rounds(study, values, num_fits=num_fits, count=_at_a_time(jobs))
         bar = tqdm(total=num_fits, initial=min(len(study.records), num_fits), desc="tune",
                    unit="fit", disable=not progress, dynamic_ncols=True)  # fmt: skip
-        one = partial(searched_fit, copy.copy(data), stages, study.place)
+        one = partial(fit_of_task, copy.copy(data), stages, study.place)
         with bar:
             for tasks in tasks_of:
                 together = jobs != 1 and len(tasks) > 1
