@@ -181,6 +181,15 @@ def test_the_command_adds_a_session(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "session 'old' is unknown" in capsys.readouterr().err
     learner = seqvae.Run(wider).config["learner"]["init_args"]
     assert (learner["max_iterations"], learner["progress"]) == (1, False)  # else as the run
+    page = tmp_path / "page.html"
+    assert main(["report", "--run", wider, "--num_samples", "2", "--out", str(page)]) == 0
+    text = page.read_text()
+    assert "those of several sessions: a, b, new." in text
+    assert f"The session new was added to {folder}" in text
+    assert "scores of each session" in text
+    assert f"add_session --run {folder} --data.source" in text
+    assert "--from_run" not in text
+    capsys.readouterr()
     assert main(["fit", "--from_run", wider, "--run_dir", str(tmp_path / "again")]) == 2
     assert f"repeat that with seqvae add_session --run {folder}" in capsys.readouterr().err
     assert main([*command, "--run_dir", str(tmp_path / "c"), "--data.heldout", "0.5"]) == 2

@@ -60,6 +60,15 @@ def what_was_fitted(result: Result) -> Section:
         words.append(
             f"It was learned by {class_name(learner)}{passes}, with seed {result.config['seed']}."
         )
+    if sessions := (result.metrics or {}).get("sessions"):
+        words.append(
+            f"The trials and neurons are those of several sessions: {', '.join(sessions)}."
+        )
+    if added := result.provenance.get("added_session"):
+        words.append(
+            f"The session {added['name']} was added to {added['run']}: {added['parameters']} of "
+            f"{added['of']} parameters were learned then, all else was as it is there."
+        )
     rows = [(key, value) for section in ("data", "model", "learner")
             for key, value in _leaves(result.config.get(section), section)]  # fmt: skip
     members = result.provenance.get("members") or {}
@@ -109,7 +118,11 @@ def is_it_better(result: Result) -> Section:
                      "hold neurons out (data.heldout) to compare models.")  # fmt: skip
     others = {f"member {name}": value for name, value in metrics.get("members", {}).items()}
     columns = {result.model: metrics, **others, **metrics.get("baselines", {})}
-    rows = score_rows(columns)
+    header = ("score", *(name.replace("_", " ") for name in columns))
+    tables = [Table(header, score_rows(columns), "scores; higher is better")]
+    if sessions := metrics.get("sessions"):
+        title = "scores of each session; higher is better"
+        tables.append(Table(("score", *sessions), score_rows(sessions), title))
     advice = metrics.get("advice")
     if result.provenance.get("finished") is False:
         words.append("The fit has not ended: it still goes on, or was ended before (--resume).")
@@ -119,13 +132,7 @@ def is_it_better(result: Result) -> Section:
         words.append("Training went well: nothing that the diagnosis looks for was seen.")
     else:
         words += [f"Advice: {found['sentence']}; {found['setting']}." for found in advice.values()]
-    header = ("score", *(name.replace("_", " ") for name in columns))
-    return Section(
-        "Is it better than simpler models?",
-        words,
-        tables=[Table(header, rows, "scores; higher is better")],
-        notes=notes,
-    )
+    return Section("Is it better than simpler models?", words, tables=tables, notes=notes)
 
 
 def score_rows(columns: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -219,8 +226,10 @@ def provenance(result: Result) -> Section:
             f"The session {added['name']} was added to {added['run']}, of which all else is; "
             f"{added['parameters']} of {added['of']} parameters were learned. It is done again by:"
         )
-        usual = ["seqvae", "add_session", "--run", str(added["run"])]
-        code = " ".join(quoted(str(word)) for word in noted.get("command") or usual)
+        command = list(map(str, noted.get("command") or ()))
+        if not {"add_session", "add-session"} & set(command):  # it was called in Python
+            command = ["seqvae", "add_session", "--run", str(added["run"]), "--data.source", "..."]
+        code = " ".join(map(quoted, command))
     elif result.config["data"].get("init_args", {}).get("source") is None:
         words = "The data were in memory; in Python this repeats the fit, given the same data:"
         code = f"seqvae.fit(data, from_run={result.folder!r}, run_dir={again!r})"
