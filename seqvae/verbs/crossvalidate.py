@@ -280,7 +280,6 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
         f"{name}: not excluded as the best {swept_of(told)} at 95 %: "
         f"{', '.join(map(str, told['confidence_set']))}"
         for name, told in models.items()
-        if not summary["notes"]  # else the folds are too few to exclude any
     ]
     best = summary["best_model"]
     gaps = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -66,7 +67,7 @@ class Flow(RecordingSource):
 
     def __post_init__(self) -> None:
         for name in ("num_time_bins", "bin_width", "speed", "mean_count", "log_rate_std"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
         per_bin = max(1.0, self.speed * self.bin_width / self.step)
         num_steps = self.burn_in / self.step + self.num_time_bins * per_bin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -109,7 +110,7 @@ class SimulatedLinearDynamics(RecordingSource):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("bin_width", "mean_count", "predictor_std", "drive_std", "noise_std"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
         widest = max(self.num_neurons, self.latent_dim, 50)  # a bin costs time, too
         check_extent("the recording", self.num_trials, self.num_time_bins, widest)
