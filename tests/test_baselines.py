@@ -221,3 +221,38 @@ def test_one_neuron_held_in_is_enough(kind):
     data = (rng.uniform(size=(20, 10, 3)) < 0.4).astype(np.float64)
     model = fit(data, data, heldin=np.array([1]), kind=kind)
     assert np.isfinite(model.predict(data)).all()
+
+
+def test_linear_algebra_of_the_readout_works_with_one_thread(monkeypatch):
+    from threadpoolctl import threadpool_info
+
+    from seqvae.baselines import readout
+
+    seen = []
+
+    def regress(*arguments, **settings):
+        seen.extend(p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas")
+        return original(*arguments, **settings)
+
+    original = readout.regress
+    monkeypatch.setattr(readout, "regress", regress)
+    rng = np.random.default_rng(0)
+    data = rng.poisson(0.5, (20, 10, 4)).astype(np.float64)
+    fit(data, data, heldin=np.array([1, 2]), kind=Counts())
+    assert set(seen) == {1}
+
+
+def test_a_list_is_left_after_two_that_are_no_better_and_the_first_of_equals_wins():
+    from seqvae.baselines.readout import _best
+
+    scores = [1.0, 3.0, 2.0, 3.0, 9.0]
+    tried = []
+
+    def candidates():
+        for number, score in enumerate(scores):
+            tried.append(number)
+            yield score, number
+
+    assert _best(candidates()) == (3.0, 1)
+    assert tried == [0, 1, 2, 3]
+    assert _best([(1.0, "a"), (0.0, "b"), (2.0, "c")]) == (2.0, "c")

@@ -70,3 +70,16 @@ def test_constant_behavior_has_no_r2():
 
 def test_one_training_trial_is_too_few_to_choose_a_penalty():
     assert np.isnan(score(trials(1, seed=0), trials(5, seed=1))).all()
+
+
+def test_of_many_training_bins_evenly_spread_trials_teach(monkeypatch):
+    from seqvae import NeuralData
+    from seqvae.analysis import decoded
+    from seqvae.data.sources import Lorenz
+
+    data = NeuralData(Lorenz(num_trials=40, num_val=8, num_test=0, num_time_bins=10))
+    every = data.trials("train")
+    assert list(decoded._some(data, "train")) == list(every)
+    monkeypatch.setattr(decoded, "TEACHING_BINS", 160)  # of 320: half
+    assert list(decoded._some(data, "train")) == list(every[::2])
+    assert list(decoded._some(data, "val")) == list(data.trials("val"))

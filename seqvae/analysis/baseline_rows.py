@@ -19,6 +19,7 @@ from seqvae.baselines.mean_rate import MeanRate
 from seqvae.baselines.smoothing_glm import SmoothingGLM
 from seqvae.data import NeuralData
 from seqvae.distributions import PoissonLogRate
+from seqvae.distributions.kinds import DataKind
 from seqvae.models import Model
 from seqvae.scores.floors import LEAST_COUNT
 
@@ -44,7 +45,7 @@ def baseline_rows(model: Model, data: NeuralData, split: str, training: Training
         train = learned.recording.read(trials)
         mean_rate = MeanRate.of(train, kind)
         predict = _of_activity(mean_rate.predict)
-        rows["mean_rate"] = row(mean_rate, predict, _spread(train, mean_rate.predict(train)))
+        rows["mean_rate"] = row(mean_rate, predict, _spread(kind, train, mean_rate.predict))
         chosen_on = ("train", "val" if "val" in seen.split else "train")
         parts = [seen.at_once(word) for word in chosen_on]
         smoothing = SmoothingGLM.fit(
@@ -54,7 +55,7 @@ def baseline_rows(model: Model, data: NeuralData, split: str, training: Training
             kind=kind,
             refit=seen is not learned,
         )
-        spread = _spread(train, smoothing.predict(train))
+        spread = _spread(kind, train, smoothing.predict)
         smoothing = replace(smoothing, num_encoded_bins=spec.num_encoded_bins)
         rows["smoothing_glm"] = decodable_row(mean_rate, _of_activity(smoothing.predict), spread)
         if share_conditions(data, seen):
@@ -69,7 +70,7 @@ def baseline_rows(model: Model, data: NeuralData, split: str, training: Training
                     prior_bins=conditions.prior_bins,
                 )
             predict = _of_condition(conditions)
-            spread = _spread(train, predict(learned, trials))
+            spread = _spread(kind, train, lambda _: predict(learned, trials))
             paired, scores = decodable_row(mean_rate, predict, spread)
             scores |= behavior_of_condition(data, split, training)
             rows["condition_mean"] = paired, scores
@@ -150,10 +151,17 @@ def _by_condition(which: NeuralData, trials: np.ndarray) -> ByCondition:
 
 
 def _spread(
-    train: Float[np.ndarray, "trial time neuron"], predicted: Float[np.ndarray, "trial time neuron"]
+    kind: DataKind,
+    train: Float[np.ndarray, "trial time neuron"],
+    predict: Callable[[np.ndarray], np.ndarray],
 ) -> Float[Tensor, " neuron"]:
-    """Return the standard deviation of the training entries of each neuron about a prediction."""
-    residual = np.where(np.isfinite(train), train - predicted, np.nan)
+    """Return the standard deviation of the training entries of each neuron about a prediction.
+
+    Of counts, whose likelihood knows none, 1.
+    """
+    if kind.counts_events:
+        return torch.ones(train.shape[2])
+    residual = np.where(np.isfinite(train), train - predict(train), np.nan)
     is_observed = np.isfinite(residual).any(axis=(0, 1))
     spread = np.where(
         is_observed, np.nanstd(np.where(is_observed, residual, 0.0), axis=(0, 1)), 1.0

@@ -18,6 +18,9 @@ from seqvae.scores.decoding import behavior_r2
 FROM_RATES = "nlb_behavior_r2"
 """The score of behaviour that is read from rates, of the model and of the baselines alike."""
 
+TEACHING_BINS = 50_000
+"""Training bins, at most twice as many, that teach to read behaviour, in trials evenly spread."""
+
 Predict = Callable[[NeuralData, np.ndarray], np.ndarray]
 """From data and indices of trials to the expected activity of all neurons, per bin."""
 
@@ -51,7 +54,8 @@ def decoded_by_model(
 
         has_rates = model.observation.kind.counts_events and which.spec.bin_width is not None
         name, unit = ("rates", which.spec.bin_width) if has_rates else ("mean", 1.0)
-        trials, some = which.trials(word), _some(which, word)
+        some = _some(which, word)
+        trials = some if word == "train" else which.trials(word)
         is_all = len(some) == len(trials)
         answer = posterior(trials, "factors", name) if is_all else posterior(trials, "factors")
         rates[id(which), word] = (answer if is_all else posterior(some, name))[name].values * unit
@@ -62,7 +66,7 @@ def decoded_by_model(
     assert learned is not None
     r2 = behavior_r2(
         factors(seen, "train"),
-        learned[seen.trials("train")],
+        learned[_some(seen, "train")],
         factors_test=factors(data, split),
         behavior_test=behavior[data.trials(split)],
     )
@@ -89,7 +93,7 @@ def behavior_of_condition(data: NeuralData, split: str, training: Training) -> d
     seen = _decodable(data, split, training)
     if seen is None:
         return {}
-    learned, train, trials = seen.recording, _some(seen, "train"), _some(data, split)
+    learned, train, trials = seen.recording, _held(seen, "train"), _some(data, split)
     behavior, condition = learned.behavior, learned.condition
     assert behavior is not None
     assert condition is not None
@@ -139,6 +143,14 @@ def _from_rates(
 
 
 def _some(which: NeuralData, word: str) -> np.ndarray:
+    """Return the trials of a split that are read at once; of training trials enough to teach."""
+    trials = _held(which, word)
+    if word != "train":
+        return trials
+    return trials[:: max(1, len(trials) * which.spec.num_time_bins // TEACHING_BINS)]
+
+
+def _held(which: NeuralData, word: str) -> np.ndarray:
     """Return the trials of a split, of a recording that is not held evenly spread ones."""
     with warnings.catch_warnings():  # the baselines have told it
         warnings.filterwarnings("ignore", message=".*evenly spread", category=UserWarning)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +19,11 @@ from seqvae.distributions.kinds import DataKind
 
 _NUM_COMPONENTS = (4, 8, 12, 16, 24, 32, 64, 128)
 _PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
+
+Tried = TypeVar("Tried")
+
+PATIENCE = 2
+"""Settings in a row that are no better, after which no more are tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +70,10 @@ class Readout:
         origin: Float[np.ndarray, " heldout"],
     ) -> Readout:
         """Return the readout of the same width, size and penalty that other trials teach."""
-        (readout,) = _readouts(
-            *trials,
-            mean=mean,
-            units=units,
-            origin=origin,
-            kind=self.kind,
-            width=self.width,
-            sizes=(self.projection.shape[1],),
-            penalties=(self.penalty,),
+        lesson = _Lesson.of(
+            *trials, mean=mean, units=units, origin=origin, kind=self.kind, width=self.width
         )
-        return readout
+        return next(lesson.readouts(self.projection.shape[1], (self.penalty,)))
 
     def predict(
         self,
@@ -123,8 +123,9 @@ def choose_readout(
 ) -> Readout:
     """The readout that predicts the held-out neurons of the validation trials best.
 
-    The kernel width is chosen at middling size and penalty, then these at that width; of many bins
-    by some, the readout then being learned on all.
+    The kernel width is chosen at middling size and penalty, then the size, each at its best
+    penalty; sizes and penalties are gone through in order, and left where the score has not risen
+    twice. Of many bins some choose, and the readout is then learned on all.
     """
     few, few_val = (tuple(part[some_trials(part)] for part in parts) for parts in (train, val))
 
@@ -132,78 +133,84 @@ def choose_readout(
     def features(width: float) -> Float[np.ndarray, "trial time heldin"]:
         return _features(few_val[0], width, mean=mean, unit=units[0], kind=kind)
 
-    def score(readout: Readout) -> float:
+    def scored(readout: Readout) -> tuple[float, Readout]:
         predicted = readout.expected(features(readout.width))
         advance(1)
-        return float(np.nansum(kind.log_likelihood(few_val[1], predicted, unit=units[1])))
+        return float(np.nansum(kind.log_likelihood(few_val[1], predicted, unit=units[1]))), readout
 
-    def candidates(
-        width: float, sizes: tuple[int, ...], penalties: tuple[float, ...]
-    ) -> Iterator[Readout]:
-        return _readouts(
-            *few,
-            mean=mean,
-            units=units,
-            origin=origin,
-            kind=kind,
-            width=width,
-            sizes=sizes,
-            penalties=penalties,
-        )
+    def lesson(width: float) -> _Lesson:
+        return _Lesson.of(*few, mean=mean, units=units, origin=origin, kind=kind, width=width)
 
-    first_widths = widths(train[0].shape[1])
-    sizes = {min(size, len(mean)) for size in _NUM_COMPONENTS}
-    number = len(first_widths) + len(sizes) * len(_PENALTIES)
-    with progress(number, work="baselines", unit="readout") as advance:
-        tried = (candidates(width, (12,), (100.0,)) for width in first_widths)
-        first = max(chain.from_iterable(tried), key=score)
-        best = max(candidates(first.width, _NUM_COMPONENTS, _PENALTIES), key=score)
+    with progress(None, work="baselines", unit="readout") as advance:
+        tried = (lesson(width).readouts(12, (100.0,)) for width in widths(train[0].shape[1]))
+        _, first = max(map(scored, chain.from_iterable(tried)), key=itemgetter(0))
+        chosen = lesson(first.width)
+        sizes = sorted({min(size, len(mean)) for size in _NUM_COMPONENTS})
+        _, best = _best(_best(map(scored, chosen.readouts(size, _PENALTIES))) for size in sizes)
     if len(few[0]) == len(train[0]):
         return best
     return best.learned_again(train, mean=mean, units=units, origin=origin)
 
 
-def _readouts(
-    seen: Float[np.ndarray, "trial time heldin"],
-    hidden: Float[np.ndarray, "trial time heldout"],
-    *,
-    mean: Float[np.ndarray, " heldin"],
-    units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
-    origin: Float[np.ndarray, " heldout"],
-    kind: DataKind,
-    width: float,
-    sizes: tuple[int, ...],
-    penalties: tuple[float, ...],
-) -> Iterator[Readout]:
-    """One readout for each number of components (at most the neurons there are) and penalty."""
-    features = _features(seen, width, mean=mean, unit=units[0], kind=kind)
-    features = features.reshape(-1, features.shape[-1])
-    center = features.mean(0)
-    variance, directions = np.linalg.eigh(np.cov(features.T, ddof=0).reshape(len(mean), -1))
-    directions = directions[:, ::-1] / np.sqrt(max(variance.mean(), np.finfo(float).tiny))
-    targets = hidden.reshape(-1, hidden.shape[-1])
-    low, high = (np.nan_to_num(pick.reduce(targets)) for pick in (np.fmin, np.fmax))
-    for size in sorted({min(size, len(mean)) for size in sizes}):
-        projection = directions[:, :size]
-        coefficients = None
+def _best(tried: Iterable[tuple[float, Tried]]) -> tuple[float, Tried]:
+    """Return the first of the best, trying no more once ``PATIENCE`` in a row were no better."""
+    best, waited = None, 0
+    for score, one in tried:
+        if best is None or score > best[0]:
+            best, waited = (score, one), 0
+        elif (waited := waited + 1) == PATIENCE:
+            break
+    assert best is not None
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What readouts of one kernel width learn from, whatever their size and penalty."""
+
+    features: Float[np.ndarray, "sample heldin"]
+    directions: Float[np.ndarray, "heldin heldin"]
+    targets: Float[np.ndarray, "sample heldout"]
+    common: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        seen: Float[np.ndarray, "trial time heldin"],
+        hidden: Float[np.ndarray, "trial time heldout"],
+        *,
+        mean: Float[np.ndarray, " heldin"],
+        units: tuple[Float[np.ndarray, " heldin"], Float[np.ndarray, " heldout"]],
+        origin: Float[np.ndarray, " heldout"],
+        kind: DataKind,
+        width: float,
+    ) -> _Lesson:
+        """Smooth the activity, and find its principal components."""
+        features = _features(seen, width, mean=mean, unit=units[0], kind=kind)
+        features = features.reshape(-1, features.shape[-1])
+        center = features.mean(0)
+        variance, directions = np.linalg.eigh(np.cov(features.T, ddof=0).reshape(len(mean), -1))
+        directions = directions[:, ::-1] / np.sqrt(max(variance.mean(), np.finfo(float).tiny))
+        hidden = hidden.reshape(-1, hidden.shape[-1])
+        low, high = (np.nan_to_num(pick.reduce(hidden)) for pick in (np.fmin, np.fmax))
+        common = {
+            "kind": kind, "width": width, "feature_unit": units[0], "center": center,
+            "origin": origin, "unit": units[1], "low": low, "high": high,
+        }  # fmt: skip
+        return cls(features - center, directions, (hidden - origin) / units[1], common)
+
+    def readouts(self, size: int, penalties: tuple[float, ...]) -> Iterator[Readout]:
+        """Yield the readout of at most so many components for each penalty."""
+        projection = self.directions[:, :size]
+        components, coefficients = self.features @ projection, None
         for penalty in penalties:
             coefficients = regress(
-                (features - center) @ projection,
-                (targets - origin) / units[1],
+                components,
+                self.targets,
                 penalty=penalty,
-                kind=kind,
+                kind=self.common["kind"],
                 start=coefficients,
             )
             yield Readout(
-                kind=kind,
-                width=width,
-                feature_unit=units[0],
-                center=center,
-                projection=projection,
-                coefficients=coefficients,
-                origin=origin,
-                unit=units[1],
-                low=low,
-                high=high,
-                penalty=penalty,
+                projection=projection, coefficients=coefficients, penalty=penalty, **self.common
             )

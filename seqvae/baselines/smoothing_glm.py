@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from seqvae.baselines.mean_rate import MeanRate, training_moments
 from seqvae.baselines.readout import Readout, choose_readout
 from seqvae.baselines.smoothing import choose_smoothing, kernel_sums, shrunk
+from seqvae.compute.threads import one_numpy_thread
 from seqvae.distributions.kinds import DataKind
 
 
@@ -51,6 +52,7 @@ class SmoothingGLM:
     readout: Readout | None
 
     @classmethod
+    @one_numpy_thread()
     def fit(
         cls,
         train: Float[np.ndarray, "train_trial time neuron"],

@@ -12,12 +12,12 @@ _PATIENCE = 2.0  # seconds
 
 @contextmanager
 def progress(
-    number: int, *, work: str | None, unit: str = "trial"
+    number: int | None, *, work: str | None, unit: str = "trial"
 ) -> Iterator[Callable[[int], object]]:
     """Count trials on a bar on standard error: in a terminal only, and after two seconds.
 
     Args:
-        number: how many there are.
+        number: how many there are; None: not known beforehand.
         work: what is done with them; None: not worth a bar.
         unit: what is counted.
 

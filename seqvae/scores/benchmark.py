@@ -7,6 +7,8 @@ bin, as in a submission.
 from __future__ import annotations
 
 import math
+from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -165,13 +167,16 @@ def benchmark_behavior_r2(
     x_test, y_test = _samples(rates_test, behavior_test)
     if len(x_train) < _LEAST_SAMPLES or not len(x_test):
         return math.nan
+    about = x_train.mean(0), y_train.mean(0)
+    x_train, x_test = x_train - about[0], x_test - about[0]
+    y_train, y_test = y_train - about[1], y_test - about[1]
+    parts = [np.array_split(samples, 5) for samples in (x_train, y_train)]
+    folds = [_Sums.of(*part) for part in zip(*parts, strict=True)]
+    whole = reduce(_Sums.plus, folds)
     scores = np.zeros(len(_PENALTIES))
-    for fold in np.array_split(np.arange(len(x_train)), 5):
-        learned = np.setdiff1d(np.arange(len(x_train)), fold)
-        predicted = _ridge(x_train[learned], y_train[learned], x_train[fold])
-        scores += [_r2(y_train[fold], one).mean() for one in predicted]
-    predicted = _ridge(x_train, y_train, x_test)
-    return mean_r2(y_test, predicted[int(np.argmax(scores))])
+    for x_fold, y_fold, fold in zip(*parts, folds, strict=True):
+        scores += [_r2(y_fold, one).mean() for one in whole.plus(fold, times=-1).ridge(x_fold)]
+    return mean_r2(y_test, whole.ridge(x_test)[int(np.argmax(scores))])
 
 
 def mean_r2(
@@ -182,18 +187,41 @@ def mean_r2(
     return float(_r2(truth[:, varies], predicted[:, varies]).mean()) if varies.any() else math.nan
 
 
-def _ridge(
-    x_train: Float[np.ndarray, "sample neuron"],
-    y_train: Float[np.ndarray, "sample dimension"],
-    x_test: Float[np.ndarray, "test_sample neuron"],
-) -> Float[np.ndarray, "penalty test_sample dimension"]:
-    """Predictions of ridge regression with an intercept, for every penalty at once."""
-    x_mean, y_mean = x_train.mean(0), y_train.mean(0)
-    centered = x_train - x_mean
-    curvature, directions = np.linalg.eigh(centered.T @ centered)
-    moment = directions.T @ (centered.T @ (y_train - y_mean))
-    shrinkage = np.maximum(curvature, 0.0) + _PENALTIES[:, None]
-    return y_mean + (x_test - x_mean) @ directions @ (moment / shrinkage[:, :, None])
+class _Sums(NamedTuple):
+    """Sums over samples that ridge regression learns from; of x and y near their means."""
+
+    number: float
+    x: Float[np.ndarray, " neuron"]
+    y: Float[np.ndarray, " dimension"]
+    xx: Float[np.ndarray, "neuron neuron"]
+    xy: Float[np.ndarray, "neuron dimension"]
+
+    @classmethod
+    def of(
+        cls, x: Float[np.ndarray, "sample neuron"], y: Float[np.ndarray, "sample dimension"]
+    ) -> _Sums:
+        """Sum over some samples."""
+        return cls(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
+
+    def plus(self, other: _Sums, *, times: int = 1) -> _Sums:
+        """Return the sums with others added to them, or taken away by ``times`` -1."""
+        return _Sums(
+            self.number + times * other.number,
+            self.x + times * other.x,
+            self.y + times * other.y,
+            self.xx + times * other.xx,
+            self.xy + times * other.xy,
+        )
+
+    def ridge(
+        self, x: Float[np.ndarray, "sample neuron"]
+    ) -> Float[np.ndarray, "penalty sample dimension"]:
+        """Predictions of ridge regression with an intercept, for every penalty at once."""
+        x_mean, y_mean = self.x / self.number, self.y / self.number
+        curvature, directions = np.linalg.eigh(self.xx - np.outer(self.x, x_mean))
+        moment = directions.T @ (self.xy - np.outer(self.x, y_mean))
+        shrinkage = np.maximum(curvature, 0.0) + _PENALTIES[:, None]
+        return y_mean + (x - x_mean) @ directions @ (moment / shrinkage[:, :, None])
 
 
 def _r2(
