@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from sizes import Size
 from torch import Tensor
 from worker import Block, Turns
 
-from seqvae.nn.products import ONEDNN, TORCH, has_onednn, onednn_is_faster
+from seqvae.nn.products import ONEDNN, TORCH, has_onednn, onednn_from
 
 ROWS = 1024  # of a block, where all steps can be one product
 RUNS = 7  # the fastest counts: a bound is not to hold what other programs take
@@ -122,7 +123,8 @@ def measure(turns: Turns, size: Size) -> None:
     listed = products(size)
     total = sum(product.flops for product in listed)
     shapes = sorted({(p.m, p.k, p.n) for p in listed})
-    taken = "oneDNN for the large ones" if onednn_is_faster() else "torch.mm"
+    least = onednn_from()
+    taken = "torch.mm" if least == inf else f"oneDNN for large ones of {least:g} summands or more"
     turns.wait()
     while True:
         seconds = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+import math
 from functools import partial
 
 import pytest
@@ -271,6 +272,17 @@ def test_onednn_multiplies_like_torch(transposed: bool):
 
 
 @pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="no oneDNN")
+@pytest.mark.parametrize("library", ["TORCH", "ONEDNN"])
+def test_a_product_of_all_steps_is_that_of_each(library: str):
+    left, rights = torch.randn(20, 7), torch.randn(5, 7, 11)
+    rows = torch.randn(5, 30, 11)
+    expected = rows.clone()
+    expected[:, :20] = left @ rights
+    getattr(products, library).write_steps(rows[:, :20], left, rights)
+    torch.testing.assert_close(rows, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="no oneDNN")
 def test_the_recursion_is_the_same_when_every_product_is_onednns(monkeypatch: pytest.MonkeyPatch):
     spec = toy_spec(heldout=(1, 4), num_inputs=2, num_forecast_bins=2)
     fused, loop = (make_model(name, spec=spec).float() for name in ("fused", "loop"))
@@ -285,13 +297,28 @@ def test_the_recursion_is_the_same_when_every_product_is_onednns(monkeypatch: py
 
 
 def test_onednn_is_for_large_single_precision_products_on_cpu(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(products, "onednn_from", lambda: 100.0)
     single = torch.zeros(())
     assert choose_products(1000, 100, 10, like=single) is products.ONEDNN
     assert choose_products(99, 100, 100, like=single) is products.TORCH
+    assert choose_products(1000, 99, 100, like=single) is products.TORCH
     assert choose_products(1000, 100, 10, like=single.double()) is products.TORCH
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(products, "onednn_from", lambda: math.inf)
     assert choose_products(1000, 100, 10, like=single) is products.TORCH
+
+
+@pytest.mark.parametrize(
+    ("cpu", "summands"),
+    [
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t\t: 2", 0),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17", products.LONG_SUM),
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143", math.inf),
+        ("AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD", 0),
+        ("arm", math.inf),
+    ],
+)
+def test_onednn_is_taken_by_the_family_of_the_cpu(cpu: str, summands: float):
+    assert products.summands_for_onednn(cpu) == summands
 
 
 def test_a_linear_readout_of_the_states_is_unaffected_by_reuse_of_buffers():

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pytorch_lightning import Callback, Trainer
 
+from seqvae.compute.memory import keep_freed_memory
 from seqvae.compute.ranks import Place
 from seqvae.compute.termination import patient
 from seqvae.config.arguments import InConfig
@@ -220,6 +221,7 @@ class GradientLearner(Learner):
         config: Mapping[str, object] | None,
     ) -> None:
         """Train in this process, with the others that there are."""
+        keep_freed_memory()  # every step frees, and wants again, the same tensors
         best = KeepBest(monitor=self.select, former=best_weights_beside(checkpoint))
         history, first = History(), None
         if self.refit and checkpoint is None:

@@ -108,12 +108,14 @@ class CellForward:
         hidden, first = self._num_hidden, start % len(self._gates)
         rows = self._gates[first : first + num_steps]
         if size:
-            flat = flatten_steps(sequence)
-            multiply = products(3 * hidden, size, flat.shape[1], like=flat).new
-            product = multiply(self._sequence, flat)
-            product[:hidden] += self._candidate_bias
-            product = product.unflatten(1, (num_steps, 1, num_trials)).transpose(0, 1)
-            rows[:, : 3 * hidden].unflatten(2, (-1, num_trials)).copy_(product)
+            multiply = products(3 * hidden, size, num_steps * num_trials, like=sequence).write_steps
+            if num_trials == rows.shape[2]:
+                multiply(rows[:, : 3 * hidden], self._sequence, sequence)
+            else:
+                product = rows.new_empty(num_steps, 3 * hidden, 1, num_trials)
+                multiply(product[:, :, 0], self._sequence, sequence)
+                rows[:, : 3 * hidden].unflatten(2, (-1, num_trials)).copy_(product)
+            rows[:, :hidden] += self._candidate_bias
         else:
             rows[:, :hidden] = self._candidate_bias
             rows[:, hidden : 3 * hidden] = 0.0
@@ -197,9 +199,9 @@ class CellBackward:
             to_inputs = to_inputs.unflatten(1, (num_steps, -1, num_trials)).sum(2).flatten(1)
         add_product(self._from_sequence, flatten_steps(sequence), to_inputs)
         if to_sequence is not None:
-            multiply = products(size, 3 * hidden, to_inputs.shape[1], like=flat).new
-            product = multiply(self._sequence_t, to_inputs)
-            to_sequence.copy_(product.unflatten(1, (num_steps, num_trials)).transpose(0, 1))
+            by_step = to_inputs.unflatten(1, (num_steps, num_trials)).transpose(0, 1)
+            multiply = products(size, 3 * hidden, to_inputs.shape[1], like=flat).write_steps
+            multiply(to_sequence, self._sequence_t, by_step)
 
     def gradients(self) -> CellWeights:
         """Return the gradients to the weights, in torch's order."""
