@@ -186,6 +186,20 @@ def test_an_ended_search_goes_on_to_the_same(study, tmp_path):
     assert again.table[columns].equals(study.table[columns])
 
 
+def test_up_to_four_workers_change_nothing_that_is_tried(study, tmp_path, monkeypatch):
+    asked = []
+
+    def in_processes(one, tasks, *, num_workers):
+        asked.append((num_workers, [task.number for task in tasks]))
+        return map(one, tasks)
+
+    monkeypatch.setattr(verb, "in_processes", in_processes)
+    again = search(tmp_path / "study", 5, jobs=3)
+    assert asked == [(3, [1, 2, 3, 4])]
+    for number, record in study.records.items():
+        assert replace(again.records[number], seconds=record.seconds) == record
+
+
 def test_a_round_that_was_ended_goes_on_to_the_same(tmp_path):
     space = as_space(SPACE)
     facts = {"former": {"model.dropout": 0.1}, "search": "tpe", "seed": 0, "checksum": ""}

@@ -37,6 +37,8 @@ from seqvae.verbs.searched_fit import fit_of_task, parts_of
 SHOWN = 5
 """Fits in the table that is printed."""
 BEST = "best.yaml"
+TOGETHER = 4
+"""Fits that are proposed at once, so that as many may be made at a time and be the same."""
 SEARCHES = ("tpe", "random", "pbt")
 POPULATION = {"population": 8, "generations": 10}
 
@@ -84,8 +86,9 @@ def tune(
         generations: into which the epochs of the learner are divided, of ``pbt`` only; None: 10.
         bin_width: seconds per bin, where ``data`` is an array or a file.
         out_dir: folder of the study; None makes one under ``studies/`` named by time.
-        jobs: fits at a time, each on one core; -1: one for each core. What is tried hangs on it, as
-            fits that are made together do not know of each other.
+        jobs: fits at a time, each on one core; -1: one for each core. Up to four change nothing
+            that is tried: settings are proposed for four fits at once, or for as many as are made
+            at a time, which know of all before.
         seed: of the search, and of every fit.
         wandb_project: log a run for each fit, and table and picture, to this project of Weights &
             Biases, in a group of the folder's name.
@@ -140,7 +143,7 @@ def tune(
             tasks_of = evolution(study, values, **sizes)
         else:
             num_fits = sizes["num_fits"]
-            tasks_of = rounds(study, values, num_fits=num_fits, count=_at_a_time(jobs))
+            tasks_of = rounds(study, values, num_fits=num_fits, count=_at_once(jobs))
         bar = tqdm(total=num_fits, initial=min(len(study.records), num_fits), desc="tune",
                    unit="fit", disable=not progress, dynamic_ncols=True)  # fmt: skip
         one = partial(fit_of_task, copy.copy(data), stages, study.place)
@@ -299,8 +302,8 @@ def _spelled(values: Interval | Choice) -> Any:
     return list(values.values) if isinstance(values, Choice) else asdict(values)
 
 
-def _at_a_time(jobs: int) -> int:
-    return os.cpu_count() or 1 if jobs == -1 else jobs
+def _at_once(jobs: int) -> int:
+    return max(TOGETHER, os.cpu_count() or 1 if jobs == -1 else jobs)
 
 
 def _short(value: Any) -> str:
