@@ -53,7 +53,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     words = sorted(set(valid))
     if len(words) > _MOST_NAMES:  # no search through thousands
         return f"; there are {len(words)} names, from {words[0]!r} to {words[-1]!r}"
-    close = get_close_matches(word, words, n=2, cutoff=0.5)
+    close = get_close_matches(word, words, n=2, cutoff=0.51)
     if close:
         return "; did you mean " + " or ".join(repr(match) for match in close) + "?"
     return "; valid names: " + ", ".join(words) if words else ""

@@ -271,6 +271,23 @@ def test_help_of_a_verb_shows_the_arguments_of_the_chosen_classes(capsys):
     assert "--num_samples  int [50]" in capsys.readouterr().out
 
 
+def test_help_shows_the_arguments_of_parts_of_parts_that_are_named(capsys):
+    argv = [
+        "fit",
+        "--data.source",
+        "Lorenz",
+        "--model",
+        "FLDS",
+        "--model.encoder",
+        "InformationMLP",
+    ]
+    assert cli.main([*argv, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "\ndata.source: Poisson counts with log-rates linear in the Lorenz system.\n" in out
+    assert "--data.source.num_conditions  int or null [null]" in out
+    assert "--model.encoder.window  int [3]" in out
+
+
 def test_shipped_help_is_what_would_be_made():
     """Else: python -m seqvae.console.shipped_help."""
     pages = {page.stem: page.read_text(encoding="utf-8") for page in shipped_help.FOLDER.iterdir()}

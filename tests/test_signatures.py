@@ -10,6 +10,7 @@ import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
+from seqvae.config import to_config
 from seqvae.config.signatures import (
     REQUIRED,
     Part,
@@ -134,3 +135,14 @@ def test_class_with_open_methods_is_abstract_without_abc():
 
     assert is_abstract(LatentVariableModel)
     assert not is_abstract(VAE)
+
+
+def test_fields_that_are_inherited_are_read_where_they_were_declared():
+    from seqvae.data.sources import LimitCycle, Lorenz
+
+    for source in (Lorenz, LimitCycle):
+        declared = parameters(source)["num_conditions"]
+        assert declared.annotation == int | None
+        assert not declared.tells_default
+        assert "num_conditions" not in to_config(source())["init_args"]
+        assert to_config(source(num_conditions=3))["init_args"]["num_conditions"] == 3

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqvae.config.class_paths import check_trusted as check_trusted
 from seqvae.config.class_paths import class_path, find_class, nearest_class
@@ -119,15 +119,23 @@ def read_arguments(
     return arguments
 
 
+class Opened(NamedTuple):
+    """What a tree says of a part: its class, what this takes, and what of it is given."""
+
+    cls: type
+    parameters: dict[str, Parameter]
+    given: Mapping[str, Any]
+
+
 def open_parameters(
     tree: Any, annotation: Any, *, key: str = "config", trust: bool = False
-) -> tuple[type, dict[str, Parameter]] | None:
+) -> Opened | None:
     """Return the class that a tree names, or the only one possible, and its own arguments."""
     try:
-        part, cls, _ = _open({} if tree is None else tree, annotation, key, trust)
+        part, cls, given = _open({} if tree is None else tree, annotation, key, trust)
     except InputError:
         return None
-    return cls, _settable(cls, part.num_facts)
+    return Opened(cls, _settable(cls, part.num_facts), given)
 
 
 def setting_of(

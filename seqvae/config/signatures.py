@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 import types
 import typing
 from argparse import ArgumentError
@@ -63,7 +64,7 @@ def parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
         if ancestor is not function and ancestor.__name__ == function.__name__:
             break
         if "__init__" in vars(ancestor) and ancestor is not object:
-            declared, passes_on = _own_parameters(ancestor.__init__)  # type: ignore[misc]
+            declared, passes_on = _own_parameters(ancestor.__init__, ancestor)  # type: ignore[misc]
             arguments.update({name: declared[name] for name in declared if name not in arguments})
             if not passes_on:
                 break
@@ -82,12 +83,17 @@ def takes_any_name(function: Callable[..., Any]) -> bool:
     return passes_on and len(arguments) == len(parameters(function))
 
 
-def _own_parameters(function: Callable[..., Any]) -> tuple[dict[str, Parameter], bool]:
+def _own_parameters(
+    function: Callable[..., Any], cls: type | None = None
+) -> tuple[dict[str, Parameter], bool]:
     try:
         listed = inspect.signature(function).parameters.values()
     except ValueError:  # a constructor written in C does not tell
         return {}, False
     hints = _type_hints(function)
+    for ancestor in reversed(cls.__mro__) if dataclasses.is_dataclass(cls) else ():
+        if dataclasses.is_dataclass(ancestor):  # fields are spelled where they are declared
+            hints.update(_type_hints(ancestor))
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     arguments = {}
     for parameter in listed:
@@ -105,8 +111,9 @@ def _type_hints(function: Callable[..., Any]) -> dict[str, tuple[Any, InConfig]]
     hints: dict[str, tuple[Any, InConfig]] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         one = types.SimpleNamespace(__annotations__={name: annotation})
+        module = vars(sys.modules[function.__module__]) if isinstance(function, type) else {}
         try:
-            spaces = getattr(function, "__globals__", {})
+            spaces = getattr(function, "__globals__", module)
             whole = typing.get_type_hints(one, spaces, include_extras=True)[name]
         except (NameError, TypeError, SyntaxError):
             whole = Any

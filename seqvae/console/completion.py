@@ -69,4 +69,4 @@ def _flags(arguments: Mapping[str, Parameter], prefix: str) -> Iterator[tuple[st
             for tree in names if len(names) > 1 else [None]:
                 chosen = open_parameters(tree, parameter.annotation, key=name)
                 if chosen is not None:
-                    yield from _flags(chosen[1], f"{prefix}{name}.")
+                    yield from _flags(chosen.parameters, f"{prefix}{name}.")

@@ -193,7 +193,7 @@ def with_learner(
     if run is not None and not settings:
         return {**tree, "learner": Run(str(run)).config["learner"]}
     opened = open_parameters(model, ModelFactory, key="model", trust=trust)
-    learner = default_learner(opened[0]) if opened else GradientLearner
+    learner = default_learner(opened.cls) if opened else GradientLearner
     return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(settings)}}
 
 

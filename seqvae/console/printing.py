@@ -33,10 +33,7 @@ def help_text(
     for name, parameter in parameters(function).items():
         if read_leaf("a folder", parameter.annotation)[0]:
             continue
-        chosen = open_parameters(tree.get(name), parameter.annotation, key=name, trust=trust)
-        if chosen is not None:
-            cls, arguments = chosen
-            lines += ["", f"{name}: {_summary(cls)}", *_argument_lines(cls, arguments, f"{name}.")]
+        lines += _part_lines(tree.get(name), parameter.annotation, name, trust)
     if "data" in parameters(function) and "run" not in parameters(function):
         out = " out.h5" if parameters(function).get("out") else ""
         lines += ["", "The file of data, or a config, may stand first, without its flag:"]
@@ -47,6 +44,19 @@ def help_text(
     if "model" in parameters(function):
         lines += ["", "Add --print_config to see every setting of a run, nested ones, too."]
     return "\n".join(lines) + "\n"
+
+
+def _part_lines(tree: Any, annotation: Any, key: str, trust: bool) -> list[str]:
+    """Return the arguments of the class that a part is, and of the parts of it that are named."""
+    opened = open_parameters(tree, annotation, key=key, trust=trust)
+    if opened is None:
+        return []
+    cls, arguments, given = opened
+    lines = ["", f"{key}: {_summary(cls)}", *_argument_lines(cls, arguments, f"{key}.")]
+    for name, value in given.items():
+        if name in arguments and isinstance(value, str | Mapping):
+            lines += _part_lines(value, arguments[name].annotation, f"{key}.{name}", trust)
+    return lines
 
 
 def _argument_lines(

@@ -37,7 +37,7 @@ def advice(
         trust: whether the config may import classes from anywhere, to learn of their settings.
     """
     opened = open_parameters(run.config["learner"], Learner, key="learner", trust=trust)
-    reads = opened[0].reads if opened is not None and issubclass(opened[0], Learner) else MASKS
+    reads = opened.cls.reads if opened is not None and issubclass(opened.cls, Learner) else MASKS
     unread = frozenset(f"data.{name}" for name in MASKS - reads)
     config = FitConfig(run.config, data.spec, sections, unread, trust)
     learned = data.merged() if model.refitted else data
