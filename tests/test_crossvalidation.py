@@ -283,7 +283,7 @@ def job_for(member: type[Model], recording: Recording, scheme: str, like: Job | 
             vars(division)[name] = getattr(like.division, name)
     whole = scheme == "speckled" or member.serves_any_heldin
     kind = default_learner(member)
-    learner = tiny_learner(1) if kind().selects and kind.__name__ == "GradientLearner" else kind()
+    learner = tiny_learner(1) if kind.__name__ == "GradientLearner" else kind()
     learner = without_progress(learner)
     if hasattr(learner, "max_iterations"):
         learner = replace(learner, max_iterations=2)

@@ -19,6 +19,7 @@ from seqvae.data.sources import Arrays
 from seqvae.errors import InputError
 from seqvae.learning import default_learner
 from seqvae.learning import expectation_maximization as em
+from seqvae.learning.validation import validation_scores
 from seqvae.models import VAE, SequentialVAE
 from seqvae.observations import Gaussian, Poisson
 from seqvae.runs import Run
@@ -147,6 +148,35 @@ def test_learning_ends_when_the_bound_rises_no_more():
     assert [state.iteration for state in more] == list(range(1, len(more) + 1))
 
 
+def test_with_patience_validation_ends_learning_and_its_best_iteration_is_kept(tmp_path):
+    batch = simulate(random_model("poisson"), num_trials=8, num_bins=12)
+    data = NeuralData(Arrays(Recording(batch.target.numpy())), val_fraction=0.5, heldout=[0])
+    model = partial(LinearDynamics, latent_dim=3)  # of four trials: over-fits
+    quiet = QUIET(validate_every=1, max_iterations=30, tolerance=0.0)
+    whole = fit(data, model, quiet, run_dir=str(tmp_path / "whole"))
+    scores = [row["val/heldin_elbo"] for row in whole.history]
+    best = int(np.argmax(scores))
+    assert best + 3 < len(scores) == 30
+    chosen = fit(data, model, replace(quiet, patience=3), run_dir=str(tmp_path / "chosen"))
+    assert len(chosen.history) == best + 4
+    short = replace(quiet, max_iterations=best + 1)
+    again = fit(data, model, short, run_dir=str(tmp_path / "short"))
+    kept, last = (weights(run.files.weights)["state_dict"] for run in (chosen, again))
+    assert_close(kept, last, rtol=0, atol=0)
+    found = validation_scores(chosen.model(), data)["val/heldin_elbo"]
+    assert found == pytest.approx(scores[best], rel=1e-9)
+
+
+def test_patience_needs_validation_trials_and_takes_its_own_in_a_cross_validation():
+    batch = simulate(random_model("poisson"), num_trials=8, num_bins=12)
+    data = NeuralData(Arrays(Recording(batch.target.numpy())), val_fraction=0.0)
+    with pytest.raises(InputError, match="patience needs validation trials"):
+        fit(data, partial(LinearDynamics, latent_dim=1), QUIET(patience=1), in_memory=True)
+    assert QUIET(patience=1).selects
+    assert not QUIET().selects
+    assert "patience" not in to_config(QUIET())["init_args"]
+
+
 def test_a_model_that_has_begun_is_learned_on_from_its_own_parameters():
     batch = simulate(random_model("gaussian"), num_trials=6, num_bins=12)
     model, larger = (blank("gaussian", batch, size) for size in (2, 3))
@@ -254,6 +284,12 @@ def test_the_learner_is_the_models_own(tmp_path):
         (LinearDynamics, EM(validate_every=-1), "validate_every must be at least 0, got -1"),
         (LinearDynamics, EM(tolerance=-1.0), "tolerance must be zero or positive, got -1"),
         (LinearDynamics, EM(ridge=float("inf")), "ridge must be zero or positive, got inf"),
+        (LinearDynamics, EM(patience=0), "patience must be at least 1 or null, got 0"),
+        (
+            LinearDynamics,
+            EM(patience=1, validate_every=0),
+            "set validate_every to 1 or more",
+        ),
         (LinearDynamics, EM(e_step="exact"), "exact for a Gaussian observation only"),
     ],
 )

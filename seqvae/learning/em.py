@@ -63,8 +63,8 @@ class EM(ExpectationMaximization):
     may, a little). Learning begins from lagged covariances and from smoothed principal components
     (and from the parameters of a model that has begun), three iterations each, and goes on from the
     best; of several sessions where they are aligned. The parameters are left in a canonical form.
-    Validation trials are scored, and choose nothing. A resumed run begins anew. Its
-    settings are those of ``ExpectationMaximization``, and
+    Validation trials are scored, and choose nothing, unless there is ``patience``. A resumed run
+    begins anew. Its settings are those of ``ExpectationMaximization``, and
 
     Attributes:
         num_starts: from how many of them learning goes on to its end, the best bound being kept;

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
 from seqvae.compute.threads import one_thread
+from seqvae.config.arguments import InConfig
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
 from seqvae.learning.learner import Learner, require_every_neuron
@@ -22,6 +23,9 @@ from seqvae.learning.observers import MetricsRow, Observer, Observers, Stage
 from seqvae.learning.validation import validation_scores
 from seqvae.models.linear_readout import Inference
 from seqvae.types import Batch
+
+SELECTED = "val/heldin_elbo"
+"""The score by which validation chooses."""
 
 
 class BoundTerms(Protocol):
@@ -64,7 +68,7 @@ class ExpectationMaximization(Learner):
     """What is the same in all learners by EM: iterations, validation, files.
 
     Members fill in ``iterations`` and ``finished``. Validation trials are scored, and choose
-    nothing. A resumed run begins anew.
+    nothing, unless ``patience`` says so. A resumed run begins anew.
 
     Attributes:
         e_step: ``exact`` (Gaussian observation), ``laplace`` or ``variational``; ``auto``: the
@@ -75,6 +79,10 @@ class ExpectationMaximization(Learner):
         ridge: penalty of the loadings, ridge |c|^2 / 2, in nats; latents begin with unit variance,
             so 1 is a standard normal prior, which keeps neurons of few spikes from large loadings.
         validate_every: iterations between validations; 0 validates once, at the end.
+        patience: validations after which learning ends if none was better, by the bound of the
+            held-in neurons (``val/heldin_elbo``); the parameters of the best are kept. A bound of
+            training trials that still rises may be that of an over-fit. None: validation chooses
+            nothing.
         progress: whether a progress bar is shown.
     """
 
@@ -83,7 +91,13 @@ class ExpectationMaximization(Learner):
     tolerance: float = 1e-6
     ridge: float = 1.0
     validate_every: int = 10
+    patience: Annotated[int | None, InConfig(tells_default=False)] = None
     progress: bool = True
+
+    @property
+    def selects(self) -> bool:
+        """Whether validation trials choose what is kept."""
+        return self.patience is not None
 
     @abstractmethod
     def iterations(self, model: Any, batch: Batch) -> Iterator[Iteration]:
@@ -114,6 +128,12 @@ class ExpectationMaximization(Learner):
             raise InputError(f"max_iterations must be at least 1, got {self.max_iterations}")
         if self.validate_every < 0:
             raise InputError(f"validate_every must be at least 0, got {self.validate_every}")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"patience must be at least 1 or null, got {self.patience}")
+        if self.selects and "val" not in data.split:
+            raise InputError("patience needs validation trials: set data.val_fraction")
+        if self.selects and not self.validate_every:
+            raise InputError("patience needs validations: set validate_every to 1 or more, got 0")
         for name, number in (("tolerance", self.tolerance), ("ridge", self.ridge)):
             if not (number >= 0 and math.isfinite(number)):
                 raise InputError(f"{name} must be zero or positive, got {number}")
@@ -128,7 +148,7 @@ class ExpectationMaximization(Learner):
         checkpoint: Path | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
-        """Learn ``model``; leaves it with the last parameters.
+        """Learn ``model``; leaves it with the last parameters, or those that validation chose.
 
         Args:
             model: the model.
@@ -162,6 +182,7 @@ class ExpectationMaximization(Learner):
             return stage
 
         audience.begin(Stage(model, data))
+        best = Best(self.patience)
         try:
             with one_thread(), bar:
                 for state in self.iterations(model, batch):
@@ -169,14 +190,20 @@ class ExpectationMaximization(Learner):
                     if self.validate_every and state.iteration % self.validate_every == 0:
                         keep(state)
                         rows[-1] |= validation_scores(model, data)
+                        if best.is_over(state, rows[-1]):
+                            break
                     bar.set_postfix(bound=f"{state.penalized:.6g}", refresh=False)
                     bar.update()
         except BaseException:
             if rows:
                 keep(state)
             raise
-        stage = keep(state, has_ended=True)
-        rows[-1] |= validation_scores(model, data)
+        if self.selects and SELECTED not in rows[-1]:
+            keep(state)
+            rows[-1] |= validation_scores(model, data)
+            best.is_over(state, rows[-1])
+        stage = keep(best.state or state, has_ended=True)
+        rows[-1] |= {} if self.selects else validation_scores(model, data)
         audience.end(stage)
 
     def _until_flat(
@@ -198,6 +225,31 @@ class ExpectationMaximization(Learner):
             if len(former) == over and state.penalized - former[0] < over * least:
                 return
             former.append(state.penalized)
+
+
+@dataclass
+class Best:
+    """The iteration that validation found best, if it is asked.
+
+    Attributes:
+        patience: validations without a better one after which learning ends; None: none is asked.
+        state: the best so far; None: none is asked, or none yet.
+    """
+
+    patience: int | None
+    state: Iteration | None = None
+    _score: float = -math.inf
+    _waited: int = 0
+
+    def is_over(self, state: Iteration, scores: Mapping[str, Any]) -> bool:
+        """Take note of a validation; return whether enough of them have gained nothing."""
+        if self.patience is None:
+            return False
+        if scores[SELECTED] > self._score:
+            self._score, self._waited, self.state = scores[SELECTED], 0, state
+            return False
+        self._waited += 1
+        return self._waited >= self.patience
 
 
 def require_finite(penalized: float, iteration: int) -> None:

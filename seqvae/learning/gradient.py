@@ -25,18 +25,9 @@ from seqvae.learning.callbacks import (
     StopOnNonFinite,
     Telling,
 )
-from seqvae.learning.checkpoints import (
-    SaveLast,
-    best_weights_beside,
-    check_checkpoint,
-)
+from seqvae.learning.checkpoints import SaveLast, best_weights_beside, check_checkpoint
 from seqvae.learning.devices.results import learn_in_processes
-from seqvae.learning.devices.strategy import (
-    DevicePlan,
-    plan_devices,
-    quiet,
-    strategy_for,
-)
+from seqvae.learning.devices.strategy import DevicePlan, plan_devices, quiet, strategy_for
 from seqvae.learning.freezing import check_freeze, frozen
 from seqvae.learning.gradient_norms import GradientNorms
 from seqvae.learning.learner import Learner
@@ -89,7 +80,6 @@ class GradientLearner(Learner):
 
     learns: ClassVar[type] = LatentVariableModel
     begins_from_model: ClassVar[bool] = True
-    selects: ClassVar[bool] = True
     resumes: ClassVar[bool] = True
     reads: ClassVar[frozenset[str]] = frozenset(
         ("batch_size", "eval_batch_size", "coordinated_dropout", "speckled_fraction")
@@ -117,6 +107,11 @@ class GradientLearner(Learner):
         object.__setattr__(self, "freeze", tuple(self.freeze))
         complete = partial(factory.func, **{**DEFAULT_TRAINER.keywords, **factory.keywords})
         object.__setattr__(self, "trainer", complete)
+
+    @property
+    def selects(self) -> bool:
+        """Whether validation trials choose what is kept, as they do here."""
+        return True
 
     def check(
         self, model: LatentVariableModel, data: NeuralData, *, checkpoint: Path | None = None

@@ -25,7 +25,6 @@ class Learner(ABC):
     Attributes:
         learns: the class of models that it can learn.
         begins_from_model: whether the parameters of a model that has begun are where it begins.
-        selects: whether validation trials choose what is kept; else they are scored only.
         resumes: whether it goes on from a checkpoint; else a resumed run begins anew.
         reads: the arguments of ``NeuralData`` that say how it is given the training trials.
         refit: whether it learns again from validation trials, too, once these have selected.
@@ -33,10 +32,14 @@ class Learner(ABC):
 
     learns: ClassVar[type]
     begins_from_model: ClassVar[bool] = False
-    selects: ClassVar[bool] = False
     resumes: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset()
     refit: bool = False
+
+    @property
+    def selects(self) -> bool:
+        """Whether validation trials choose what is kept; else they are scored only."""
+        return False
 
     @abstractmethod
     def check(self, model: Any, data: NeuralData, *, checkpoint: Path | None = None) -> None:
