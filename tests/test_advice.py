@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from seqvae import (
     EM,
@@ -222,3 +223,18 @@ def test_odd_channels_are_named():
     with pytest.warns(UserWarning, match="silent"):
         data.setup()
     assert odd_channels(data, Counts()) == OddChannels(["0"], [], [], [])
+
+
+def test_a_transition_beside_a_network_is_not_taken_for_the_dynamics():
+    from seqvae.analysis.diagnosis.checkup import _radius
+    from seqvae.models import NonlinearDynamics
+    from toy import toy_spec
+
+    linear, bent = (
+        NonlinearDynamics(toy_spec(), latent_dim=2, dynamics_dims=dims, em_iterations=0)
+        for dims in ((), (8,))
+    )
+    assert _radius(linear) == pytest.approx(
+        float(torch.linalg.eigvals(linear.transition.detach().double()).abs().max())
+    )
+    assert _radius(bent) is None

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seqvae.compute.progress import bar as progress_bar
 from seqvae.compute.workers import (
     MOST_KILLED,
     check_num_workers,
@@ -50,8 +51,8 @@ def run_jobs(
     if remote_args and remote_args.get("num_gpus"):
         num_workers = workers_on_gpus(num_workers, float(remote_args["num_gpus"]))
     jobs = [job for chain in chains for job in chain]
-    bar = tqdm(total=num_done + len(jobs), initial=num_done, desc="crossvalidate", unit="cell",
-               disable=not progress, dynamic_ncols=True)  # fmt: skip
+    total = num_done + len(jobs)
+    bar = progress_bar(total, initial=num_done, work="crossvalidate", unit="cell", show=progress)
     with bar, one_thread_each(), _chosen(backend, remote_args):
         left = list(chains)
         in_vain = 0

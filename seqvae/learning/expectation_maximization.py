@@ -12,8 +12,8 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
+from seqvae.compute.progress import bar as progress_bar
 from seqvae.compute.threads import one_thread
 from seqvae.config.arguments import InConfig
 from seqvae.data import NeuralData
@@ -165,13 +165,7 @@ class ExpectationMaximization(Learner):
         audience = Observers(observers)
         batch = model.scored(data.batch(data.at_once("train"))).to(model.offset)
         rows: list[MetricsRow] = []
-        bar = tqdm(
-            total=self.max_iterations,
-            desc="fit",
-            unit="iteration",
-            disable=not self.progress,
-            dynamic_ncols=True,
-        )
+        bar = progress_bar(self.max_iterations, work="fit", unit="iteration", show=self.progress)
 
         def keep(state: Iteration, *, has_ended: bool = False) -> Stage:
             """Put what was learned into the model, and tell of it."""

@@ -8,6 +8,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from seqvae.compute.progress import bar
+
 
 class Progress(ProgressBar):
     """Counts epochs, with the time left and the latest validation scores.
@@ -35,13 +37,8 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar at the epoch that training starts or resumes at."""
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-        self._bar = tqdm(
-            total=epochs,
-            initial=trainer.current_epoch,
-            desc=self.label,
-            unit="epoch",
-            disable=not self._enabled,
-            dynamic_ncols=True,
+        self._bar = bar(
+            epochs, initial=trainer.current_epoch, work=self.label, unit="epoch", show=self._enabled
         )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from tqdm import tqdm
 
+from seqvae.compute.progress import bar as progress_bar
 from seqvae.compute.termination import terminable
 from seqvae.compute.workers import check_num_workers, in_processes
 from seqvae.config import override, to_config
@@ -144,8 +144,8 @@ def tune(
         else:
             num_fits = sizes["num_fits"]
             tasks_of = rounds(study, values, num_fits=num_fits, count=_at_once(jobs))
-        bar = tqdm(total=num_fits, initial=min(len(study.records), num_fits), desc="tune",
-                   unit="fit", disable=not progress, dynamic_ncols=True)  # fmt: skip
+        known = min(len(study.records), num_fits)
+        bar = progress_bar(num_fits, initial=known, work="tune", unit="fit", show=progress)
         one = partial(fit_of_task, copy.copy(data), stages, study.place)
         with bar:
             for tasks in tasks_of:

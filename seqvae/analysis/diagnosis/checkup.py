@@ -291,8 +291,10 @@ def _ratio(
 
 
 def _radius(model: Model) -> float | None:
-    """Return the spectral radius of a model's one linear transition."""
+    """Return the spectral radius of a model's one linear transition, if that is all there is."""
     transition = getattr(model, "transition", None)
+    if getattr(model, "residual", None) is not None:  # grows, or does not, with more than this
+        return None
     if not isinstance(transition, Tensor) or transition.ndim != 2:
         return None
     return float(torch.linalg.eigvals(transition.detach().cpu().double()).abs().max())
