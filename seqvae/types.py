@@ -7,10 +7,12 @@ there. Entries that are missing, padded, held out or hidden by dropout are all t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -53,6 +55,24 @@ class DataSpec:
         """Bins at the end of each trial that inference never sees."""
         return self.num_time_bins - self.num_encoded_bins
 
+    def heldin_among(self, neurons: Sequence[int]) -> np.ndarray:
+        """Return the places of some neurons, of those that are held in, among the held-in ones."""
+        places = self._places[np.asarray(neurons, dtype=np.int64)]
+        return places[places >= 0]
+
+    def among(self, neurons: Sequence[int]) -> DataSpec:
+        """Return the facts of some of the neurons, in this order."""
+        places = self._places[np.asarray(neurons, dtype=np.int64)]
+        heldin = tuple(np.flatnonzero(places >= 0).tolist())
+        return replace(self, heldin=heldin, num_neurons=len(neurons))
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """The place of each neuron among those held in; -1: it is not."""
+        places = np.full(self.num_neurons, -1)
+        places[list(self.heldin)] = np.arange(self.num_heldin)
+        return places
+
 
 class Moments(NamedTuple):
     """What each neuron is on its own, over the observed training entries, in data units per bin.
@@ -80,7 +100,8 @@ class Batch:
         inputs: external inputs; the last axis has size 0 if there are none.
         lengths: bins of each trial, padding excluded, forecast bins included.
         trial: index of each trial in its recording.
-        session: which of the recorded sessions all these trials are of.
+        neurons: indices of the neurons that it holds, those that were recorded in its trials; None:
+            all.
     """
 
     observed: Float[Tensor, "batch encoded_time heldin"]
@@ -90,7 +111,7 @@ class Batch:
     inputs: Float[Tensor, "batch time input"]
     lengths: Int[Tensor, " batch"]
     trial: Int[Tensor, " batch"]
-    session: int = 0
+    neurons: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return self.target.shape[0]

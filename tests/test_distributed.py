@@ -17,7 +17,7 @@ import torch
 from seqvae import VAE, InputError, fit
 from seqvae.compute import noise
 from seqvae.compute.ranks import Place, Share
-from seqvae.data.loading import OrderedBatches, ShuffledBatches
+from seqvae.data.batching import OrderedBatches, ShuffledBatches
 from seqvae.learning.devices.spawning import in_processes
 from seqvae.learning.devices.strategy import plan_devices
 from seqvae.models.scores import Scores
@@ -193,17 +193,18 @@ def test_batches_are_those_of_one_process_whatever_their_number(num_replicas):
     ]
     for index, batches in enumerate(zip(*parts, strict=True)):
         shares = [part.share(index) for part in parts]
-        real = [b for b, share in zip(batches, shares, strict=True) if share.own]
-        assert sorted(np.concatenate(real)) == sorted(whole[index])
-        assert sum(share.own for share in shares) == shares[0].whole == len(whole[index])
-        assert all(len(batch) == max(s.own, 1) for batch, s in zip(batches, shares, strict=True))
+        real = [b.own for b, share in zip(batches, shares, strict=True) if share.own]
+        assert sorted(np.concatenate(real)) == sorted(whole[index].own)
+        assert all((b.whole == whole[index].own).all() for b in batches)
+        assert sum(share.own for share in shares) == shares[0].whole == len(whole[index].own)
+        assert all(len(b.own) == max(s.own, 1) for b, s in zip(batches, shares, strict=True))
         assert sum(share.scale for share in shares) == pytest.approx(num_replicas)
     scored = [
         list(OrderedBatches(trials, 32, num_replicas=num_replicas, rank=rank))
         for rank in range(num_replicas)
     ]
     assert {len(batches) for batches in scored} == {3}
-    assert sorted(np.concatenate([b for batches in scored for b in batches])) == list(trials)
+    assert sorted(np.concatenate([b.own for batches in scored for b in batches])) == list(trials)
 
 
 def test_mean_of_all_is_the_mean_where_there_is_one_process():

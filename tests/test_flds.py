@@ -233,7 +233,7 @@ def test_single_precision_differs_by_rounding_only():
         output = model(given)
         mean = output.latents["latents"].posterior.mean.to(model.offset.dtype)
         latent = output.latents["latents"]._replace(sample=mean[None])
-        decoded = model._decoded(latent, model.session())
+        decoded = model._decoded(latent)
         loss = -bound(decoded, given).elbo().mean()
         loss.backward()
         values.append(loss.detach().double())

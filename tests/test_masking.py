@@ -103,7 +103,7 @@ def test_only_entries_given_to_the_encoder_change_their_weight(heldout):
     weight = CoordinatedDropout(0.5)(batch, data.spec.heldin).weight
     assert torch.equal(weight[~given], batch.weight[~given])
     assert set(weight[given].unique().tolist()) == {0.0, 2.0}
-    speckled = speckle(batch, data.spec.heldin, 0.5, seed=0).weight
+    speckled = speckle(batch, data.spec, 0.5, seed=0).weight
     assert (speckled[~given] == 0).all()
     assert set(speckled[given].unique().tolist()) == {0.0, 1.0}
 
@@ -130,9 +130,9 @@ def test_hidden_entries_are_zero_and_shown_ones_scaled(data):
 def test_dropout_leaves_the_resident_data_alone(data):
     before = data.batch(data.trials("all"))
     CoordinatedDropout(0.5)(before, data.spec.heldin)
-    speckle(before, data.spec.heldin, 0.5, seed=0)
+    speckle(before, data.spec, 0.5, seed=0)
     after = data.batch(data.trials("all"))
-    for name in (field.name for field in fields(Batch) if field.name != "session"):
+    for name in (field.name for field in fields(Batch) if field.name != "neurons"):
         assert torch.equal(getattr(before, name), getattr(after, name))
 
 
@@ -148,18 +148,18 @@ def test_probabilities_out_of_range_are_refused(rate, pass_rate):
 
 
 def test_speckles_are_the_same_in_whatever_batch_a_trial_comes(data):
-    together = speckle(data.batch(data.trials("all")), data.spec.heldin, 0.3, seed=5)
+    together = speckle(data.batch(data.trials("all")), data.spec, 0.3, seed=5)
     for trial in range(8):
-        alone = speckle(data.batch([trial]), data.spec.heldin, 0.3, seed=5)
+        alone = speckle(data.batch([trial]), data.spec, 0.3, seed=5)
         assert torch.equal(alone.observed[0], together.observed[trial])
         assert torch.equal(alone.weight[0], together.weight[trial])
-    other = speckle(data.batch(data.trials("all")), data.spec.heldin, 0.3, seed=6)
+    other = speckle(data.batch(data.trials("all")), data.spec, 0.3, seed=6)
     assert not torch.equal(other.weight, together.weight)
 
 
 def test_speckles_score_exactly_what_they_hide(data):
     batch = data.batch(data.trials("all"))
-    speckled = speckle(batch, data.spec.heldin, 0.3, seed=0)
+    speckled = speckle(batch, data.spec, 0.3, seed=0)
     given = given_to_encoder(data, batch)
     still_given = given_to_encoder(data, speckled)
     assert torch.equal(speckled.weight == 1, given & ~still_given)
@@ -172,8 +172,8 @@ def test_speckles_score_exactly_what_they_hide(data):
 def test_one_recording_gives_the_encoder_no_hidden_count(data):
     recording = data.recording
     changed = recording.activity.copy()
-    batch = speckle(data.batch(data.trials("all")), data.spec.heldin, 0.3, seed=0)
+    batch = speckle(data.batch(data.trials("all")), data.spec, 0.3, seed=0)
     changed[batch.weight.numpy() == 1] += 7
     other = NeuralData(Arrays(Recording(changed, 0.01)), heldout=[1, 3], forecast_bins=2)
-    again = speckle(other.batch(data.trials("all")), data.spec.heldin, 0.3, seed=0)
+    again = speckle(other.batch(data.trials("all")), data.spec, 0.3, seed=0)
     assert torch.equal(again.observed, batch.observed)

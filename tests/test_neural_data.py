@@ -26,8 +26,8 @@ def trials_of(loader) -> list[int]:
 
 
 def assert_same(one: Batch, other: Batch) -> None:
-    assert one.session == other.session
-    for name in (field.name for field in fields(Batch) if field.name != "session"):
+    assert one.neurons == other.neurons
+    for name in (field.name for field in fields(Batch) if field.name != "neurons"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 

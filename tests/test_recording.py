@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import seqvae
 from seqvae.data import Recording
+from seqvae.data.pieces import pieces
 from seqvae.errors import InputError
 
 
@@ -189,7 +190,7 @@ def test_reading_gives_the_trials_that_are_asked_for(toy_recording):
     np.testing.assert_array_equal(toy_recording.read([3, 1]), toy_recording.activity[[3, 1]])
     np.testing.assert_array_equal(toy_recording.read(), toy_recording.activity)
     assert toy_recording.shape == (24, 12, 6)
-    trials = np.concatenate(list(toy_recording.chunks()))
+    trials = np.concatenate([piece.trials for piece in pieces(toy_recording)])
     assert trials.tolist() == list(range(24))
 
 
@@ -203,7 +204,7 @@ def test_checksum_is_that_of_all_bytes_at_once_however_they_are_read(toy_recordi
         else:
             digest.update(f"{field.name} {value!r}".encode())
     assert toy_recording.checksum == digest.hexdigest()
-    monkeypatch.setattr("seqvae.data.recording._NUMBERS_AT_ONCE", 7)
+    monkeypatch.setattr("seqvae.data.lazy_checks._NUMBERS_AT_ONCE", 7)
     assert toy_recording.checksum == digest.hexdigest()
 
 

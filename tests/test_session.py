@@ -1,4 +1,4 @@
-"""A batch holds trials of one session, and what differs between sessions is asked at one door."""
+"""A batch may hold some of the neurons alone, and tells which."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from seqvae.analysis.audit.joint import what_is_seen
 from seqvae.compute import noise
 from seqvae.data import CoordinatedDropout
 from seqvae.data.masking import speckle
-from seqvae.errors import InputError
-from seqvae.models import VAE, LinearDynamics
-from seqvae.types import Batch
-from tiny import tiny_data
+from seqvae.types import Batch, DataSpec
 from toy import toy_batch, toy_spec
 
 SPEC = toy_spec(heldout=(1,))
+WIDE = DataSpec((0, 2, 3, 4, 5, 6, 7), 8, 0, 8, 8, 0.02)
+SOME = (0, 1, 2, 3, 4, 5)
 
 
-def batch_of_session(index: int) -> Batch:
-    return replace(toy_batch(SPEC), session=index)
+def batch_of_some() -> Batch:
+    return replace(toy_batch(SPEC), neurons=SOME)
 
 
 @pytest.mark.parametrize(
@@ -35,46 +34,29 @@ def batch_of_session(index: int) -> Batch:
         lambda batch: batch[torch.tensor([2, 0])],
         lambda batch: move_data_to_device(batch, torch.device("cpu")),
         lambda batch: DoublePrecision().convert_input(batch),
-        lambda batch: speckle(batch, SPEC.heldin, 0.5, seed=0),
+        lambda batch: speckle(batch, WIDE if batch.neurons else SPEC, 0.5, seed=0),
         lambda batch: what_is_seen(batch[[1]], SPEC.heldin),
     ],
     ids=["to", "slice", "index", "lightning", "precision", "speckle", "audit"],
 )
-def test_a_batch_keeps_its_session(change) -> None:
-    assert change(batch_of_session(3)).session == 3
-    assert change(toy_batch(SPEC)).session == 0
+def test_a_batch_keeps_its_neurons(change) -> None:
+    assert change(batch_of_some()).neurons == SOME
+    assert change(toy_batch(SPEC)).neurons is None
 
 
-def test_coordinated_dropout_keeps_the_session() -> None:
-    batch = batch_of_session(3)
+def test_coordinated_dropout_keeps_the_neurons() -> None:
+    batch = batch_of_some()
     with noise.keyed(0), noise.of_trials(batch.trial):
-        assert CoordinatedDropout(0.3, 0.1)(batch, SPEC.heldin).session == 3
+        assert CoordinatedDropout(0.3, 0.1)(batch, SPEC.heldin).neurons == SOME
 
 
 def test_every_other_field_of_a_batch_is_a_tensor_that_is_moved_and_selected() -> None:
     part = toy_batch(SPEC)[1:3]
-    tensors = [getattr(part, f.name) for f in fields(part) if f.name != "session"]
+    tensors = [getattr(part, f.name) for f in fields(part) if f.name != "neurons"]
     assert all(isinstance(tensor, Tensor) and len(tensor) == 2 for tensor in tensors)
 
 
-def test_the_door_shows_what_the_model_holds() -> None:
-    data = tiny_data()
-    data.setup()
-    model = VAE(data.spec, latent_dim=2)
-    model.initialize(data)
-    session = model.session()
-    assert session.spec is model.spec
-    assert session.observation is model.observation
-    for name in ("null_counts", "observed_mean", "observed_scale"):
-        assert getattr(session, name) is getattr(model, name)
-    assert torch.equal(session.null_counts, data.session().train_mean)
-
-
-def test_a_model_that_reads_the_data_as_they_are_has_no_mean_and_unit() -> None:
-    session = LinearDynamics(SPEC).session()
-    assert (session.observed_mean, session.observed_scale) == (0.0, 1.0)
-
-
-def test_data_refuse_a_session_that_they_do_not_hold() -> None:
-    with pytest.raises(InputError, match="session 1: the data hold session 0 alone"):
-        tiny_data().session(1)
+def test_the_facts_of_some_neurons_are_in_their_order() -> None:
+    assert WIDE.among((1, 3, 7)).heldin == (1, 2)
+    assert WIDE.among((1, 3, 7)).num_neurons == 3
+    assert WIDE.heldin_among((7, 1, 3)).tolist() == [6, 2]

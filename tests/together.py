@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from seqvae import FLDS, VAE, InputError, NeuralData, Run, fit
 from seqvae.compute.ranks import gathered
 from seqvae.data import CoordinatedDropout
-from seqvae.data.sources import Lorenz
-from seqvae.encoders import MLP, DeltaHead, FreeGaussian
+from seqvae.data.sources import Lorenz, Sessions
+from seqvae.encoders import MLP, DeltaHead, FreeGaussian, LinearReadIn
 from seqvae.learning.observers import figures
 from seqvae.objectives import Objective
 from seqvae.priors import LearnableNormal
@@ -27,6 +27,13 @@ from tiny import SVAE, tiny_learner
 # 65 trials in batches of 32: the last has one, and the second process none. As few to validate.
 UNEVEN = Lorenz(num_trials=74, num_val=9, num_time_bins=10, num_neurons=6, num_heldout=2)
 ONE_TO_VALIDATE = Lorenz(num_trials=20, num_val=1, num_time_bins=10, num_neurons=6, num_heldout=2)
+SESSIONS = Sessions(
+    [
+        Lorenz(num_trials=20, num_val=3, num_time_bins=10, num_neurons=number, num_heldout=1,
+               num_conditions=2, seed=number)
+        for number in (4, 5, 6)
+    ]
+)  # fmt: skip
 EPOCHS = 7
 
 
@@ -74,6 +81,11 @@ CASES = {
         DOUBLE,
     ),
     "iwae": Case(partial(TINY_VAE, objective=Objective(bound="iwae", num_samples=3)), {}, DOUBLE),
+    "sessions": Case(
+        partial(RICH_SVAE, read_in=LinearReadIn),
+        {**RICH, "source": SESSIONS, "batch_size": 7, "sessions_per_batch": 1},
+        DOUBLE,
+    ),
     "accumulated": Case(
         SVAE, {}, {**DOUBLE, "accumulate_grad_batches": 2, "gradient_clip_val": 1.0}
     ),

@@ -42,17 +42,16 @@ class Ceilings:
             repeats.update(batch.target, batch.weight, self.condition[batch.trial])
         if not bool(repeats.come_again.any()):
             return
-        session = model.session()
         encoded = torch.zeros(shape, dtype=torch.bool)
         encoded[: spec.num_encoded_bins] = True
         is_heldout = torch.ones(spec.num_neurons, dtype=torch.bool)
         is_heldout[list(spec.heldin)] = False
         unseen = ~encoded | is_heldout
         regions = {"variance_explained": unseen if bool(unseen.any()) else ~unseen}
-        if session.observation.kind.counts_events:
+        if model.observation.kind.counts_events:
             regions |= {"bits_per_spike": encoded & ~is_heldout, "co_bps": encoded & is_heldout,
                         "fp_bps": ~encoded}  # fmt: skip
-        null = session.null_counts.detach().cpu()
+        null = model.null_counts.detach().cpu()
         self.sums = {
             name: ModelSums(repeats, null, region)
             for name, region in regions.items()

@@ -24,13 +24,12 @@ class PairedScores:
     """The scores of one row of the table, and what it takes to pair rows over trials."""
 
     def __init__(self, model: Model, data: NeuralData) -> None:
-        session = model.session()
-        self.counts = session.observation.kind.counts_events
-        self.scores = Scores(data.spec, session.null_counts, counts=self.counts)
+        self.counts = model.observation.kind.counts_events
+        self.scores = Scores(data.spec, model.null_counts, counts=self.counts)
         self.spec = data.spec
         self.rates = data.recording.rates
         self.scale = 1.0 if data.spec.bin_width is None else 1.0 / data.spec.bin_width
-        self.neurons = NeuronScores(data.spec, session.null_counts, counts=self.counts)
+        self.neurons = NeuronScores(data.spec, model.null_counts, counts=self.counts)
         self.r2 = R2(data.spec.num_neurons)
         self.benchmark = _Benchmark(data) if self.counts else None
         self._unseen: list[tuple[Tensor, Tensor]] = []

@@ -58,7 +58,7 @@ def predictive_checks(
         ``synchrony``: variance over bins and trials of the summed activity by its mean.
         Nothing for data that are no counts, or too few.
     """
-    if not model.session().observation.kind.counts_events or len(trials) < 3:
+    if not model.observation.kind.counts_events or len(trials) < 3:
         return {}
     recorded = data.recording.read(trials).astype(np.float64)
     is_there = np.isfinite(recorded)

@@ -78,7 +78,7 @@ def refine(
     check_refinable(model)
     assert isinstance(model, AmortisedModel)
     batch = model.scored(batch)
-    seen = as_inference_sees(batch, model.session(batch.session).spec)
+    seen = as_inference_sees(batch, model.spec)
     with _frozen(model), noise.apart(seed), torch.enable_grad():
         start = _leaves(model.encode(batch), type(model).__name__)
         free = {

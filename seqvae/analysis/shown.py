@@ -63,8 +63,7 @@ def _score(posterior: xr.Dataset, model: Model, data: NeuralData) -> str | None:
     """Bits per spike of the mean rates on these trials, of held-out neurons if there are any."""
     spec, bin_width = data.spec, posterior.attrs.get("bin_width", 1.0)
     name = "rates" if "rates" in posterior else "mean"
-    session = model.session()
-    if not session.observation.kind.counts_events:
+    if not model.observation.kind.counts_events:
         return None
     chosen = list(spec.heldout or spec.heldin)
     bins = slice(0, spec.num_encoded_bins)
@@ -73,7 +72,7 @@ def _score(posterior: xr.Dataset, model: Model, data: NeuralData) -> str | None:
     is_there = np.isfinite(target) & np.isfinite(mean)
     if not np.where(is_there, target, 0.0).any():
         return None
-    bits = BitsPerSpike(session.null_counts.cpu()[chosen])
+    bits = BitsPerSpike(model.null_counts.cpu()[chosen])
     target, mean = np.where(is_there, target, 0.0), np.where(is_there, mean, 1.0)
     bits.update(*(torch.from_numpy(part.astype(np.float32)) for part in (mean, target, is_there)))
     word = "co_bps" if spec.heldout else "bits_per_spike"

@@ -16,6 +16,7 @@ from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.gabriel import fold_errors
 from seqvae.crossvalidation.sizes import Sizes
 from seqvae.data import NeuralData
+from seqvae.data.pieces import pieces
 from seqvae.distributions.kinds import DataKind, kind_of
 from seqvae.errors import InputError
 from seqvae.learning import GradientLearner, Learner, completed_fit, default_learner
@@ -143,7 +144,7 @@ def make_plan(
     if fits and not is_matrix:
         unread += [f"no learner reads data.{setting}" for setting in sorted(unread_by_all)]
     recording = division.recording
-    parts = (recording.read(trials) for trials in recording.chunks())
+    parts = (piece.values for piece in pieces(recording))
     kind = _one_kind(kinds) if kinds else kind_of(parts)
 
     def job(

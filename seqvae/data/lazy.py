@@ -112,10 +112,19 @@ class LazyActivity:
 
     def blocks(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield trial, first bin and values of all, in order, so many at a time as memory bears."""
+        for trial, start, stop in self.stretches():
+            yield trial, start, self.block(trial, start, stop)
+
+    def there(self, trial: int, start: int, stop: int) -> Float32[np.ndarray, "some_time own"]:
+        """Read some bins of a trial, of those neurons alone that may have been observed."""
+        return self.block(trial, start, stop)
+
+    def stretches(self) -> Iterator[tuple[int, int, int]]:
+        """Yield trial, first bin and that after the last of all, so many as memory bears."""
         step = max(1, _AT_ONCE // self.shape[2])
         for trial in range(len(self)):
             for start in range(0, self.shape[1], step):
-                yield trial, start, self.block(trial, start, start + step)
+                yield trial, start, min(start + step, self.shape[1])
 
     @property
     def overlaps(self) -> bool:
@@ -134,8 +143,8 @@ class LazyActivity:
     def seen(self) -> Bool[np.ndarray, "trial time"]:
         """Tell in which bins anything was observed."""
         seen = np.zeros(self.shape[:2], dtype=bool)
-        for trial, start, values in self.blocks():
-            seen[trial, start : start + len(values)] = np.isfinite(values).any(axis=1)
+        for trial, start, stop in self.stretches():
+            seen[trial, start:stop] = np.isfinite(self.there(trial, start, stop)).any(axis=1)
         return seen
 
     @property
@@ -149,7 +158,7 @@ class LazyActivity:
         stop = int(self._bins[trial])
         while stop > 0:
             start = max(0, stop - 1000)
-            seen = np.flatnonzero(np.isfinite(self.block(trial, start, stop)).any(axis=1))
+            seen = np.flatnonzero(np.isfinite(self.there(trial, start, stop)).any(axis=1))
             if len(seen):
                 return start + int(seen[-1]) + 1
             stop = start

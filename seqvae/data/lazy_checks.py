@@ -83,12 +83,15 @@ def _warn_of_twins(activity: LazyActivity, prints: Float[np.ndarray, " neuron"])
 
 
 def add_to(digest: Any, name: str, value: Any) -> None:
-    """Add a field to a checksum; lazy activity as an array in memory that holds the same."""
+    """Add a field to a checksum; lazy activity as an array in memory that holds the same.
+
+    Of several sessions that are kept one by one each trial is that of its own session.
+    """
     if isinstance(value, np.ndarray | LazyActivity):
         digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
     if isinstance(value, LazyActivity):
-        for _, _, values in value.blocks():
-            digest.update(values.tobytes())
+        for stretch in value.stretches():
+            digest.update(value.there(*stretch).tobytes())
     elif isinstance(value, np.ndarray):
         flat = value.reshape(-1)
         for start in range(0, len(flat), _NUMBERS_AT_ONCE):

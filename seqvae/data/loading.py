@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset
-from torch.utils.data.distributed import DistributedSampler
 
-from seqvae.compute.ranks import Share
 from seqvae.data.lazy import LazyActivity
 from seqvae.data.recording import Recording
 from seqvae.types import Batch, DataSpec
@@ -35,6 +31,26 @@ def resident(recording: Recording, spec: DataSpec, lengths: Int[np.ndarray, " tr
     return _batch(recording.activity, recording.inputs, everyone, spec, lengths)
 
 
+def taken(
+    trials: Trials, index: Int[Tensor, " chosen"], neurons: tuple[int, ...] | None, spec: DataSpec
+) -> Batch:
+    """Return some trials as a batch, of some neurons alone; None: of all."""
+    if neurons is None:
+        return trials[index]
+    if isinstance(trials, OnDemand):
+        return trials.read(index, neurons)
+    batch, places = trials[index], torch.from_numpy(spec.heldin_among(neurons))
+    columns = torch.tensor(neurons, dtype=torch.int64)
+    return replace(
+        batch,
+        observed=batch.observed.index_select(2, places),
+        observed_mask=batch.observed_mask.index_select(2, places),
+        target=batch.target.index_select(2, columns),
+        weight=batch.weight.index_select(2, columns),
+        neurons=neurons,
+    )
+
+
 class OnDemand:
     """Trials of a recording whose activity is read when it is asked for."""
 
@@ -45,11 +61,17 @@ class OnDemand:
 
     def __getitem__(self, index: Tensor) -> Batch:
         """Read some trials as a batch."""
-        recording = self._recording
+        return self.read(index)
+
+    def read(self, index: Tensor, neurons: tuple[int, ...] | None = None) -> Batch:
+        """Read some trials as a batch, of some neurons alone; None: of all."""
+        recording, spec = self._recording, self._spec
         chosen = np.arange(recording.num_trials)[index.cpu().numpy()]
         inputs = None if recording.inputs is None else recording.inputs[chosen]
-        activity = recording.read(chosen)
-        return _batch(activity, inputs, chosen, self._spec, self._lengths[chosen])
+        activity = recording.read(chosen, None if neurons is None else np.array(neurons, dtype=int))
+        spec = spec if neurons is None else spec.among(neurons)
+        batch = _batch(activity, inputs, chosen, spec, self._lengths[chosen])
+        return replace(batch, neurons=neurons)
 
 
 def _batch(
@@ -81,102 +103,3 @@ def _encoded(
     if spec.num_heldin == spec.num_neurons and spec.num_forecast_bins == 0:
         return values
     return values[:, : spec.num_encoded_bins][:, :, list(spec.heldin)].contiguous()
-
-
-class TrialDataset(Dataset):
-    """Whole batches by the indices of their trials."""
-
-    def __init__(self, make_batch: Callable[..., Batch], num_trials: int) -> None:
-        self.make_batch = make_batch
-        self.num_trials = num_trials
-
-    def __len__(self) -> int:
-        return self.num_trials
-
-    def __getitem__(self, trials: Int[np.ndarray, " chosen"] | list[int] | int) -> Batch:
-        return self.make_batch(trials)
-
-
-class OrderedBatches(DistributedSampler):
-    """Trials in order, ``batch_size`` at a time; each of several processes takes a part of a batch.
-
-    So the batches are the same however many processes there are, and every process has as many of
-    them; a part may be empty. As a ``DistributedSampler`` it is left in place by Lightning.
-
-    Args:
-        trials: indices.
-        batch_size: trials of a batch, those of all processes together.
-        num_replicas: how many processes there are.
-        rank: which of them this is.
-    """
-
-    def __init__(
-        self,
-        trials: Int[np.ndarray, " chosen"],
-        batch_size: int,
-        *,
-        num_replicas: int = 1,
-        rank: int = 0,
-    ) -> None:
-        super().__init__(trials, num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]
-        self.trials = trials
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.trials) / self.batch_size)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        trials = self.order()
-        for start in range(0, len(trials), self.batch_size):
-            yield self.part(trials[start : start + self.batch_size])
-
-    def order(self) -> Int[np.ndarray, " chosen"]:
-        """Return the trials in the order of this epoch."""
-        return self.trials
-
-    def part(self, batch: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " part"]:
-        """Return the trials of a batch that this process takes."""
-        return batch[self.rank :: self.num_replicas]
-
-
-class ShuffledBatches(OrderedBatches):
-    """Shuffled trials; the order depends on seed and epoch alone.
-
-    Args:
-        trials: indices.
-        batch_size: trials of a step, those of all processes together.
-        seed: of the order.
-        num_replicas: how many processes there are.
-        rank: which of them this is.
-    """
-
-    def __init__(
-        self,
-        trials: Int[np.ndarray, " chosen"],
-        batch_size: int,
-        *,
-        seed: int,
-        num_replicas: int = 1,
-        rank: int = 0,
-    ) -> None:
-        super().__init__(trials, batch_size, num_replicas=num_replicas, rank=rank)
-        self.seed = seed
-
-    def set_epoch(self, epoch: int) -> None:
-        """Name the epoch; Lightning calls this before each one, also when it resumes."""
-        self.epoch = epoch
-
-    def order(self) -> Int[np.ndarray, " chosen"]:
-        """Return the trials in the order of this epoch."""
-        return np.random.default_rng([self.seed, self.epoch]).permutation(self.trials)
-
-    def part(self, batch: Int[np.ndarray, " chosen"]) -> Int[np.ndarray, " part"]:
-        """Return the trials that this process takes: the first again, where it has none."""
-        trials = super().part(batch)
-        return trials if len(trials) else batch[:1]
-
-    def share(self, index: int) -> Share:
-        """Return how much of a batch of this epoch is this process's own."""
-        whole = min(self.batch_size, len(self.trials) - index * self.batch_size)
-        local = len(range(self.rank, whole, self.num_replicas))
-        return Share(local, whole, self.num_replicas)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from seqvae.compute import noise
 from seqvae.compute.noise import LEVELS, LOWEST
 from seqvae.errors import InputError
-from seqvae.types import Batch
+from seqvae.types import Batch, DataSpec
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class CoordinatedDropout:
 
 def speckle(
     batch: Batch,
-    heldin: tuple[int, ...],
+    spec: DataSpec,
     fraction: float,
     *,
     seed: int,
@@ -90,9 +90,20 @@ def speckle(
     The set depends on ``seed`` and ``batch.trial`` only: an entry is hidden in whatever batch it
     comes. Shown entries are scaled about ``center`` by 1 / (1 - fraction), as coordinated dropout
     does; the weight is 1 at hidden entries that were observed, 0 elsewhere.
+
+    Args:
+        batch: as ``NeuralData`` makes it, of all neurons or some.
+        spec: of all neurons.
+        fraction: how many of the entries are hidden.
+        seed: of the set.
+        center: what a hidden entry of each held-in neuron counts as.
     """
-    shape = tuple(batch.observed.shape[1:])
+    shape, heldin = (batch.observed.shape[1], spec.num_heldin), spec.heldin
     draws = [np.random.default_rng([seed, trial]).random(shape) for trial in batch.trial.tolist()]
+    if batch.neurons is not None:
+        places, heldin = spec.heldin_among(batch.neurons), spec.among(batch.neurons).heldin
+        draws = [draw[:, places] for draw in draws]
+        center = center[places] if isinstance(center, Tensor) else center
     hidden = torch.from_numpy(np.stack(draws) < fraction).to(batch.observed.device)
     scored = (hidden & batch.observed_mask).to(batch.weight.dtype)
     return replace(

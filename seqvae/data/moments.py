@@ -10,19 +10,25 @@ from seqvae.types import Batch, Moments
 
 
 def batch_moments(batches: Callable[[], Iterable[Batch]], num_neurons: int) -> Moments:
-    """Return the moments over batches, in double precision.
+    """Return the moments over batches, of all neurons or some, in double precision.
 
     The batches are read twice, so that squares are of what is left of x without its mean.
     """
-    total = square = nonzero = count = torch.zeros(num_neurons, dtype=torch.float64)
+    total, square, nonzero, count = torch.zeros(4, num_neurons, dtype=torch.float64)
     for batch in batches():
-        target, weight = batch.target.double(), batch.weight.double()
-        total = total + (weight * target).sum((0, 1))
-        nonzero = nonzero + (weight * (target != 0)).sum((0, 1))
-        count = count + weight.sum((0, 1))
+        target, weight, there = batch.target.double(), batch.weight.double(), _place(batch)
+        total[there] += (weight * target).sum((0, 1))
+        nonzero[there] += (weight * (target != 0)).sum((0, 1))
+        count[there] += weight.sum((0, 1))
     count = count.clamp(min=1)
     mean, share = total / count, nonzero / count
     for batch in batches():
-        square = square + (batch.weight.double() * (batch.target - mean) ** 2).sum((0, 1))
+        there = _place(batch)
+        square[there] += (batch.weight.double() * (batch.target - mean[there]) ** 2).sum((0, 1))
     std = (square / count).sqrt()
     return Moments(mean.float(), std.float(), share.float())
+
+
+def _place(batch: Batch) -> list[int] | slice:
+    """Return which neurons a batch has."""
+    return slice(None) if batch.neurons is None else list(batch.neurons)

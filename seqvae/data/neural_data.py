@@ -70,6 +70,8 @@ class NeuralData(Loaders, pl.LightningDataModule):
         seed: of the order of the training trials and of the speckles.
         transforms: what is done to the recording, in this order, before it is split; those that
             learn from training trials come last (``seqvae.data.transforms``).
+        sessions_per_batch: of more sessions than these, about how many a batch has trials of;
+            its time and memory are those of the neurons of these sessions alone.
         alignment: of several sessions, the averages over trials that are matched where learning
             begins: those of conditions (without any, of all trials), or of all ``trials``.
 
@@ -95,11 +97,16 @@ class NeuralData(Loaders, pl.LightningDataModule):
         seed: int = 0,
         window_bins: Annotated[int | None, InConfig(tells_default=False)] = None,
         transforms: Annotated[list[Transform] | None, InConfig(tells_default=False)] = None,
+        sessions_per_batch: Annotated[int, InConfig(tells_default=False)] = 8,
         alignment: Annotated[str, InConfig(Alignment, tells_default=False)] = "conditions",
     ) -> None:
         super().__init__()
         check_settings(
-            sizes={"batch_size": batch_size, "eval_batch_size": eval_batch_size},
+            sizes={
+                "batch_size": batch_size,
+                "eval_batch_size": eval_batch_size,
+                "sessions_per_batch": sessions_per_batch,
+            },
             seeds={"split_seed": split_seed, "heldout_seed": heldout_seed, "seed": seed},
             shares={"val_fraction": val_fraction, "test_fraction": test_fraction},
             speckled_fraction=speckled_fraction,
@@ -122,6 +129,7 @@ class NeuralData(Loaders, pl.LightningDataModule):
         self.seed = seed
         self.window_bins = window_bins
         self.transforms = check_transforms(transforms)
+        self.sessions_per_batch = sessions_per_batch
         self.alignment = alignment
         self._loaded: Prepared | None = None
         self._moments: Moments | None = None
@@ -217,18 +225,6 @@ class NeuralData(Loaders, pl.LightningDataModule):
     def merged(self) -> NeuralData:
         """Return these data with the validation trials among the training trials."""
         return self._with(self._get().merged())
-
-    def session(self, index: int = 0) -> NeuralData:
-        """Return the data of a session, with its ``spec`` and ``train_moments``, or refuse it."""
-        if index != 0:
-            raise InputError(f"session {index}: the data hold session 0 alone; ask for that one")
-        return self
-
-    @property
-    def sessions(self) -> tuple[str, ...]:
-        """The names of the sessions, where the recording is of several; else none."""
-        names = self.recording.trial_sessions
-        return () if names is None else tuple(dict.fromkeys(map(str, names)))
 
     def of_session(self, name: str) -> NeuralData:
         """Return these data with the trials of other sessions in no split, not even in "all".
@@ -333,7 +329,7 @@ class NeuralData(Loaders, pl.LightningDataModule):
 
     def _with(self, loaded: Prepared | None) -> NeuralData:
         data = copy.copy(self)
-        data._loaded, data._moments = loaded, None
+        data._loaded, data._moments, data._owners = loaded, None, None
         return data
 
     def _get(self) -> Prepared:
@@ -345,5 +341,6 @@ class NeuralData(Loaders, pl.LightningDataModule):
     def train_moments(self) -> Moments:
         """Mean, standard deviation and share of nonzero of each neuron in training."""
         if self._moments is None:
-            self._moments = batch_moments(partial(self.batches, "train"), self.spec.num_neurons)
+            batches = partial(self.compact_batches, "train")
+            self._moments = batch_moments(batches, self.spec.num_neurons)
         return self._moments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -43,7 +43,6 @@ else:  # any container is taken, and laid out as an array
     _Array: TypeAlias = Any
     _Text: TypeAlias = Any
 
-_NUMBERS_AT_ONCE = 1_000_000
 _LATER = (
     *("start_times", "event_times", "event_name", "segment_ids", "session_id"),
     *("trial_sessions", "neuron_sessions"),
@@ -237,19 +236,19 @@ class Recording:
         return digest.hexdigest()
 
     def read(
-        self, trials: Int[np.ndarray, " chosen"] | list[int] | None = None
-    ) -> Float32[np.ndarray, "chosen time neuron"]:
-        """Return the activity of some trials, in the given order; None: of all.
+        self,
+        trials: Int[np.ndarray, " chosen"] | list[int] | None = None,
+        neurons: Int[np.ndarray, " some"] | None = None,
+    ) -> Float32[np.ndarray, "chosen time some"]:
+        """Return the activity of some trials, in the given order; None: of all; so of neurons.
 
         The package reads ``activity`` outside ``seqvae.data`` by this way alone.
         """
-        return np.asarray(self.activity if trials is None else self.activity[self._index(trials)])
-
-    def chunks(self) -> Iterator[Int[np.ndarray, " chosen"]]:
-        """Yield the indices of all trials in order, so many at a time that memory is bounded."""
-        size = max(1, _NUMBERS_AT_ONCE // (self.num_time_bins * self.num_neurons))
-        for start in range(0, self.num_trials, size):
-            yield np.arange(start, min(start + size, self.num_trials))
+        activity: Any = self.activity if trials is None else self.activity[self._index(trials)]
+        if neurons is not None:
+            lazy = isinstance(activity, LazyActivity)
+            activity = activity.neurons(neurons) if lazy else activity[..., neurons]
+        return np.asarray(activity)
 
     def select(self, trials: Int[np.ndarray, " chosen"] | list[int]) -> Recording:
         """Return the recording of some trials, in the given order."""

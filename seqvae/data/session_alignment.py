@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from seqvae.data.neural_data import NeuralData
+from seqvae.data.recording import Recording
 from seqvae.errors import InputError
 
 KERNEL_BINS = 4.0
@@ -49,24 +50,22 @@ def aligned(data: NeuralData, num_components: int) -> Aligned | None:
         InputError: if sessions have conditions, but none in common.
     """
     recording = data.recording
-    owners, labels = recording.neuron_sessions, recording.trial_sessions
-    if owners is None or labels is None or len(data.sessions) < 2:
+    if recording.neuron_sessions is None or len(data.sessions) < 2:
         return None
-    trials = data.at_once("train")
-    activity = recording.read(trials).astype(np.float64)
-    seen = np.isfinite(activity)
+    trials = data.trials("train")
+    group, spec, shape = _groups(data, trials), data.spec, recording.shape
     mean, std = (part.double().numpy() for part in data.train_moments[:2])
     unit = np.where(std > 0, std, 1.0)
-    smooth = _smoothed(np.where(seen, (activity - mean) / unit, 0.0), seen)
-    session, group = labels[trials], _groups(data, trials)
-    averages, there = [], []
-    for name in data.sessions:
-        own = [(session == name) & (group == one) for one in range(group.max() + 1)]
-        averages.append(np.stack([smooth[some].sum(0) for some in own]))
-        there.append(np.stack([seen[some].sum(0) for some in own]))
-    sums, counts = sum(averages), sum(there)
-    rows = np.stack([(one[..., owners == name] > 0).any(-1)
-                     for name, one in zip(data.sessions, there, strict=True)]).all(0)  # fmt: skip
+    sums = np.zeros((group.max() + 1, *shape[1:]))
+    counts, rows = np.zeros(sums.shape), np.ones(sums.shape[:2], dtype=bool)
+    # the neurons of one session at a time: what is kept is of each condition, not of each trial
+    for own, neurons in data.each_session(trials):
+        smooth, seen = _read(recording, trials[own], neurons, mean, unit)
+        for one in range(len(sums)):
+            some = group[own] == one
+            sums[one][:, neurons] = smooth[some].sum(0)
+            counts[one][:, neurons] = seen[some].sum(0)
+        rows &= (counts[..., neurons] > 0).any(-1)
     matched = (sums / np.maximum(counts, 1))[rows]
     matched = matched - matched.mean(0)
     left, size, _ = np.linalg.svd(matched, full_matrices=False)
@@ -74,16 +73,33 @@ def aligned(data: NeuralData, num_components: int) -> Aligned | None:
     components = np.zeros((len(matched), num_components))
     components[:, :number] = left[:, :number] * size[:number]
     read_in = np.zeros((recording.num_neurons, num_components))
-    heldin = np.isin(np.arange(recording.num_neurons), data.spec.heldin)
-    for name in data.sessions:
-        own = heldin & (owners == name)
-        x = matched[:, own]
+    path = np.zeros((len(trials), shape[1], num_components))
+    is_seen = np.zeros(path.shape[:2], dtype=bool)
+    is_heldin = np.isin(np.arange(recording.num_neurons), spec.heldin)
+    for own, neurons in data.each_session(trials):
+        heldin = neurons[is_heldin[neurons]]
+        x = matched[:, heldin]
         square = x.T @ x + RIDGE * len(x) * np.eye(x.shape[1])
-        read_in[own] = np.linalg.solve(square, x.T @ components)
-    path = smooth @ read_in
-    scale = path[seen.any(-1)].std(0)
+        read_in[heldin] = np.linalg.solve(square, x.T @ components)
+        smooth, seen = _read(recording, trials[own], neurons, mean, unit)
+        path[own], is_seen[own] = smooth @ read_in[neurons], seen.any(-1)
+    scale = path[is_seen].std(0)
     scale = np.where(scale > 1e-6 * scale.max(), scale, np.inf)
     return Aligned(read_in / unit[:, None] / scale, trials, path / scale)
+
+
+def _read(
+    recording: Recording,
+    trials: Int[np.ndarray, " trial"],
+    neurons: Int[np.ndarray, " neuron"],
+    mean: Float[np.ndarray, " all_neurons"],
+    unit: Float[np.ndarray, " all_neurons"],
+) -> tuple[Float[np.ndarray, "trial time neuron"], Bool[np.ndarray, "trial time neuron"]]:
+    """Return smoothed activity of some neurons in units of their own, and where there is some."""
+    activity = recording.read(trials, neurons).astype(np.float64)
+    seen = np.isfinite(activity)
+    activity = np.where(seen, (activity - mean[neurons]) / unit[neurons], 0.0)
+    return _smoothed(activity, seen), seen
 
 
 def _groups(data: NeuralData, trials: Int[np.ndarray, " trial"]) -> Int[np.ndarray, " trial"]:

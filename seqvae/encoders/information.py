@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, NamedTuple
 
 import torch
@@ -11,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seqvae.compute.views import Chosen, put, view_of
 from seqvae.config.arguments import InConfig
-from seqvae.encoders.read_in import Direct, ReadIn
+from seqvae.encoders.read_in import Direct, ReadIn, Spread
 from seqvae.errors import InputError
 from seqvae.nn import feed_forward
 from seqvae.types import Batch
@@ -49,6 +51,10 @@ class InformationEncoder(nn.Module, ABC):
         What is answered about bins where all are missing is not used.
         """
 
+    def among(self, chosen: Chosen) -> nn.Module:
+        """Return the encoder of some of the held-in neurons; the others are missing."""
+        return SpreadInformation(self, chosen)
+
     def start(
         self,
         gain: Float[Tensor, "heldin latent"],
@@ -60,6 +66,27 @@ class InformationEncoder(nn.Module, ABC):
         The sums go over the neurons observed in a bin: it is what neurons with a linear readout and
         Gaussian noise tell. A member that cannot say this stays as it is.
         """
+
+
+class SpreadInformation(nn.Module):
+    """An encoder that is shown some of the held-in neurons at their places among all.
+
+    Args:
+        encoder: of all held-in neurons.
+        chosen: which of them.
+    """
+
+    def __init__(self, encoder: InformationEncoder, chosen: Chosen) -> None:
+        super().__init__()
+        self.encoder, self.spread, self.chosen = encoder, Spread(chosen), chosen
+
+    def forward(
+        self, observed: Float[Tensor, "batch encoded_time some"], batch: Batch
+    ) -> Information:
+        """Return h and J of the encoder."""
+        mask = self.spread(batch.observed_mask)
+        whole = replace(batch, observed=self.spread(batch.observed), observed_mask=mask)
+        return self.encoder(self.spread(observed), whole)
 
 
 class InformationMLP(InformationEncoder):
@@ -136,6 +163,14 @@ class InformationMLP(InformationEncoder):
         shift, entries = features.tensor_split([self.latent_dim], dim=-1)
         root = entries.unflatten(-1, square)
         return Information(vector + shift, matrix + root @ root.mT)
+
+    def among(self, chosen: Chosen) -> nn.Module:
+        """Return the encoder with v, b, w and the read-in of some of the neurons."""
+        view = view_of(self)
+        for name in ("gain", "offset", "root"):
+            put(view, name, getattr(self, name)[chosen.heldin])
+        view._modules["read_in"] = self.read_in.among(chosen)
+        return view
 
     @torch.no_grad()
     def start(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seqvae.compute.views import Chosen, rows_of
 from seqvae.errors import InputError
 
 
@@ -32,6 +33,10 @@ class ReadIn(nn.Module, ABC):
     ) -> Float[Tensor, "*leading read_in"]:
         """Read bins of standardised data, of which an entry that is missing is 0."""
 
+    @abstractmethod
+    def among(self, chosen: Chosen) -> nn.Module:
+        """Return what reads some of the held-in neurons as all are read, the others missing."""
+
     def start(self, weight: Float[Tensor, "heldin component"]) -> None:
         """Start where several sessions are aligned, if the member can say it.
 
@@ -52,6 +57,27 @@ class Direct(ReadIn):
     ) -> Float[Tensor, "*leading read_in"]:
         """Return the data."""
         return observed
+
+    def among(self, chosen: Chosen) -> Spread:
+        """Return what puts some of the neurons at their places among all."""
+        return Spread(chosen)
+
+
+class Spread(nn.Module):
+    """Some of the held-in neurons at their places among all; the others are missing.
+
+    Args:
+        chosen: which neurons.
+    """
+
+    def __init__(self, chosen: Chosen) -> None:
+        super().__init__()
+        self.chosen = chosen
+
+    def forward(self, observed: Float[Tensor, "*leading some"]) -> Float[Tensor, "*leading heldin"]:
+        """Return the data of all held-in neurons."""
+        whole = observed.new_zeros(*observed.shape[:-1], self.chosen.num_heldin)
+        return whole.index_copy(-1, self.chosen.heldin, observed)
 
 
 class LinearReadIn(ReadIn):
@@ -79,6 +105,10 @@ class LinearReadIn(ReadIn):
     ) -> Float[Tensor, "*leading read_in"]:
         """Return W' x."""
         return observed @ self.weight
+
+    def among(self, chosen: Chosen) -> nn.Module:
+        """Return the read-in whose W has the rows of some of the neurons."""
+        return rows_of(self, chosen.heldin, chosen.num_heldin)
 
     @torch.no_grad()
     def start(self, weight: Float[Tensor, "heldin component"]) -> None:

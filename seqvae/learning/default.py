@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 from torch.optim import AdamW
 
 from seqvae.data import NeuralData
+from seqvae.data.pieces import pieces
 from seqvae.distributions.kinds import kind_of
 from seqvae.learning.gradient import GradientLearner
 from seqvae.models import NonlinearDynamics
@@ -65,7 +66,7 @@ def default_fit(data: NeuralData, *, scores_others: bool = False) -> DefaultFit:
     """
     recording, num_trials = data.recording, len(data.trials("train"))
     num_bins = num_trials * data.spec.num_time_bins
-    counts = kind_of(recording.read(trials) for trials in recording.chunks()).counts_events
+    counts = kind_of(piece.values for piece in pieces(recording)).counts_events
     is_large = num_bins >= LARGE_BINS
     size = LARGE_LATENT_DIM if is_large else LATENT_DIM
     larger = max(1.0, num_bins / SMALL_BINS)

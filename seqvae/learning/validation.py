@@ -14,9 +14,8 @@ def validation_scores(model: Model, data: NeuralData) -> dict[str, float]:
     """Return ``val/<score>`` of a model on the validation trials; nothing if there are none."""
     if "val" not in data.split:
         return {}
-    session = model.session()
-    counts = session.observation.kind.counts_events
-    scores = Scores(data.spec, session.null_counts, counts=counts)
+    counts = model.observation.kind.counts_events
+    scores = Scores(data.spec, model.null_counts, counts=counts)
     with deterministic(model, model.seed):
         for batch in data.batches("val", trials_per_chunk(data.spec, VALIDATION_SAMPLES)):
             batch = model.scored(batch.to(model.null_counts.device))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from seqvae.compute import noise
+from seqvae.compute.views import Chosen, KnowsNeurons, put, view_of
 from seqvae.data import NeuralData
-from seqvae.data.validation import constant_neurons, names_of
+from seqvae.data.pieces import constant_in
+from seqvae.data.validation import names_of
 from seqvae.errors import InputError
-from seqvae.models.session import Session
 from seqvae.observations import Observation
 from seqvae.state_space import LinearFilter
 from seqvae.types import Batch, DataSpec, Expectations, Moments, Output
@@ -28,6 +30,8 @@ _TRAINING_MEANS = (
     "observed_scale",
     *(f"observation.{name}" for name in ("origin", "unit", "varies")),
 )
+
+AnyModel = TypeVar("AnyModel", bound="Model")
 
 
 class Model(nn.Module, ABC):
@@ -88,30 +92,47 @@ class Model(nn.Module, ABC):
         with noise.of_trials(batch.trial):
             return super().__call__(self.scored(batch), num_samples, *more)
 
-    def session(self, index: int = 0) -> Session:
-        """Return the facts, training moments and readout of a session, as ``batch.session`` counts.
-
-        Raises:
-            InputError: for a session that the model does not know.
-        """
-        if index != 0:
-            raise InputError(
-                f"session {index}: the model knows session 0 alone; give it trials of that session"
-            )
-        return Session(self.spec, self.null_counts, self.observation)
-
     def scored(self, batch: Batch) -> Batch:
         """Return a batch in which what the observation model does not score is missing.
 
         A real-valued channel that did not vary in training is hidden from inference, too.
         """
-        session = self.session(batch.session)
-        scored = session.observation.scored
+        scored, heldin = self.observation.scored, self.spec.heldin
         if scored is None:
             return batch
-        mask = batch.observed_mask & scored[list(session.spec.heldin)]
+        if batch.neurons is not None:
+            scored, heldin = scored[list(batch.neurons)], self.spec.among(batch.neurons).heldin
+        mask = batch.observed_mask & scored[list(heldin)]
         observed = torch.where(mask, batch.observed, 0.0)
         return replace(batch, observed=observed, observed_mask=mask, weight=batch.weight * scored)
+
+    def narrowed(self: AnyModel, batch: Batch) -> tuple[AnyModel, Batch]:
+        """Return the model of those neurons that a batch has, and the batch as it reads it.
+
+        Of what is known of each neuron it has the rows of these neurons, through which gradients
+        reach the whole; all else is shared. So what a trial costs does not depend on how many
+        neurons other sessions have. A batch of all neurons is read by the model itself.
+        """
+        if batch.neurons is None:
+            return self, batch
+        return self.among(batch.neurons), replace(batch, neurons=None)
+
+    def among(self: AnyModel, neurons: Sequence[int]) -> AnyModel:
+        """Return the model of some of the neurons; see ``narrowed``."""
+        spec, view = self.spec, view_of(self)
+        rows = torch.tensor(neurons, dtype=torch.int64).to(self.null_counts.device)
+        places = torch.from_numpy(spec.heldin_among(neurons)).to(rows.device)
+        chosen = Chosen(rows, places, spec.num_neurons, spec.num_heldin)
+        view.spec = spec.among(neurons)
+        self._narrow(view, chosen)
+        return view
+
+    def _narrow(self, view: Model, chosen: Chosen) -> None:
+        """Put what is known of some neurons in the place of what is known of all."""
+        put(view, "null_counts", self.null_counts[chosen.neurons])
+        for name, part in self._modules.items():
+            if isinstance(part, KnowsNeurons):
+                view._modules[name] = part.among(chosen)
 
     @abstractmethod
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
@@ -244,20 +265,19 @@ class Model(nn.Module, ABC):
         Raises:
             InputError: if the data are not of the kind that the observation model reads.
         """
-        session, seen = self.session(), data.session()
-        session.observation.check(data.recording)
-        moments = Moments(*(part.to(session.null_counts) for part in seen.train_moments))
-        session.null_counts.copy_(moments.mean)
-        session.observation.initialize(moments)
+        self.observation.check(data.recording)
+        moments = Moments(*(part.to(self.null_counts) for part in data.train_moments))
+        self.null_counts.copy_(moments.mean)
+        self.observation.initialize(moments)
         self._warn_of_unscored(data)
 
     def _warn_of_unscored(self, data: NeuralData) -> None:
         """Name the channels that vary, but not in training; of others loading has warned."""
-        scored, recording = self.session().observation.scored, data.recording
+        scored, recording = self.observation.scored, data.recording
         if scored is None or bool(scored.all()):
             return
         unscored = (~scored).nonzero()[:, 0].cpu().numpy()
-        unscored = np.setdiff1d(unscored, constant_neurons(recording.read()))
+        unscored = np.setdiff1d(unscored, constant_in(recording))
         if len(unscored):
             assert recording.neuron_ids is not None
             warnings.warn(

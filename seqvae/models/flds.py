@@ -23,7 +23,6 @@ from seqvae.models.latent_variable import DEFAULT_SCHEDULE
 from seqvae.models.linear_beginning import aligned_linear, check_fits
 from seqvae.models.linear_dynamics import LinearDynamics
 from seqvae.models.linear_readout import has_linear_readout, linear_expectations
-from seqvae.models.session import Session
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn import feed_forward
 from seqvae.objectives import Objective
@@ -129,12 +128,12 @@ class FLDS(LatentDynamicsModel):
             )
             sample = self.draw(posterior, num_samples).to(self.offset.dtype)
         latent = Latent(posterior, prior, sample, batch.time_mask)
-        return self._decoded(latent, self.session(batch.session))
+        return self._decoded(latent)
 
     def expectations(self, output: Output, batch: Batch) -> Expectations | None:
         """Return what the posterior expects, in closed form, if the readout is linear."""
         posterior = output.latents["latents"].posterior
-        observation = self.session(batch.session).observation
+        observation = self.observation
         if self.decoder is not None or not has_linear_readout(observation):
             return None
         assert isinstance(posterior, GaussianMarkovChain)
@@ -150,17 +149,17 @@ class FLDS(LatentDynamicsModel):
             inputs = self.no_inputs(num_trials)
         prior = self.dynamics.chain(inputs.double())
         sample = prior.rsample(Size((1,))).to(self.offset.dtype)
-        return self._decoded(Latent(prior, prior, sample), self.session())
+        return self._decoded(Latent(prior, prior, sample))
 
     def emission_given(
         self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
     ) -> Distribution:
         """Decode a given path, ``latents`` (sample, batch, time, latent)."""
-        return self.session(batch.session).observation(self._factors(latents["latents"]))
+        return self.observation(self._factors(latents["latents"]))
 
-    def _decoded(self, latent: Latent, session: Session) -> Output:
+    def _decoded(self, latent: Latent) -> Output:
         factors = self._factors(latent.sample)
-        return Output({"latents": latent}, factors, session.observation(factors))
+        return Output({"latents": latent}, factors, self.observation(factors))
 
     def _factors(
         self, path: Float[Tensor, "sample batch time latent"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,12 +12,13 @@ from torch.distributions import Distribution
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from seqvae.compute.views import Chosen, put
 from seqvae.data import NeuralData
 from seqvae.data.session_alignment import aligned
 from seqvae.distributions import Delta, draw
 from seqvae.encoders import ReadIn
 from seqvae.errors import InputError
-from seqvae.models.session import Session
+from seqvae.models.base import Model
 from seqvae.models.trained import LightningModel, OptimizerFactory, ScheduleFactory
 from seqvae.objectives import Objective
 from seqvae.types import Batch, DataSpec
@@ -64,25 +64,20 @@ class LatentVariableModel(LightningModel):
         self.register_buffer("observed_mean", torch.zeros(spec.num_heldin))
         self.register_buffer("observed_scale", torch.ones(()))
 
-    def session(self, index: int = 0) -> Session:
-        """Return what is known of a session, with the mean and unit of what inference sees."""
-        return replace(
-            super().session(index),
-            observed_mean=self.observed_mean,
-            observed_scale=self.observed_scale,
-        )
-
     def standardized(self, batch: Batch) -> Float[Tensor, "batch encoded_time heldin"]:
         """Return what inference sees, centred at the training means, in units of typical deviation.
 
         Real values are in units of each channel's own deviation. An entry that is missing or
         hidden counts as the mean.
         """
-        session = self.session(batch.session)
-        heldin = list(session.spec.heldin)
-        observed = session.observation.standardized(batch.observed, heldin)
-        centred = observed - session.observed_mean
-        return centred.div_(session.observed_scale).mul_(batch.observed_mask)
+        heldin = list(self.spec.heldin)
+        observed = self.observation.standardized(batch.observed, heldin)
+        centred = observed - self.observed_mean
+        return centred.div_(self.observed_scale).mul_(batch.observed_mask)
+
+    def _narrow(self, view: Model, chosen: Chosen) -> None:
+        super()._narrow(view, chosen)
+        put(view, "observed_mean", self.observed_mean[chosen.heldin])
 
     def draw(
         self, posterior: Distribution, num_samples: int
@@ -116,7 +111,7 @@ class LatentVariableModel(LightningModel):
             self.observed_mean.zero_()
             self.observed_scale.fill_(1.0)
         else:
-            std = data.session().train_moments.std.to(self.null_counts)
+            std = data.train_moments.std.to(self.null_counts)
             scale = std[heldin].square().mean().sqrt()
             self.observed_mean.copy_(self.null_counts[heldin])
             self.observed_scale.copy_(torch.where(scale > 0, scale, 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from seqvae.compute.threads import one_thread
 from seqvae.data import NeuralData
-from seqvae.data.session_alignment import aligned
+from seqvae.data.session_alignment import Aligned, aligned
 from seqvae.distributions import GaussianMarkovChain
 from seqvae.errors import InputError
 from seqvae.models.base import Model
@@ -32,10 +33,11 @@ from seqvae.state_space import (
     LinearEmission,
     LinearFilter,
     LinearStateSpace,
+    dynamics_along,
     exact,
-    from_path,
     laplace,
     laplace_evidence,
+    readout_along,
 )
 from seqvae.state_space.e_steps import converged
 from seqvae.types import Batch, DataSpec, Expectations, Latent, Output
@@ -138,10 +140,25 @@ class LinearDynamics(Model):
         super().initialize(data)
         common = aligned(data, self.latent_dim)
         if common is not None:
-            batch = self.scored(data.batch(common.trials)).to(self.offset)
+            emission = self.aligned_emission(data, common)
+            batch = data.compact(common.trials, among=common.trials[:0]).to(self.offset)
             path = torch.from_numpy(common.path).to(self.offset)
-            self.take(from_path(self.state_space.emission, batch, path, ridge=1.0))
+            self.take(LinearStateSpace(dynamics_along(emission, batch, path), emission))
             self.is_aligned = True
+
+    @torch.no_grad()
+    def aligned_emission(self, data: NeuralData, common: Aligned) -> LinearEmission:
+        """Return the readout of the path that sessions share, learned session by session."""
+        whole = self.state_space.emission
+        fields = {name: value.clone() for name, value in vars(whole).items()}
+        path = torch.from_numpy(common.path).to(self.offset)
+        for own, neurons in data.each_session(common.trials):
+            batch = self.scored(data.compact(common.trials[own]).to(self.offset))
+            model, batch = self.narrowed(batch)
+            emission = readout_along(model.state_space.emission, batch, path[own], ridge=1.0)
+            for name, value in fields.items():
+                value[neurons] = getattr(emission, name)
+        return replace(whole, **fields)
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer the path of each trial, draw samples and read them out; see the class."""
@@ -151,7 +168,7 @@ class LinearDynamics(Model):
             posterior = GaussianMarkovChain(moments.mean, moments.precision, validate_args=False)
             sample = posterior.rsample(Size((num_samples,)))
         latent = Latent(posterior, prior, sample, batch.time_mask)
-        observation = self.session(batch.session).observation
+        observation = self.observation
         return Output({"latents": latent}, sample, observation(sample))
 
     def expectations(self, output: Output, batch: Batch) -> Expectations:
@@ -159,7 +176,7 @@ class LinearDynamics(Model):
         posterior = output.latents["latents"].posterior
         assert isinstance(posterior, GaussianMarkovChain)
         return linear_expectations(
-            self.session(batch.session).observation,
+            self.observation,
             posterior.mean,
             posterior.covariance,
             target=batch.target,
@@ -169,11 +186,11 @@ class LinearDynamics(Model):
         self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
     ) -> Distribution:
         """Read out a given path, ``latents`` (sample, batch, time, latent)."""
-        return self.session(batch.session).observation(latents["latents"])
+        return self.observation(latents["latents"])
 
     def evidence(self, batch: Batch) -> dict[str, Float[Tensor, " batch"]]:
         """Return log p of what inference sees: exact, or by Laplace's approximation for counts."""
-        is_exact = isinstance(self.session(batch.session).observation, Gaussian)
+        is_exact = isinstance(self.observation, Gaussian)
         with one_thread():
             prior, emission, target, weight = self._problem(batch)
             e_step = exact if is_exact else laplace
@@ -183,9 +200,8 @@ class LinearDynamics(Model):
 
     def filter(self) -> LinearFilter:
         """Return the Kalman filter of the model; for counts, Laplace's approximation of it."""
-        session = self.session()
-        scored = session.observation.scored
-        return LinearFilter(self.state_space, list(session.spec.heldin), scored=scored)
+        scored = self.observation.scored
+        return LinearFilter(self.state_space, list(self.spec.heldin), scored=scored)
 
     def _problem(self, batch: Batch) -> _Problem:
         """Return what inference knows of a batch."""
@@ -197,7 +213,7 @@ class LinearDynamics(Model):
         target = functional.pad(batch.observed.to(self.offset), (0, 0, 0, later))
         return _Problem(
             dynamics.chain(inputs),
-            emission.select(list(self.session(batch.session).spec.heldin)),
+            emission.select(list(self.spec.heldin)),
             torch.where(weight > 0, target, 0.0),
             weight,
         )

@@ -15,6 +15,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from seqvae.baselines.smoothing import widths
+from seqvae.compute.views import Chosen, put
 from seqvae.distributions import draw
 from seqvae.distributions.kinds.real import LEAST_VARIATION
 from seqvae.errors import InputError
@@ -115,6 +116,11 @@ class LinearFactors(Model):
             self.width /= spec.bin_width
         self.requires_grad_(False)  # learned in closed form
 
+    def _narrow(self, view: Model, chosen: Chosen) -> None:
+        super()._narrow(view, chosen)
+        for name in ("loadings", "log_noise", "center", "unit"):
+            put(view, name, getattr(self, name)[chosen.neurons])
+
     @staticmethod
     @abstractmethod
     def factorize(covariance: Float[np.ndarray, "neuron neuron"], size: int) -> Loadings:
@@ -122,20 +128,19 @@ class LinearFactors(Model):
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer the latents of each bin, draw samples and read them out; see the class."""
-        session = self.session(batch.session)
         posterior = self.infer(
-            batch.observed, batch.observed_mask, list(session.spec.heldin), batch.target.shape[1]
+            batch.observed, batch.observed_mask, list(self.spec.heldin), batch.target.shape[1]
         )
         sample = draw(posterior, num_samples)
         latent = Latent(posterior, self._prior(batch.target.shape[:2]), sample, batch.time_mask)
-        return Output({"latents": latent}, sample, session.observation(sample))
+        return Output({"latents": latent}, sample, self.observation(sample))
 
     def expectations(self, output: Output, batch: Batch) -> Expectations:
         """Return what the Gaussian posterior of each bin expects, in closed form."""
         posterior = output.latents["latents"].posterior
         assert isinstance(posterior, MultivariateNormal)
         return linear_expectations(
-            self.session(batch.session).observation,
+            self.observation,
             posterior.mean,
             posterior.covariance_matrix,
             target=batch.target,

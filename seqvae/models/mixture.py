@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,13 @@ class Mixture(Model):
     def observation(self) -> Observation:  # type: ignore[override]
         """That of the first member; all read the same kind of data, and score the same channels."""
         return self.by_name[self.names[0]].observation
+
+    def among(self, neurons: Sequence[int]) -> Mixture:
+        """Return the mixture of some of the neurons."""
+        view = super().among(neurons)
+        members = (member.among(neurons) for member in self.by_name.values())
+        view._modules["members"] = nn.ModuleList(members)
+        return view
 
     def forward(self, batch: Batch, num_samples: int = 1) -> MixtureOutput:
         """Let each member answer; a sample of the emission is a mixture of one of each."""

@@ -21,7 +21,6 @@ from seqvae.models.base import Model
 from seqvae.models.latent_dynamics import LatentDynamicsModel
 from seqvae.models.linear_beginning import check_fits, fitted_linear, readout_at
 from seqvae.models.linear_dynamics import LinearDynamics
-from seqvae.models.session import Session
 from seqvae.models.sight import Sight, sight_of
 from seqvae.models.trained import OptimizerFactory, ScheduleFactory
 from seqvae.nn.smooth import Linearized, SmoothMLP
@@ -152,7 +151,7 @@ class NonlinearDynamics(LatentDynamicsModel):
             posterior = self._posterior(batch, prior)
             path = self.draw(posterior, num_samples)
         latent = Latent(posterior, prior, path.to(self.offset.dtype), batch.time_mask)
-        return self._decoded(latent, self.session(batch.session))
+        return self._decoded(latent)
 
     def sample(
         self, num_trials: int, inputs: Float[Tensor, "batch time input"] | None = None
@@ -160,13 +159,13 @@ class NonlinearDynamics(LatentDynamicsModel):
         """Draw new trials from the prior; ``inputs`` None: 0 everywhere."""
         prior = self._prior(self.no_inputs(num_trials) if inputs is None else inputs)
         path = prior.rsample(Size((1,))).to(self.offset.dtype)
-        return self._decoded(Latent(prior, prior, path), self.session())
+        return self._decoded(Latent(prior, prior, path))
 
     def emission_given(
         self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
     ) -> Distribution:
         """Decode a given path, ``latents`` (sample, batch, time, latent)."""
-        return self.session(batch.session).observation(self._factors(latents["latents"]))
+        return self.observation(self._factors(latents["latents"]))
 
     def initialize(self, data: NeuralData) -> None:
         """Take the training means, and begin at linear dynamics after a few iterations of EM."""
@@ -219,7 +218,7 @@ class NonlinearDynamics(LatentDynamicsModel):
     def _posterior(self, batch: Batch, prior: NonlinearMarkovChain) -> GaussianMarkovChain:
         """Linearise, solve, and again about the mean of the solution."""
         with torch.no_grad():
-            sight = sight_of(batch, self.session(batch.session))
+            sight = sight_of(batch, self.spec, self.observation)
             path = prior.initial_mean.new_zeros(1, *prior.event_shape)
             log_joint = self._log_joint(prior, path, sight)
             for number in range(self.linearizations):
@@ -329,9 +328,9 @@ class NonlinearDynamics(LatentDynamicsModel):
         predictor = path @ direct.mT + decoded.value @ indirect.mT + bias
         return Linearized(predictor, functional.linear(decoded.slopes, indirect).add_(direct.mT))
 
-    def _decoded(self, latent: Latent, session: Session) -> Output:
+    def _decoded(self, latent: Latent) -> Output:
         factors = self._factors(latent.sample)
-        return Output({"latents": latent}, factors, session.observation(factors))
+        return Output({"latents": latent}, factors, self.observation(factors))
 
     def _factors(
         self, path: Float[Tensor, "sample batch time latent"]

@@ -187,7 +187,7 @@ class SequentialVAE(AmortisedModel):
         """Draw initial conditions and run the decoder from them; see the class."""
         posterior = encoding["initial_condition"]
         assert isinstance(posterior, Distribution)
-        width = self.session(batch.session).spec.bin_width
+        width = self.spec.bin_width
         prior = self.initial_condition_prior((self.initial_condition_dim,), width)
         sample = self.draw(posterior, num_samples)
         latents = {"initial_condition": Latent(posterior, prior, sample)}
@@ -201,7 +201,7 @@ class SequentialVAE(AmortisedModel):
         """Run the generator from a given ``initial_condition``, driven by ``inferred_inputs``."""
         state, inputs = self._initial_state(latents["initial_condition"]), batch.inputs
         unseen = batch.observed[..., :0, :0]
-        observation = self.session(batch.session).observation
+        observation = self.observation
         if self.inferred_input_dim == 0:
             return observation(self.decoder(state, unseen, inputs).factors)
         drive = latents["inferred_inputs"]
@@ -265,12 +265,11 @@ class SequentialVAE(AmortisedModel):
     ) -> Output:
         """Run the decoder from the initial condition and gather the output."""
         state = self._initial_state(initial_condition)
-        session = self.session(batch.session)
         num_bins, inferred_input_dim = batch.inputs.shape[1], self.inferred_input_dim
         if self.inferred_input_prior is None:
             path = self.decoder(state, encoding, batch.inputs)
         else:
-            width = session.spec.bin_width
+            width = self.spec.bin_width
             prior = self.inferred_input_prior((num_bins, inferred_input_dim), width)
             path = self.decoder(
                 state,
@@ -283,7 +282,7 @@ class SequentialVAE(AmortisedModel):
             latents["inferred_inputs"] = Latent(
                 posterior, prior, path.inferred_inputs, batch.time_mask
             )
-        return Output(latents, path.factors, session.observation(path.factors))
+        return Output(latents, path.factors, self.observation(path.factors))
 
     @property
     def recurrent_kernels(self) -> list[Tensor]:

@@ -9,9 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from seqvae.models.session import Session
 from seqvae.observations import GeneralizedLinear
-from seqvae.types import Batch
+from seqvae.types import Batch, DataSpec
 
 
 class Sight(NamedTuple):
@@ -34,10 +33,9 @@ class Sight(NamedTuple):
     heldin: list[int]
 
 
-def sight_of(batch: Batch, session: Session) -> Sight:
-    """Return what inference sees of a batch of a session."""
-    heldin, observation = list(session.spec.heldin), session.observation
-    assert isinstance(observation, GeneralizedLinear)
+def sight_of(batch: Batch, spec: DataSpec, observation: GeneralizedLinear) -> Sight:
+    """Return what inference sees of a batch."""
+    heldin = list(spec.heldin)
     later = (0, 0, 0, batch.target.shape[1] - batch.observed.shape[1])
     seen = functional.pad(batch.observed_mask, later)
     values = observation.standardized(batch.observed, heldin)

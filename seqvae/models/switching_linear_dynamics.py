@@ -138,7 +138,7 @@ class SwitchingLinearDynamics(Model):
 
     def forward(self, batch: Batch, num_samples: int = 1) -> Output:
         """Infer path and states of each trial, draw samples and read them out; see the class."""
-        model, session = self.state_space, self.session(batch.session)
+        model = self.state_space
         later = batch.target.shape[1] - batch.observed.shape[1]
         weight = functional.pad(batch.observed_mask.to(self.offset), (0, 0, 0, later))
         target = functional.pad(batch.observed.to(self.offset), (0, 0, 0, later))
@@ -147,7 +147,7 @@ class SwitchingLinearDynamics(Model):
         with one_thread():
             densities = model.densities(inputs, seen_bins(weight))
             path, states = infer_switching(
-                model._replace(emission=model.emission.select(list(session.spec.heldin))),
+                model._replace(emission=model.emission.select(list(self.spec.heldin))),
                 densities,
                 self.e_step(),
                 target=torch.where(weight > 0, target, 0.0),
@@ -169,7 +169,7 @@ class SwitchingLinearDynamics(Model):
                 states, model.switches.chain(*target.shape[:2]), state_sample, batch.time_mask
             ),
         }
-        return Output(latents, sample, session.observation(sample))
+        return Output(latents, sample, self.observation(sample))
 
     def expectations(self, output: Output, batch: Batch) -> Expectations:
         """Return what the posterior expects, in closed form as far as it goes.
@@ -180,7 +180,7 @@ class SwitchingLinearDynamics(Model):
         """
         latent = output.latents["latents"]
         assert isinstance(latent.posterior, ContinuedChain)
-        observation = self.session(batch.session).observation
+        observation = self.observation
         closed = linear_expectations(
             observation, latent.posterior.mean, latent.posterior.covariance, target=batch.target
         )._replace(log_predictive=None)

@@ -18,7 +18,7 @@ from seqvae.compute import noise
 from seqvae.compute.noise import step_seed
 from seqvae.compute.ranks import Share, gathered
 from seqvae.data import NeuralData
-from seqvae.data.loading import ShuffledBatches
+from seqvae.data.batching import ShuffledBatches
 from seqvae.errors import InputError
 from seqvae.models.base import Model
 from seqvae.models.scores import Scores
@@ -57,7 +57,7 @@ class LightningModel(Model, pl.LightningModule):
         super().__init__(spec)
         self.gradient_norm: Tensor | None = None
         self._noise_seed: int | None = None
-        self._scores: list[Scores] = []
+        self._scores: list[dict[tuple[int, ...] | None, Scores]] = []  # of the neurons of a batch
         self._term_sums: dict[str, tuple[Tensor, int]] = {}
 
     @abstractmethod
@@ -116,9 +116,9 @@ class LightningModel(Model, pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss and its terms by name, in nats per trial."""
         recurrent_l2 = self.objective.recurrent_l2_at(self.global_step)
-        batch = self.scored(batch)
+        model, batch = self.narrowed(self.scored(batch))
         with noise.keyed(self._noise_seed):
-            output = self(batch, self.objective.num_samples)
+            output = model(batch, self.objective.num_samples)
         share, step = self._share(batch, batch_idx), self.global_step
         loss, terms = training_loss(self.objective, output, batch, step=step, share=share)
         parts = {"log_likelihood": terms.log_likelihood.mean()}
@@ -212,16 +212,18 @@ class LightningModel(Model, pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch at beta = 1; set 1, if there, scores speckled entries only."""
-        session = self.session(batch.session)
-        counts = session.observation.kind.counts_events
         while len(self._scores) <= dataloader_idx:
-            self._scores.append(Scores(session.spec, session.null_counts, counts=counts))
+            self._scores.append({})
         if not len(batch):  # the other processes have its trials
             return
-        batch = self.scored(batch)
+        neurons, (model, batch) = batch.neurons, self.narrowed(self.scored(batch))
         with noise.keyed(self._noise_seed):
-            output = self(batch, self.validation_samples)
-        self._scores[dataloader_idx].update(output, batch)
+            output = model(batch, self.validation_samples)
+        scores = self._scores[dataloader_idx]
+        if neurons not in scores:
+            counts = self.observation.kind.counts_events
+            scores[neurons] = Scores(model.spec, model.null_counts, counts=counts)
+        scores[neurons].update(output, batch)
 
     def on_test_epoch_start(self) -> None:
         """Start as a validation does."""
@@ -268,13 +270,14 @@ class LightningModel(Model, pl.LightningModule):
             }
         )
 
-    def _computed(self, scores: Scores) -> dict[str, float]:
-        """Return the scores of the trials of all processes."""
-        if self._num_processes == 1:
-            return scores.compute()
-        session = self.session()
-        total = Scores(session.spec, session.null_counts, counts=bool(scores.bits))
-        for sums in gathered(scores.sums(), self._num_processes):
+    def _computed(self, scores: Mapping[tuple[int, ...] | None, Scores]) -> dict[str, float]:
+        """Return the scores of all neurons and the trials of all processes."""
+        counts = self.observation.kind.counts_events
+        own = Scores(self.spec, self.null_counts, counts=counts)
+        total = Scores(self.spec, self.null_counts, counts=counts)
+        for part in scores.values():
+            own.add_sums(part.sums())
+        for sums in gathered(own.sums(), self._num_processes):
             total.add_sums(sums)
         return total.compute()
 

@@ -118,18 +118,17 @@ class VAE(AmortisedModel):
         assert isinstance(posterior, Distribution)
         sample = self.draw(posterior, num_samples)
         num_encoded, num_bins = batch.observed.shape[1], batch.target.shape[1]
-        session = self.session(batch.session)
-        prior = self.prior((num_encoded, self.latent_dim), session.spec.bin_width)
+        prior = self.prior((num_encoded, self.latent_dim), self.spec.bin_width)
         latent = Latent(posterior, prior, sample, batch.time_mask[:, :num_encoded])
         path = self._continue(sample, num_bins) if num_bins > num_encoded else sample
         factors = self.decoder(path)
-        return Output({"latent": latent}, factors, session.observation(factors))
+        return Output({"latent": latent}, factors, self.observation(factors))
 
     def emission_given(
         self, latents: dict[str, Float[Tensor, "sample batch ..."]], batch: Batch
     ) -> Distribution:
         """Decode given ``latent`` (sample, batch, time, latent)."""
-        return self.session(batch.session).observation(self.decoder(latents["latent"]))
+        return self.observation(self.decoder(latents["latent"]))
 
     def initialize(self, data: NeuralData) -> None:
         """Start at the training means; of several sessions with factors that they share."""

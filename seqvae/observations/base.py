@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from seqvae.compute.views import Chosen, rows_of
 from seqvae.data import Recording
+from seqvae.data.pieces import pieces
 from seqvae.distributions.kinds import DataKind
 from seqvae.errors import InputError
 from seqvae.types import Moments
@@ -51,12 +53,27 @@ class Observation(nn.Module, ABC):
         Raises:
             InputError: naming the first offending [trial, time, neuron].
         """
-        for trials in recording.chunks():
-            self.check_activity(recording.read(trials), first=int(trials[0]))
+        for trials, neurons, activity in pieces(recording):
+            try:
+                self.check_activity(activity, first=int(trials[0]))
+            except InputError:
+                if neurons is None:
+                    raise
+                for trial in trials.tolist():  # which names the neuron among all
+                    self.check_activity(recording.read([trial]), first=trial)
+                raise
 
     def check_activity(self, activity: np.ndarray, *, first: int = 0) -> None:
         """Refuse activity (trial, time, neuron) of some trials, from number ``first`` on."""
         self.kind.check(activity, first=first)
+
+    def among(self, chosen: Chosen) -> Observation:
+        """Return the observation model of some of the neurons.
+
+        Of each weight with as many rows as there are neurons it has those of these neurons; a
+        member whose other weights may have as many says so here.
+        """
+        return rows_of(self, chosen.neurons, chosen.num_neurons)
 
     @property
     def scored(self) -> Bool[Tensor, " neuron"] | None:

@@ -41,9 +41,9 @@ class Stream:
     """
 
     def __init__(self, model: Model) -> None:
-        self._spec: DataSpec = model.session().spec
+        self._spec: DataSpec = model.spec
         self._filter = model.filter()
-        counts = model.session().observation.kind.counts_events
+        counts = model.observation.kind.counts_events
         self._scale = 1.0 / self._spec.bin_width if counts and self._spec.bin_width else 1.0
         self.restart()
 

@@ -169,7 +169,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             batch = self.run_.data().batch([0]).to(model.null_counts.device)
             path = torch.from_numpy(trials).to(batch.target.device, self._precision)[None]
             emission = (
-                model.session().observation(path)
+                model.observation(path)
                 if self._is_factors
                 else model.emission_given({self._variable.removesuffix("_mean"): path}, batch)
             )

@@ -24,9 +24,11 @@ from seqvae.state_space.emissions import PoissonEmission as PoissonEmission
 from seqvae.state_space.evidence import laplace_evidence as laplace_evidence
 from seqvae.state_space.filtering import FilteredBin as FilteredBin
 from seqvae.state_space.filtering import LinearFilter as LinearFilter
+from seqvae.state_space.initialization import dynamics_along as dynamics_along
 from seqvae.state_space.initialization import from_moments as from_moments
 from seqvae.state_space.initialization import from_path as from_path
 from seqvae.state_space.initialization import from_smoothing as from_smoothing
+from seqvae.state_space.initialization import readout_along as readout_along
 from seqvae.state_space.initialization import shaken as shaken
 from seqvae.state_space.m_step import LinearStateSpace as LinearStateSpace
 from seqvae.state_space.m_step import maximize as maximize

@@ -123,23 +123,57 @@ def from_path(
         path: of each of them.
         ridge: of the loadings.
     """
-    size = emission.loadings.shape[1]
-    mean, variance = _moments(batch.target, batch.weight)
-    identity = torch.eye(size).to(mean)
-    num_trials, num_steps = path.shape[:2]
-    moments = PathMoments(
-        path,
-        (0.1 * identity).expand(num_trials, num_steps, size, size),
-        torch.zeros(num_trials, num_steps - 1, size, size).to(mean),
+    moments = _around(path, len(path))
+    return LinearStateSpace(
+        _dynamics(emission, batch, moments), _maximized(emission, batch, moments, ridge=ridge)
     )
-    dynamics = maximize_dynamics(
+
+
+@torch.no_grad()
+def dynamics_along(
+    emission: LinearEmission, batch: Batch, path: Float[Tensor, "batch time latent"]
+) -> Dynamics:
+    """Learn the dynamics alone, for which the data of the batch are not read."""
+    return _dynamics(emission, batch, _around(path, 1))
+
+
+@torch.no_grad()
+def readout_along(
+    emission: LinearEmission,
+    batch: Batch,
+    path: Float[Tensor, "batch time latent"],
+    *,
+    ridge: float,
+) -> LinearEmission:
+    """Learn the readout alone, of each neuron from the trials in which it has weight."""
+    return _maximized(emission, batch, _around(path, 1), ridge=ridge)
+
+
+def _around(path: Float[Tensor, "batch time latent"], copies: int) -> PathMoments:
+    """Return the moments of a path with a tenth of a unit of variance around it."""
+    _, num_steps, size = path.shape
+    return PathMoments(
+        path,
+        (0.1 * torch.eye(size).to(path)).expand(copies, num_steps, size, size),
+        torch.zeros(copies, num_steps - 1, size, size).to(path),
+    )
+
+
+def _dynamics(emission: LinearEmission, batch: Batch, moments: PathMoments) -> Dynamics:
+    return maximize_dynamics(
         _start(emission, batch), moments, inputs=batch.inputs, time_mask=batch.time_mask
     )
+
+
+def _maximized(
+    emission: LinearEmission, batch: Batch, moments: PathMoments, *, ridge: float
+) -> LinearEmission:
+    mean, variance = _moments(batch.target, batch.weight)
     start = torch.zeros_like(emission.loadings)
     readout = _readout(emission, start, mean, variance, torch.zeros_like(mean))
     for _ in range(READOUT_STEPS if isinstance(emission, PoissonEmission) else 1):
         readout = readout.maximized(moments, target=batch.target, weight=batch.weight, ridge=ridge)
-    return LinearStateSpace(dynamics, readout)
+    return readout
 
 
 def shaken(learned: LinearStateSpace, generator: torch.Generator) -> LinearStateSpace:

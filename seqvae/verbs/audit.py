@@ -227,7 +227,7 @@ def _of_level(level: float) -> str:
 
 
 def _can_simulate(model: Model) -> bool:
-    return not (model.session().spec.num_inputs or model.keeps_trials)
+    return not (model.spec.num_inputs or model.keeps_trials)
 
 
 def _judged(verdict: Verdict, unjudged: list[str]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import yaml
 from jaxtyping import Int
 
 from seqvae.config import to_config
-from seqvae.data import NeuralData, Recording, as_data
+from seqvae.data import NeuralData, as_data
 from seqvae.data.front import BinWidth, DataLike
+from seqvae.data.pieces import Piece, pieces
 from seqvae.data.sources import HDF5
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.survey import outlook
@@ -46,20 +47,22 @@ def check(
         raise InputError(f"write_config: {write_config!r} is there already; name a new file")
     data, looks = with_guesses(as_data(data, bin_width))
     data.setup()
-    recording, spec = data.recording, data.spec
-    kind = kind_of(recording.read(trials) for trials in recording.chunks())
+    recording, spec, lengths = data.recording, data.spec, data.recording.lengths
+    kind = kind_of(piece.values for piece in pieces(recording))
     mean = data.train_mean.numpy() if "train" in data.split else None
     summary: dict[str, Any] = looks | {
         "trials" if data.start is None else "windows": data.num_trials,
         "time bins": spec.num_time_bins,
-        "shortest trial (bins)": int(recording.lengths.min()),
+        "shortest trial (bins)": int(lengths.min()),
         "forecast bins": spec.num_forecast_bins,
         "bin width (s)": spec.bin_width or "unknown; give --data.source.bin_width, in seconds",
         "neurons held in": spec.num_heldin,
         "neurons held out": len(spec.heldout),
         "external inputs": spec.num_inputs,
         "behavior dimensions": 0 if recording.behavior is None else recording.behavior.shape[-1],
-        "missing entries": sum(_missing(recording, trials) for trials in recording.chunks()),
+        "missing entries": sum(
+            _missing(lengths, piece, spec.num_neurons) for piece in pieces(recording)
+        ),
         **({"axes": "in MATLAB's order (7.3)"} if _is_matlab(data.source) else {}),
         "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
     }
@@ -100,11 +103,12 @@ def _lacks_heldout(data: NeuralData) -> bool:
     return not is_set and not is_image and spec.num_neurons * HELDOUT >= 1
 
 
-def _missing(recording: Recording, trials: Int[np.ndarray, " chosen"]) -> int:
+def _missing(lengths: Int[np.ndarray, " trial"], piece: Piece, num_neurons: int) -> int:
     """Count what is missing in some trials, padding left out."""
-    values = recording.read(trials)
-    inside = np.arange(recording.num_time_bins) < recording.lengths[trials][:, None]
-    return int(np.isnan(values[inside]).sum())
+    values, lengths = piece.values, lengths[piece.trials]
+    inside = np.arange(values.shape[1]) < lengths[:, None]
+    of_others = (num_neurons - values.shape[2]) * int(lengths.sum())
+    return int(np.isnan(values[inside]).sum()) + of_others
 
 
 def _is_matlab(source: RecordingSource) -> bool:

@@ -19,7 +19,6 @@ from seqvae.data import CoordinatedDropout, NeuralData
 from seqvae.data.sources import Arrays
 from seqvae.distributions import kl, kl_terms
 from seqvae.encoders import MLP, DeltaHead
-from seqvae.errors import InputError
 from seqvae.learning.gradient import quiet
 from seqvae.models import VAE, LatentVariableModel, LinearDynamics, Mixture, Model
 from seqvae.objectives import Objective, bound, importance_weighted_bound, log_likelihood
@@ -245,10 +244,40 @@ def test_new_trials_are_drawn_from_the_prior(model: Model) -> None:
     assert not torch.equal(draw(0).factors, draw(1).factors)
 
 
-def test_trials_of_a_session_the_model_does_not_know_are_refused(model: Model) -> None:
-    batch = replace(example(model), session=1)
-    with pytest.raises(InputError, match="session 1: the model knows session 0 alone"):
-        model(batch)
+def test_a_batch_of_some_neurons_is_answered_as_one_in_which_the_others_are_missing(
+    model: Model,
+) -> None:
+    """Values and gradients; neurons in any order of rows."""
+    batch, some = example(model), (0, 2, 3, 4)
+    is_there = torch.isin(torch.arange(SPEC.num_neurons), torch.tensor(some))
+    mask = batch.observed_mask & is_there[list(SPEC.heldin)]
+    observed, weight = torch.where(mask, batch.observed, 0.0), batch.weight * is_there
+    dense = replace(batch, observed=observed, observed_mask=mask, weight=weight)
+    places = SPEC.heldin_among(some)
+    compact = replace(
+        dense,
+        observed=observed[..., places],
+        observed_mask=mask[..., places],
+        target=batch.target[..., some],
+        weight=weight[..., some],
+        neurons=some,
+    )
+    narrow, seen = model.narrowed(model.scored(compact))
+    answers = []
+    for asked, given in ((model, model.scored(dense)), (narrow, seen)):
+        model.zero_grad()
+        with noise.keyed(3):
+            output = asked(given, NUM_SAMPLES)
+        likelihood = log_likelihood(output, given)
+        if likelihood.requires_grad:
+            likelihood.sum().backward()
+        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+        answers.append((output.factors, likelihood, *slopes))
+    assert output.emission.mean.shape[-1] == len(some)
+    assert model.narrowed(batch)[0] is model
+    assert model.spec is SPEC
+    for one, other in zip(*answers, strict=True):
+        assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_state_dict_round_trip(model: Model) -> None:

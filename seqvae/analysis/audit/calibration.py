@@ -85,7 +85,7 @@ def simulation_based_calibration(
             f"num_samples + 1 must be a multiple of the {num_bins} bins, got {num_samples}; e.g. "
             f"{max(1, (num_samples + 1) // max(num_bins, 1)) * num_bins - 1}"
         )
-    spec = model.session().spec
+    spec = model.spec
     if spec.num_inputs:
         raise InputError(
             f"the model has {spec.num_inputs} external inputs, which are not simulated; "
@@ -134,7 +134,7 @@ def _quantities(
     ]
     if type(model).emission_given is not Model.emission_given:
         seen = torch.zeros_like(batch.weight)
-        seen[..., list(model.session().spec.heldin)] = 1.0
+        seen[..., list(model.spec.heldin)] = 1.0
         batch = model.scored(replace(batch, weight=seen))
         emission = model.emission_given(truths, batch)
         drawn = log_likelihood(output, batch)
@@ -157,7 +157,7 @@ def simulated_batch(
         activity: of all neurons.
         first: index of the first trial.
     """
-    spec = model.session().spec
+    spec = model.spec
     activity = activity[:, : spec.num_encoded_bins]
     observed = activity[..., list(spec.heldin)]
     steps = torch.full_like(activity[:, 0, 0], activity.shape[1]).long()

@@ -39,7 +39,7 @@ def what_is_seen(batch: Batch, heldin: Sequence[int]) -> Batch:
         inputs=batch.inputs[:, :num_bins],
         lengths=batch.lengths.clamp(max=num_bins),
         trial=batch.trial,
-        session=batch.session,
+        neurons=batch.neurons,
     )
 
 

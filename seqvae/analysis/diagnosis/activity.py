@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from seqvae.analysis.diagnosis.cures import choose
 from seqvae.analysis.diagnosis.facts import Checkup, Finding, OddChannels
-from seqvae.data import NeuralData
+from seqvae.data import NeuralData, Recording
+from seqvae.data.pieces import pieces
 from seqvae.data.sizes import spread_out
 from seqvae.distributions.kinds import DataKind, Real
 
@@ -22,6 +26,25 @@ FEWEST_EVENTS = 3
 """Values other than 0 by which two channels that are equal are not so by chance."""
 
 
+class Values(NamedTuple):
+    """What is there of a recording: its mean, the share of zeros, and the least."""
+
+    mean: float
+    zeros: float
+    least: float
+
+    @classmethod
+    def of(cls, recording: Recording) -> Values:
+        """Read all of a recording, piece by piece."""
+        total, zeros, count, least = 0.0, 0, 0, math.inf
+        for piece in pieces(recording):
+            values = piece.values[np.isfinite(piece.values)]
+            total += float(values.sum(dtype=np.float64))
+            zeros, count = zeros + int((values == 0).sum()), count + len(values)
+            least = min(least, float(values.min(initial=math.inf)))
+        return cls(total / count, zeros / count, least)
+
+
 def odd_channels(data: NeuralData, kind: DataKind) -> OddChannels:
     """Find the odd channels in the training trials of some data.
 
@@ -30,13 +53,20 @@ def odd_channels(data: NeuralData, kind: DataKind) -> OddChannels:
         kind: what the observation model takes them for.
     """
     recording = data.recording
-    trials = spread_out(data.trials("train"), recording.shape)
     assert recording.neuron_ids is not None
     names = [str(name) for name in recording.neuron_ids]
-    values = recording.read(trials).reshape(-1, recording.num_neurons)
-    seen = np.isfinite(values)
-    low = np.where(seen, values, np.inf).min(axis=0)
-    high = np.where(seen, values, -np.inf).max(axis=0)
+    low, high = np.full((2, recording.num_neurons), np.nan)
+    trials, twins = data.trials("train"), []
+    for own, neurons in data.each_session(trials):
+        some = spread_out(trials[own], (len(own), recording.num_time_bins, len(neurons)))
+        values = recording.read(some, neurons if len(neurons) < len(names) else None)
+        values = values.reshape(-1, len(neurons))
+        seen = np.isfinite(values)
+        low[neurons] = np.where(seen, values, np.inf).min(axis=0)
+        high[neurons] = np.where(seen, values, -np.inf).max(axis=0)
+        varies = low[neurons] < high[neurons]
+        pairs = _twins(values, seen, np.flatnonzero(varies))
+        twins += [(names[neurons[one]], names[neurons[other]]) for one, other in pairs]
     mean, std = (moment.numpy() for moment in data.train_moments[:2])
     real, flat = kind == Real(), low == high
     mute = flat & (high == 0) & (not real)
@@ -45,13 +75,22 @@ def odd_channels(data: NeuralData, kind: DataKind) -> OddChannels:
     def named(chosen: np.ndarray) -> list[str]:
         return [names[neuron] for neuron in np.flatnonzero(chosen)]
 
+    return OddChannels(named(mute), named(flat & ~mute), named(far), twins)
+
+
+def _twins(
+    values: Float[np.ndarray, "entry neuron"],
+    seen: Bool[np.ndarray, "entry neuron"],
+    neurons: Int[np.ndarray, " varying"],
+) -> list[tuple[int, int]]:
+    """Return pairs of channels that are equal, and have events enough not to be so by chance."""
     firsts: dict[bytes, int] = {}
     twins = []
-    for neuron in np.flatnonzero(low < high):
+    for neuron in neurons.tolist():
         if int((seen[:, neuron] & (values[:, neuron] != 0)).sum()) >= FEWEST_EVENTS:
-            first = firsts.setdefault(values[:, neuron].tobytes(), int(neuron))
-            twins += [(names[first], names[neuron])] if first != neuron else []
-    return OddChannels(named(mute), named(flat & ~mute), named(far), twins)
+            first = firsts.setdefault(values[:, neuron].tobytes(), neuron)
+            twins += [(first, neuron)] if first != neuron else []
+    return twins
 
 
 def odd_channel_findings(checkup: Checkup) -> list[Finding]:

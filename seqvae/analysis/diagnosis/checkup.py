@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -23,17 +24,17 @@ from seqvae.analysis.diagnosis import (
     Use,
     diagnose,
 )
-from seqvae.analysis.diagnosis.activity import odd_channels
+from seqvae.analysis.diagnosis.activity import Values, odd_channels
 from seqvae.analysis.posterior import deterministic, trials_per_chunk
 from seqvae.baselines.mean_rate import MeanRate
 from seqvae.data import NeuralData
-from seqvae.data.sizes import spread_out
+from seqvae.data.pieces import pieces
 from seqvae.distributions import DiscreteMarkovChain, kl_by_dimension
 from seqvae.distributions.kinds import Counts, kind_of
 from seqvae.models import LatentVariableModel, Model
 from seqvae.objectives import bound, has_elbo
 from seqvae.scores.metrics import BitsPerSpike
-from seqvae.types import Batch, Output
+from seqvae.types import Batch, DataSpec, Moments, Output
 
 CHECKUP_SAMPLES = 10
 CHECKUP_TRIALS = 200
@@ -92,10 +93,9 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
     other = _SplitCheckup(model, data, words[0], seed) if words else None
     seen = train if other is None else other
     recording, counts = data.recording, model.observation.kind.counts_events
-    values = recording.read(spread_out(np.arange(recording.num_trials), recording.shape))
-    values = values[np.isfinite(values)]
+    values = Values.of(recording)
     dispersion, error = seen.dispersion() if counts else ([], [])
-    parts = (recording.read(trials) for trials in recording.chunks())
+    parts = (piece.values for piece in pieces(recording))
     return Checkup(
         null=null_score(model, data),
         train=train.gain(),
@@ -108,9 +108,9 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
         observation=type(model.observation).__name__,
         kind=model.observation.kind,
         are_counts=kind_of(parts) == Counts(),
-        mean=float(values.mean()),
-        zeros=float((values == 0).mean()),
-        least=float(values.min()),
+        mean=values.mean,
+        zeros=values.zeros,
+        least=values.least,
         radius=_radius(model),
         num_time_bins=data.spec.num_time_bins,
         num_trials=seen.num_trials,
@@ -123,8 +123,8 @@ def check_up(model: Model, data: NeuralData, *, seed: int = 0) -> Checkup:
 def null_score(model: Model, data: NeuralData) -> Spread:
     """Return the log-likelihood of the mean rate, in nats per training trial."""
     scores = []
-    for batch in data.batches("train"):
-        log_prob = _null(model, data).log_prob(batch.target)
+    for batch in data.compact_batches("train"):
+        log_prob = _null(model, data, batch.neurons).log_prob(batch.target)
         weight = model.scored(batch.to(model.null_counts.device)).weight.cpu()
         scores.append((weight * log_prob).sum((1, 2)).double())
     score = torch.cat(scores)
@@ -133,9 +133,12 @@ def null_score(model: Model, data: NeuralData) -> Spread:
     )
 
 
-def _null(model: Model, data: NeuralData) -> Distribution:
-    """Return what the training moments alone say of the data."""
-    return MeanRate(model.observation.kind, data.train_moments).distribution()
+def _null(model: Model, data: NeuralData, neurons: tuple[int, ...] | None) -> Distribution:
+    """Return what the training moments alone say of some neurons; None: of all."""
+    moments = data.train_moments
+    if neurons is not None:
+        moments = Moments(*(part[list(neurons)] for part in moments))
+    return MeanRate(model.observation.kind, moments).distribution()
 
 
 class _TrialSums(NamedTuple):
@@ -160,42 +163,66 @@ class _SplitCheckup:
     def __init__(self, model: Model, data: NeuralData, split: str, seed: int) -> None:
         self.spec = spec = data.spec
         self.has_bound = True
-        self.heldin = list(spec.heldin)
-        self.heldin_bits = BitsPerSpike(data.train_mean[self.heldin])
-        self.heldout_bits = BitsPerSpike(data.train_mean[list(spec.heldout)])
+        self.heldin_bits, self.heldout_bits = (
+            BitsPerSpike(data.train_mean[list(some)]) for some in (spec.heldin, spec.heldout)
+        )
+        self.mean = data.train_mean
         self.kl: dict[str, Tensor] = {}
         self.num_steps: dict[str, int] = {}
         self.state_bins: dict[str, Tensor] = {}
         self.trials: list[_TrialSums] = []
-        trials, null = data.trials(split), _null(model, data)
+        trials = data.trials(split)
         if len(trials) > CHECKUP_TRIALS:
             trials = trials[np.linspace(0, len(trials) - 1, CHECKUP_TRIALS).astype(int)]
         with deterministic(model, seed):
-            for batch in data.batches(trials, trials_per_chunk(spec, CHECKUP_SAMPLES)):
-                there = model.scored(batch.to(model.null_counts.device))
-                self._add(model(there, CHECKUP_SAMPLES), there, null.log_prob(batch.target))
+            for own, neurons in data.each_session(trials):
+                facts = replace(spec, heldin=(), num_neurons=len(neurons))
+                for batch in data.compact_batches(
+                    trials[own], trials_per_chunk(facts, CHECKUP_SAMPLES)
+                ):
+                    null = _null(model, data, batch.neurons).log_prob(batch.target)
+                    there = model.scored(batch.to(model.null_counts.device))
+                    narrow, seen = model.narrowed(there)
+                    output = narrow(seen, CHECKUP_SAMPLES)
+                    self._add(output, seen, null, model=narrow, neurons=neurons)
         self.num_trials = len(trials)
 
-    def _add(self, output: Output, batch: Batch, null: Float[Tensor, "batch time neuron"]) -> None:
-        seen = batch.weight[:, : batch.observed.shape[1]][..., self.heldin]
+    def _add(
+        self,
+        output: Output,
+        batch: Batch,
+        null: Float[Tensor, "batch time neuron"],
+        *,
+        model: Model,
+        neurons: Int[np.ndarray, " neuron"],
+    ) -> None:
+        heldin, heldout = list(model.spec.heldin), list(model.spec.heldout)
+        encoded = model.spec.num_encoded_bins
+        seen = batch.weight[:, : batch.observed.shape[1]][..., heldin]
         log_probs = output.emission.log_prob(batch.target)
-        seen_log_probs = self._seen(log_probs) * seen
+        seen_log_probs = log_probs[..., :encoded, :][..., heldin] * seen
         self.has_bound = has_elbo(output)
         terms = bound(output, batch, likelihood=seen_log_probs.sum((2, 3)))
-        gain = terms.elbo().cpu() - (self._seen(null) * seen.cpu()).sum((1, 2))
+        seen_null = null[..., :encoded, :][..., heldin]
+        gain = terms.elbo().cpu() - (seen_null * seen.cpu()).sum((1, 2))
         gain = gain.double() if self.has_bound else torch.full_like(gain.double(), math.nan)
         means, variance = output.emission.mean, output.emission.variance
-        excess = _excess(means, variance, batch, heldin=self.heldin)
+        excess = _excess(means, variance, batch, heldin=heldin)
         width = batch.observed.shape[1]
         weight = batch.weight[:, :width]
         variances = (variance.mean(dim=0)[:, :width] * weight).sum(dim=1).double()
         self.trials.append(
-            _TrialSums(gain, seen.sum((1, 2)).double().cpu(), excess.cpu(), variances.cpu())
+            _TrialSums(
+                gain,
+                seen.sum((1, 2)).double().cpu(),
+                *(_among_all(part.cpu(), neurons, self.spec) for part in (excess, variances)),
+            )
         )
         mean, target = means.mean(dim=0)[:, :width].cpu(), batch.target[:, :width].cpu()
-        for bits, neurons in ((self.heldin_bits, self.heldin),
-                              (self.heldout_bits, list(self.spec.heldout))):  # fmt: skip
-            bits.update(*(part[..., neurons] for part in (mean, target, weight.cpu())))
+        for bits, some in ((self.heldin_bits, heldin), (self.heldout_bits, heldout)):
+            own = BitsPerSpike(self.mean[neurons[some]])
+            own.update(*(part[..., some] for part in (mean, target, weight.cpu())))
+            bits.add_totals(own.totals())
         for name, latent in output.latents.items():
             total = kl_by_dimension(latent).mean(dim=0).double().sum(dim=0).cpu()
             self.kl[name] = self.kl.get(name, 0.0) + total
@@ -204,9 +231,6 @@ class _SplitCheckup:
             if isinstance(latent.posterior, DiscreteMarkovChain) and latent.mask is not None:
                 bins = (latent.sample.mean(dim=0) * latent.mask[..., None]).sum((0, 1)).cpu()
                 self.state_bins[name] = self.state_bins.get(name, 0.0) + bins
-
-    def _seen(self, values: Tensor) -> Tensor:
-        return values[..., : self.spec.num_encoded_bins, :][..., self.heldin]
 
     def gain(self) -> Gain | None:
         """Return how far the bound lies above the mean rate, per entry."""
@@ -238,6 +262,15 @@ class _SplitCheckup:
             least = LEAST_NATS * self.num_steps[name]
             uses[name] = Use(float(kl.sum()), int((kl > least).sum()), len(kl))
         return uses
+
+
+def _among_all(
+    values: Float[Tensor, "batch some"], neurons: Int[np.ndarray, " some"], spec: DataSpec
+) -> Float[Tensor, "batch neuron"]:
+    """Return values of some neurons among those of all, 0 of the others."""
+    whole = values.new_zeros(len(values), spec.num_neurons)
+    whole[:, neurons] = values
+    return whole
 
 
 def _excess(

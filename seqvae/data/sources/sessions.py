@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from seqvae.config.arguments import InConfig
 from seqvae.data.recording import Recording
+from seqvae.data.session_rows import packed
 from seqvae.data.sources.arrays import Arrays
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.paths import from_path
@@ -91,7 +92,8 @@ class Sessions(RecordingSource):
                 one = from_path(source).load() if isinstance(source, str) else source.load()
             except InputError as error:
                 raise InputError(f"sources[{index}]: {error}") from error
-            recordings.append(one)
+            is_alone = len(self._sources) == 1
+            recordings.append(one if is_alone else one.changed(activity=packed(one.activity)))
         return stitched(dict(zip(self.names_of(recordings), recordings, strict=True)))
 
     @property
