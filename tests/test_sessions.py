@@ -209,14 +209,19 @@ def test_a_run_answers_by_session(tmp_path: Path) -> None:
         assert own.sizes["trial"] == 12
         assert own.sizes["neuron"] == number
         there = joint.rates.sel(trial=own.trial, neuron=own.neuron)
-        assert np.array_equal(there.values, own.rates.values)
+        np.testing.assert_allclose(there.values, own.rates.values, rtol=1e-5)
         assert not np.isnan(own.activity.values).any()
     scores = seqvae.evaluate(folder, num_samples=2)
     of_all = [one["log_likelihood"] for one in scores["sessions"].values()]
     weights = list(NEURONS.values())  # each has as many trials and bins
     assert scores["log_likelihood"] == pytest.approx(np.average(of_all, weights=weights))
-    with pytest.raises(InputError, match="session 'd' is unknown"):
-        seqvae.infer(folder, session="d")
+    own = seqvae.evaluate(folder, session="b", num_samples=2)
+    assert own["co_bps"] == pytest.approx(scores["sessions"]["b"]["co_bps"])
+    assert own["num_trials"] == scores["sessions"]["b"]["num_trials"]
+    assert "smoothing_glm" in own["baselines"]
+    for verb in (seqvae.infer, seqvae.evaluate):
+        with pytest.raises(InputError, match="session 'd' is unknown"):
+            verb(folder, session="d")
 
 
 def simulated(seed: int, neurons: int = 10, **settings: Any) -> Recording:

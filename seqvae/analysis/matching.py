@@ -86,11 +86,14 @@ def _read(
     if not names:
         return {}
     assert isinstance(model, LatentVariableModel)
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
     with deterministic(model, seed):
-        observed = torch.cat(
-            [model.standardized(model.scored(batch)) for batch in data.batches(trials)]
-        )
-        return {name: model.get_submodule(name)(observed) for name in names}
+        for start in range(0, len(trials), data.eval_batch_size):
+            batch = data.compact(trials[start : start + data.eval_batch_size])
+            narrow, batch = model.narrowed(model.scored(batch))
+            for name in names:
+                found[name].append(narrow.get_submodule(name)(narrow.standardized(batch)))
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def _mean(values: Float[Tensor, "trial time dim"], num_bins: int) -> Float[Tensor, "bins dim"]:

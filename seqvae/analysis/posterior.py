@@ -51,7 +51,6 @@ def posterior_dataset(
     work: str | None = None,
     variables: Sequence[str] | None = None,
     precision: Precision = "float32",
-    neurons: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Infer the latents of some trials, and take posterior means and standard deviations.
 
@@ -74,7 +73,6 @@ def posterior_dataset(
         work: what a progress bar calls it; None shows none.
         variables: names of those to keep; None: all.
         precision: of all that has more than one number per trial.
-        neurons: indices of those to keep; None: all.
 
     Returns:
         The dataset described in ``seqvae.analysis.posterior_file``, and in ``activity`` what was
@@ -83,19 +81,18 @@ def posterior_dataset(
     Raises:
         InputError: if not even one trial fits into memory.
     """
-    from seqvae.analysis.posterior_file import PosteriorWriter, has_neurons
+    from seqvae.analysis.posterior_file import PosteriorWriter
 
     recording, spec = data.recording, data.spec
     heldin = np.zeros(spec.num_neurons, dtype=bool)
     heldin[list(spec.heldin)] = True
-    kept = np.arange(spec.num_neurons) if neurons is None else neurons
-    coordinates = {"heldin": ("neuron", heldin[kept]), "split": ("trial", data.split[trials])}
+    coordinates = {"heldin": ("neuron", heldin), "split": ("trial", data.split[trials])}
     if data.start is not None:  # of windows; ``start + time`` is the time in the long recording
         coordinates["start"] = ("trial", data.start[trials] * (spec.bin_width or 1))
     if recording.condition is not None:
         coordinates["condition"] = ("trial", recording.condition[trials])
     if recording.neuron_sessions is not None:
-        coordinates["neuron_session"] = ("neuron", recording.neuron_sessions[kept])
+        coordinates["neuron_session"] = ("neuron", recording.neuron_sessions)
     for name in ("start_times", "event_times", "segment_ids", "trial_sessions"):
         values = getattr(recording, name)
         if values is not None:
@@ -115,7 +112,7 @@ def posterior_dataset(
     writer = PosteriorWriter(
         path,
         trial=trial[trials],
-        neuron=neuron[kept],
+        neuron=neuron,
         num_time_bins=spec.num_time_bins,
         bin_width=spec.bin_width,
         centres=recording.times,
@@ -134,11 +131,7 @@ def posterior_dataset(
             values, stop = part.values, start + len(part.lengths)
             if variables is None or ACTIVITY in variables:
                 values = {**values, ACTIVITY: recording.read(trials[start:stop])}
-            writer.write(
-                {name: value[..., kept] if has_neurons(name) else value
-                 for name, value in values.items()},
-                lengths=part.lengths,
-            )  # fmt: skip
+            writer.write(values, lengths=part.lengths)
             start = stop
     return writer.dataset()
 

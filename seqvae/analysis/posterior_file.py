@@ -180,11 +180,6 @@ def chosen_variables(
     return {name: values[name] for name in values if names is None or name in names}
 
 
-def has_neurons(name: str) -> bool:
-    """Whether a variable has a value for each neuron."""
-    return name in _KNOWN and "neuron" in _KNOWN[name][0]
-
-
 def describe(name: str, num_axes: int) -> tuple[tuple[str, ...], str, str]:
     """Dims, units and long name of a variable."""
     if name in _KNOWN:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
-from seqvae.data.loading import taken
+from seqvae.data.lazy import LazyActivity
+from seqvae.data.loading import resident, taken
 from seqvae.data.preparation import Prepared
 from seqvae.data.splits import members
+from seqvae.data.validation import OTHER
+from seqvae.errors import InputError, nearest
 from seqvae.types import Batch
+
+Data = TypeVar("Data", bound="BySession")
 
 
 class BySession(ABC):
@@ -26,6 +32,46 @@ class BySession(ABC):
         """The names of the sessions, where the recording is of several; else none."""
         names = self._get().recording.trial_sessions
         return () if names is None else tuple(dict.fromkeys(map(str, names.tolist())))
+
+    def of_session(self: Data, name: str) -> Data:
+        """Return these data with the trials of other sessions in no split, not even in "all".
+
+        Raises:
+            InputError: for a name that is none of ``sessions``.
+        """
+        if name not in self.sessions:
+            valid = nearest(name, self.sessions) or "; the data are of one session, leave it out"
+            raise InputError(f"session {name!r} is unknown{valid}")
+        loaded = self._get()
+        split = np.where(loaded.recording.trial_sessions == name, loaded.split, OTHER)
+        return self._with(loaded._replace(split=split))
+
+    def alone(self: Data, name: str) -> tuple[Data, tuple[int, ...]]:
+        """Return the data of a session with its own neurons alone, and which those are.
+
+        Its trials keep their indices. A model reads them as ``model.among(neurons)``.
+
+        Raises:
+            InputError: for a name that is none of ``sessions``.
+        """
+        data = self.of_session(name)
+        loaded = data._get()
+        recording, lengths = loaded.recording, loaded.recording.lengths
+        neurons = members(recording.neuron_sessions, recording.num_neurons)[name]
+        spec = loaded.spec.among(neurons.tolist())
+        fields = {
+            field: getattr(recording, field)[..., neurons]
+            for field in ("rates", "neuron_ids", "neuron_sessions")
+            if getattr(recording, field) is not None
+        }
+        activity: Any = recording.activity
+        lazy = isinstance(activity, LazyActivity)
+        fields["activity"] = activity.neurons(neurons) if lazy else activity[..., neurons]
+        own = recording.changed(**fields, heldin=np.array(spec.heldin))
+        trials = resident(own, spec, lengths)
+        return data._with(loaded._replace(
+            recording=own, spec=spec, split=loaded.split, resident=trials
+        )), tuple(neurons.tolist())  # fmt: skip
 
     def neurons_of(self, trials: Int[np.ndarray, " chosen"]) -> tuple[int, ...] | None:
         """Return the neurons of those sessions that some trials are of; None: all."""
@@ -88,3 +134,7 @@ class BySession(ABC):
     @abstractmethod
     def _get(self) -> Prepared:
         """Return what is loaded."""
+
+    @abstractmethod
+    def _with(self: Data, loaded: Prepared | None) -> Data:
+        """Return the data with something else loaded."""

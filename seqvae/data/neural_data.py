@@ -226,18 +226,6 @@ class NeuralData(Loaders, pl.LightningDataModule):
         """Return these data with the validation trials among the training trials."""
         return self._with(self._get().merged())
 
-    def of_session(self, name: str) -> NeuralData:
-        """Return these data with the trials of other sessions in no split, not even in "all".
-
-        Raises:
-            InputError: for a name that is none of ``sessions``.
-        """
-        if name not in self.sessions:
-            valid = nearest(name, self.sessions) or "; the data are of one session, leave it out"
-            raise InputError(f"session {name!r} is unknown{valid}")
-        split = np.where(self.recording.trial_sessions == name, self.split, OTHER)
-        return self._with(self._get()._replace(split=split))
-
     @property
     def recording(self) -> Recording:
         """The validated recording, as the source gave it, or its windows."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
 from seqvae.analysis.evaluation import Training, evaluate_model
+from seqvae.data import NeuralData
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
+from seqvae.models import Model
 from seqvae.runs import Run
 from seqvae.scores.benchmark import NULLS
 from seqvae.scores.ceiling import ceiling_words
@@ -36,6 +38,7 @@ def evaluate(
     *,
     bin_width: BinWidth = None,
     split: str | None = None,
+    session: str | None = None,
     num_samples: int = 50,
     refine_steps: int = 0,
     per_neuron: bool = False,
@@ -52,6 +55,8 @@ def evaluate(
         bin_width: seconds per bin, where ``data`` is an array or a file.
         split: the trials to score; None takes test if there is one, else val, unless the run was
             refitted and has learned from val; of other data without a split of their own all.
+        session: of several sessions the trials and neurons of this one alone, with baselines of its
+            own; None: all together, and the model's scores of each.
         num_samples: posterior samples.
         refine_steps: steps by which the posterior of each trial is refined from the encoder's
             answer on, to tell what amortised inference loses; 0: not at all.
@@ -83,29 +88,34 @@ def evaluate(
         raise InputError(f"refine_steps must be at least 0, got {refine_steps}")
     if out is not None:
         check_out(out, ".json")
+    if session is not None and is_new:
+        raise InputError(
+            "session: other data than the run's have none of its sessions; leave one out"
+        )
+    if session is not None:
+        data, neurons = data.alone(session)
+        with torch.no_grad():
+            model = model.among(neurons)
     training = _training(run, trust=trust) if is_new else Training(model, data)
     scored = partial(
         evaluate_model,
-        model,
         split=opened.split_of(split),
         num_samples=num_samples,
         refine_steps=refine_steps,
         seed=run.seed,
-        training=training,
     )
-    metrics = scored(data, per_neuron=per_neuron)
-    if data.sessions:
-        rates = Training(model, None, data.train_moments)  # other baselines stand above
+    metrics = scored(model, data, per_neuron=per_neuron, training=training)
+    if data.sessions and session is None:
         metrics["sessions"] = {
-            name: scored(part, training=rates)
+            name: _of_session(model, data, name, scored)
             for name in data.sessions
-            if metrics["split"] in (*(part := data.of_session(name)).split, "all")
+            if metrics["split"] in (*data.of_session(name).split, "all")
         }
     if not run.is_finished:
         metrics["unfinished"] = UNFINISHED
     if is_new:
         metrics["baselines_learned_on"] = _told_of(training)
-    elif not run.is_finished:
+    elif not run.is_finished or session is not None:
         pass  # what is wrong with a fit is told when it has ended
     elif "train" in data.split and not run.members:  # which was not fitted itself
         metrics["advice"] = {
@@ -115,6 +125,24 @@ def evaluate(
     if out is not None:
         write_text(out, json.dumps(without_nan(metrics), indent=2) + "\n")
     return metrics
+
+
+def _of_session(
+    model: Model, data: NeuralData, name: str, scored: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
+    """Score a session by its own neurons; beside it the mean rate, as other baselines stand above.
+
+    Args:
+        model: of all sessions.
+        data: of all.
+        name: of the session.
+        scored: ``evaluate_model`` with all its settings.
+    """
+    part, neurons = data.alone(name)
+    with torch.no_grad():
+        narrow = model.among(neurons)
+    moments = Moments(*(values[list(neurons)] for values in data.train_moments))
+    return scored(narrow, part, training=Training(narrow, None, moments))
 
 
 def _training(run: Run, *, trust: bool) -> Training:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
+import torch
 
 from seqvae.analysis.devices import chosen_devices
 from seqvae.analysis.merging import merged_dataset
@@ -70,10 +70,10 @@ def infer(
     """
     opened = run, data, model, _ = open_run(run, data, trust, bin_width=bin_width)
     check_num_samples(num_samples)
-    neurons = None
     if session is not None:
-        data = data.of_session(session)
-        neurons = np.flatnonzero(data.recording.neuron_sessions == session)
+        data, neurons = data.alone(session)
+        with torch.no_grad():
+            model = model.among(neurons)
     trials, chosen = data.trials(split), chosen_devices(model, devices)
     if out is not None:
         check_out(out, ".nc", ZARR)
@@ -83,7 +83,7 @@ def infer(
         "num_samples": num_samples,
         **{f"{name}_version": run.provenance["versions"][name] for name in ("seqvae", "torch")},
     }
-    infer_into = partial(posterior_dataset, model, data, trials, neurons=neurons)
+    infer_into = partial(posterior_dataset, model, data, trials)
     if merged:
         if session is not None:
             raise InputError("session: windows of one recording are merged; leave session out")
