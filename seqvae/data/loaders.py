@@ -25,6 +25,10 @@ from seqvae.data.session_rows import StitchedActivity
 from seqvae.data.sizes import spread_out
 from seqvae.types import Batch, DataSpec
 
+_CURE = (
+    "learn by gradients, e.g. a SequentialVAE with a LinearReadIn, and score sessions one by one "
+    "(session)"
+)
 _COPIES = 3  # a batch holds what is seen, what is scored, and with which weight
 
 
@@ -85,7 +89,7 @@ class Loaders(BySession):
         if isinstance(recording.activity, StitchedActivity):
             what = f"{split}: {len(trials)} trials of {len(self.sessions)} sessions at a time"
             shape = (len(trials), *recording.shape[1:])
-            sizes.check_memory(what, 4.0 * _COPIES * math.prod(shape))
+            sizes.check_memory(what, 4.0 * _COPIES * math.prod(shape), cure=_CURE)
             return trials
         if not isinstance(recording.activity, LazyActivity):
             return trials

@@ -25,12 +25,12 @@ def machine_memory() -> float:
         return math.inf
 
 
-def check_memory(what: str, num_bytes: int | float) -> None:
+def check_memory(what: str, num_bytes: int | float, *, cure: str = "choose smaller sizes") -> None:
     """Refuse what would take more memory than the machine has, before it is taken."""
     if num_bytes > machine_memory():
         raise InputError(
             f"{what} would take {num_bytes / 1e9:.3g} GB, more than the "
-            f"{machine_memory() / 1e9:.3g} GB of this machine; choose smaller sizes"
+            f"{machine_memory() / 1e9:.3g} GB of this machine; {cure}"
         )
 
 
