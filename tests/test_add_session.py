@@ -104,6 +104,21 @@ def test_a_session_begins_where_its_conditions_match() -> None:
     assert scores[0] > scores[1] + 0.05
 
 
+def test_trials_that_are_not_alike_are_no_reason_for_large_readouts() -> None:
+    """Averages over them are flat, and what explains them would explode in single trials."""
+
+    def session(seed: int) -> Recording:
+        return Lorenz(num_trials=30, num_val=6, num_time_bins=25, num_neurons=9, num_heldout=2,
+                      mean_count=1.0, seed=seed).load()  # fmt: skip
+
+    data = NeuralData(Sessions([session(0), session(1)], names=["a", "b"]))
+    model = partial(NonlinearDynamics, latent_dim=3, decoder_dims=(16, 16))
+    run = seqvae.fit(data, model, tiny_learner(20), in_memory=True)
+    made = seqvae.add_session(run, session(2), name="new", learner=tiny_learner(1), in_memory=True)
+    counts = seqvae.infer(made, session="new", num_samples=3).rates * made.spec.bin_width
+    assert float(counts.max()) < 15  # of means near 1
+
+
 def test_a_run_folder_gets_a_session_and_stays_as_it_is(tmp_path: Path) -> None:
     for name in NEURONS:
         write_npz(simulated(name), tmp_path / f"{name}.npz")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -286,6 +287,39 @@ def test_help_shows_the_arguments_of_parts_of_parts_that_are_named(capsys):
     assert "\ndata.source: Poisson counts with log-rates linear in the Lorenz system.\n" in out
     assert "--data.source.num_conditions  int or null [null]" in out
     assert "--model.encoder.window  int [3]" in out
+
+
+def test_the_default_model_brings_its_own_learner_named_or_not():
+    from seqvae.console.flags import with_learner, with_model
+
+    default = "seqvae.models.NonlinearDynamics"
+    assert with_model({}, {"model.dropout": "0.6"}) == {"model": {"class_path": default}}
+    assert with_model({}, {"data.heldout": "0.2"}) == {}
+    assert with_model({"model": {"class_path": "VAE"}}, {"model.dropout": "0.6"}) == {
+        "model": {"class_path": "VAE"}
+    }
+    assert with_model({}, {"model": "VAE", "model.dropout": "0.6"}) == {}
+    for tree, flags in (
+        ({}, {"model": "NonlinearDynamics"}),
+        ({"model": {"class_path": default}}, {"model.dropout": "0.6"}),
+    ):
+        assert with_learner(tree, flags, False) == tree  # so that its rule says how it is learned
+    learner = with_learner({}, {"model": "VAE"}, False)["learner"]
+    assert learner["class_path"] == "seqvae.learning.GradientLearner"
+
+
+def test_a_setting_of_the_default_model_needs_no_name_of_it(capsys):
+    assert cli.main(["fit", "--data.source", "Lorenz", "--model.latent_dimm", "3"]) == 2
+    assert "did you mean 'latent_dim'" in capsys.readouterr().err
+
+
+def test_whoever_reads_an_answer_may_have_read_enough(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert cli.main(["--help"]) == 0
 
 
 def test_shipped_help_is_what_would_be_made():

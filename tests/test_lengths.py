@@ -104,9 +104,8 @@ def test_lengths_of_a_file_cut_off_its_padding(tmp_path, write, is_flat):
 
 def test_file_without_a_known_name_is_told_of_all_splits(tmp_path):
     np.savez(tmp_path / "a.npz", train_data=np.ones((2, 3, 4)), valid_data=np.ones((2, 3, 4)))
-    with pytest.raises(
-        InputError, match=r"keys \{activity: '\{split\}_data'\}, or .* guess; it holds 'train_data'"
-    ):
+    told = r"it holds 'train_data'.* --data.source.keys \"\{activity: '\{split\}_data'\}\", or"
+    with pytest.raises(InputError, match=told):
         Npz(tmp_path / "a.npz").load()
     np.savez(tmp_path / "b.npz", spikes=np.ones((2, 3, 4)))
     with pytest.raises(InputError, match=r"no entry 'activity'.* it holds 'spikes'"):

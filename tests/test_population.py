@@ -213,6 +213,9 @@ def test_what_no_population_can_do_is_refused_before_any_fit(tmp_path):
     refused("population must be at least 2, got 1", search="pbt", population=1)
     refused(r"generations must be at most learner\.trainer\.max_epochs, which is 4, got 5",
             search="pbt", generations=5)  # fmt: skip
+    refused("and the warm-ups of model.objective, such as beta_steps, last 5 epochs",
+            partial(VAE, latent_dim=2, objective=Objective(beta_steps=10)), search="pbt",
+            generations=2)  # fmt: skip
     refused(r"space\.model\.latent_dim changes the names or shapes of the weights", search="pbt",
             generations=2, space={"model.latent_dim": [2, 3]})  # fmt: skip
     refused(r"space\.model\.dropout changes the names", FLDS, search="pbt", generations=2,

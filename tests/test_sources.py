@@ -253,7 +253,7 @@ BAD_FILES = {
         "activity": counts(6, 1, 6),
         "image_shape": np.array(["a", "b"]),
     },
-    "say which entry is the activity: keys": {"spikes": counts(6, 8, 5)},
+    "say which one is the activity, ": {"spikes": counts(6, 8, 5)},
 }
 
 

@@ -24,11 +24,14 @@ class Matched(NamedTuple):
     Attributes:
         trials: indices of the training trials of the new session that are like former ones.
         factors: of each of these, the mean over former trials that are like it.
+        scale: standard deviation of each factor over bins and trials; that of averages says how
+            alike trials are, too.
         read: likewise what each read-in of the model read, by its name.
     """
 
     trials: Int[np.ndarray, " trial"]
     factors: Float[Tensor, "trial time factor"]
+    scale: Float[Tensor, " factor"]
     read: dict[str, Tensor]
 
 
@@ -67,7 +70,9 @@ def matched(model: Model, former: NeuralData, data: NeuralData, *, seed: int) ->
         name: torch.stack([_mean(value[labels[0] == label], num_bins) for label in common])[order]
         for name, value in values.items()
     }
-    return Matched(new, averages.pop(""), averages)
+    bins = values[""].flatten(0, 1)
+    scale = bins[bins.isfinite().all(-1)].std(0)
+    return Matched(new, averages.pop(""), scale, averages)
 
 
 def _labels(data: NeuralData, other: NeuralData, trials: Int[np.ndarray, " trial"]) -> np.ndarray:

@@ -171,6 +171,17 @@ def _source_of_path(
     return [("data.source", chosen if takes_path else {"class_path": chosen})]
 
 
+def with_model(tree: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the model whose settings are given where none is named: what is learned by default."""
+    keys = [key for key in flags if key.split(".")[0] == "model"]
+    if not keys or {"model", "model.class_path"} & set(keys) or tree.get("model") is not None:
+        return dict(tree)
+    from seqvae.config.class_paths import class_path
+    from seqvae.models import NonlinearDynamics
+
+    return {**tree, "model": {"class_path": class_path(NonlinearDynamics)}}
+
+
 def with_learner(
     tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool, run: Any = None
 ) -> dict[str, Any]:
@@ -184,15 +195,18 @@ def with_learner(
         return dict(tree)
     from seqvae.config import open_parameters
     from seqvae.config.class_paths import class_path
-    from seqvae.learning import GradientLearner, default_learner
+    from seqvae.learning import GradientLearner, default_learner, follows_rule
     from seqvae.runs import ModelFactory, Run
 
     model = flags.get("model", flags.get("model.class_path", tree.get("model")))
-    if model is None and not settings and not any(key.startswith("learner.") for key in flags):
+    says_nothing = not settings and not any(key.startswith("learner.") for key in flags)
+    if model is None and says_nothing:
         return dict(tree)  # the default model brings its own
     if run is not None and not settings:
         return {**tree, "learner": Run(str(run)).config["learner"]}
     opened = open_parameters(model, ModelFactory, key="model", trust=trust)
+    if says_nothing and opened is not None and follows_rule(opened.cls):
+        return dict(tree)  # it follows from the data
     learner = default_learner(opened.cls) if opened else GradientLearner
     return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(settings)}}
 

@@ -14,6 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 from seqvae.compute.termination import terminable
 from seqvae.console.flags import (
@@ -27,6 +28,7 @@ from seqvae.console.flags import (
     with_file,
     with_learner,
     with_learners,
+    with_model,
     with_run,
 )
 from seqvae.console.shipped_help import shipped_help
@@ -68,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = name if name.startswith("-") else name.replace("-", "_")  # add-session, too
     if name in ("-h", "--help"):
         lines = "\n".join(f"  {verb.name:<15}{verb.summary}" for verb in known.values())
-        print(HELP.format(verbs=lines))
+        _say(HELP.format(verbs=lines))
         return 0
     if name == "--completion":
         from seqvae.console.completion import completion_script
 
-        print(completion_script(known), end="")
+        _say(completion_script(known), end="")
         return 0
     if name not in known:
         print(f"seqvae: there is no verb {name!r}{nearest(name, known)}", file=sys.stderr)
@@ -102,6 +104,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 1
             _tell(verb, str(error))
             return 2
+
+
+def _say(text: str, *, end: str = "\n") -> None:
+    """Print an answer; whoever has read enough of it, such as ``head``, may go."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # for what would be written at the end
+        with suppress(OSError):
+            os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _tell(verb: Verb, text: str) -> None:
@@ -137,7 +150,7 @@ def _is_users(error: Exception) -> bool:
 
 def _command(verb: Verb, argv: Sequence[str]) -> int:
     if list(argv) in (["--help"], ["-h"]) and (page := shipped_help(verb.name)) is not None:
-        print(page, end="")
+        _say(page, end="")
         return 0
     named = with_run if verb.reads_run else with_file
     flags = read_flags(named(argv, verb.arguments))
@@ -163,13 +176,15 @@ def _command(verb: Verb, argv: Sequence[str]) -> int:
     sections = {*tree, *(key.split(".")[0] for key in flags)}
     if repeated is not None:
         tree = {**repeated_config(str(repeated), trust), **tree}
+    if "model" in verb.arguments:
+        tree = with_model(tree, flags)
     if "learner" in verb.arguments:
         tree = with_learner(tree, flags, trust, run=flags.get("run") if verb.reads_run else None)
     if "learners" in verb.arguments:
         tree = with_learners(tree, flags, trust)
     tree = read_command(function, tree, flags, trust=trust)
     if wants_help:
-        print(help_text(verb.name, function, tree, trust=trust), end="")
+        _say(help_text(verb.name, function, tree, trust=trust), end="")
         return 0
     if repeated is not None:
         # The run answers for what the command does not touch; a config tells all, without the run.
@@ -178,10 +193,10 @@ def _command(verb: Verb, argv: Sequence[str]) -> int:
         }
     arguments = build(function, tree, trust=trust)
     if wants_config:
-        print(config_text(function, arguments), end="")
+        _say(config_text(function, arguments), end="")
         return 0
     complete = verb.completed(arguments)
     answer = function(**complete)
     if _speaks(verb):
-        print(verb.shown(answer, complete))
+        _say(verb.shown(answer, complete))
     return verb.exit_code(answer)

@@ -4,6 +4,7 @@ from seqvae.learning.closed_form import ClosedForm as ClosedForm
 from seqvae.learning.default import DefaultFit as DefaultFit
 from seqvae.learning.default import completed_fit as completed_fit
 from seqvae.learning.default import default_fit as default_fit
+from seqvae.learning.default import follows_rule as follows_rule
 from seqvae.learning.em import EM as EM
 from seqvae.learning.gradient import GradientLearner as GradientLearner
 from seqvae.learning.learner import Learner as Learner

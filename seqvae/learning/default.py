@@ -110,12 +110,16 @@ def completed_fit(
         data: the data to learn from.
         scores_others: as in ``default_fit``.
     """
-    is_partial = isinstance(model, partial)
-    if (model.func if is_partial else model) is not NonlinearDynamics:
+    if not follows_rule(model):
         return None
     default = default_fit(data, scores_others=scores_others)
-    changes = model.keywords if is_partial else {}
+    changes = model.keywords if isinstance(model, partial) else {}
     return default._replace(model=partial(default.model, **changes))
+
+
+def follows_rule(model: Any) -> bool:
+    """Return whether a class of models, or a factory of one, is completed by ``completed_fit``."""
+    return (model.func if isinstance(model, partial) else model) is NonlinearDynamics
 
 
 def _rounded(value: float) -> float:

@@ -65,24 +65,26 @@ def begin_along(
     trials: Tensor,
     *,
     factors: Tensor,
+    scale: Tensor,
     read: dict[str, Tensor],
 ) -> None:
     """Begin readout and read-ins of new neurons at what is known of each trial's path.
 
     The readout is a regression on the factors, with the likelihood of the data and a ridge, and a
     ``LinearReadIn`` a ridge regression on what former sessions read. Both are matched averages, the
-    same for all trials of a condition.
+    same for all trials of a condition. The ridge is in units of what factors do in single trials:
+    averages of trials that are not alike vary little, and then readouts begin near the mean rates.
 
     Args:
         alone: the model of the new session.
         data: of the new session.
         trials: its training trials that have a match.
         factors: (trial, time, factor) of each of them.
+        scale: (factor,) standard deviation in single trials.
         read: (trial, time, read_in) what each read-in is to read, by its name in the model.
     """
     observation = alone.observation
     if isinstance(observation, GeneralizedLinear):
-        scale = factors.flatten(0, 1).std(0)
         scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.inf)
         linear = linear_along(alone, data, trials.numpy(), factors / scale)
         if linear is not None:

@@ -85,7 +85,7 @@ def add_session(
         match = matched(fitted, former, alone, seed=run.seed)
         begin_along(
             parts.alone, alone, torch.from_numpy(match.trials), factors=match.factors,
-            read=match.read,
+            scale=match.scale, read=match.read,
         )  # fmt: skip
         learner = _only_new(learner, parts)
         check_pair(learner, parts.alone)

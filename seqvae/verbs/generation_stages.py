@@ -30,8 +30,8 @@ def stages_of(
     The warm-ups of the objective lie in the first one, which is as long as they last.
 
     Raises:
-        InputError: for a learner without epochs, fewer epochs than generations, or a setting that
-            changes the shape of the weights, which are passed on.
+        InputError: for a learner without epochs, fewer epochs than generations or warm-ups last,
+            or a setting that changes the shape of the weights, which are passed on.
     """
     _, learner, of_data = parts_of(config)
     epochs = _value(config, EPOCHS) if isinstance(learner, GradientLearner) else None
@@ -54,6 +54,11 @@ def stages_of(
     ramps = 0 if objective is None else ramps_of(objective["init_args"], space)
     first = math.ceil(ramps / math.ceil(len(data.trials("train")) / of_data["batch_size"]))
     share = math.ceil(epochs / generations)
+    if first > epochs:
+        raise InputError(
+            f"{EPOCHS} is {epochs}, and the warm-ups of model.objective, such as beta_steps, last "
+            f"{first} epochs here; raise it, or shorten them"
+        )
     if first > share:
         warnings.warn(
             f"the first generation learns {first} epochs, as long as the warm-ups last (of "

@@ -126,10 +126,10 @@ def tune(
     folder = Path(out_dir or f"studies/{datetime.now():%Y%m%d-%H%M%S}")
     stages: list[Mapping[str, Any]] = [config]
     facts = {
+        "search": search,
         "config": {**config, "data": {**config["data"]["init_args"], "source": None}},
         "former": former,
         "space": {name: _spelled(one) for name, one in values.items()},
-        "search": search,
         "seed": seed,
         "checksum": data.recording.checksum,
     }

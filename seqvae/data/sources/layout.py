@@ -211,10 +211,12 @@ def _no_activity(entries: Mapping[str, Any], template: str) -> str:
     listed = ", ".join(map(repr, list(entries)[:8])) + (", ..." if len(entries) > 8 else "")
     name = next((name for name in entries if name.startswith("train_")), "NAME")
     example, wanted = name.replace("train_", "{split}_", 1), template.replace("{split}", "train")
+    meant = nearest(wanted, entries)
+    meant = meant if "did you mean" in meant else ""  # all of them are listed
     return (
-        f"the file has no entry 'activity', and no entry {wanted!r}{nearest(wanted, entries)}; say "
-        f"which entry is the activity: keys {{activity: {example!r}}}, or let 'seqvae check FILE "
-        f"--write_config mine.yaml' guess; it holds {listed}"
+        f"the file has no entry 'activity', and no entry {wanted!r}{meant}; it holds {listed}; "
+        f'say which one is the activity, --data.source.keys "{{activity: {example!r}}}", or let '
+        "'seqvae check FILE --write_config mine.yaml' guess"
     )
 
 

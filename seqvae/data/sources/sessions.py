@@ -91,7 +91,9 @@ class Sessions(RecordingSource):
             try:
                 one = from_path(source).load() if isinstance(source, str) else source.load()
             except InputError as error:
-                raise InputError(f"sources[{index}]: {error}") from error
+                path = _path_of(source)
+                named = "" if path is None else f" ({path})"
+                raise InputError(f"sources[{index}]{named}: {error}") from error
             is_alone = len(self._sources) == 1
             recordings.append(one if is_alone else one.changed(activity=packed(one.activity)))
         return stitched(dict(zip(self.names_of(recordings), recordings, strict=True)))
