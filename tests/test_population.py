@@ -224,3 +224,8 @@ def test_what_no_population_can_do_is_refused_before_any_fit(tmp_path):
             LinearDynamics, EM(), search="pbt",
             space={"learner.max_iterations": [2, 3]})  # fmt: skip
     refused("space is required", LinearDynamics, EM(), search="pbt")
+
+
+def test_a_population_claims_no_gain_over_fits_that_have_learned_for_one_generation(study):
+    assert study.gain is None
+    assert "gain" not in verb.shown(study, {})

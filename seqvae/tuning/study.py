@@ -137,7 +137,12 @@ class Study:
 
     @property
     def gain(self) -> float | None:
-        """What the best fit scores more than the settings as they were; None if these failed."""
+        """What the best fit scores more than the settings as they were; None if these failed.
+
+        None of a population, too, whose first fits have learned for one generation only.
+        """
+        if "population" in self.facts:
+            return None
         former = self.records[0].score if 0 in self.records else None
         best = self.best.score
         return None if former is None or best is None else best - former
