@@ -17,7 +17,7 @@ def script(tmp_path_factory):
     path = tmp_path_factory.mktemp("completion") / "seqvae.sh"
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("builtins.print", lambda text, end: lines.append(text))
+        patch.setattr("builtins.print", lambda text, end, flush: lines.append(text))
         assert cli.main(["--completion"]) == 0
     path.write_text("".join(lines))
     return path
