@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from seqvae.errors import InputError
 from seqvae.learning import EM, completed_fit, default_fit
 from seqvae.models import VAE, NonlinearDynamics
 from seqvae.observations import Gaussian, Poisson
+from seqvae.verbs.fit import shown
 
 SHAPE = (12, 10, 8)
 
@@ -103,9 +105,14 @@ def test_a_learner_that_does_not_fit_the_default_is_refused(tmp_path) -> None:
         fit(counts(), learner=EM(), bin_width=0.02, run_dir=str(tmp_path / "run"))
 
 
-def test_command_without_a_model_says_what_was_chosen(tmp_path, capsys) -> None:
+def test_command_without_a_model_says_what_was_chosen(tmp_path, capsys, monkeypatch) -> None:
     file, folder = tmp_path / "counts.h5", tmp_path / "run"
     write_hdf5(Recording(counts(), 0.02), file)
     assert main(["fit", "--data.source.path", str(file), "--run_dir", str(folder)]) == 0
-    assert "no model was named: NonlinearDynamics of 8 latents" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "no model was named: NonlinearDynamics of 8 latents" in told
+    assert "bin width unknown" not in told
+    unknown = replace(Run(folder).spec, bin_width=None)
+    monkeypatch.setattr(Run, "spec", property(lambda _: unknown))
+    assert "bin width unknown: time is in bins" in shown(Run(folder), {"model": object()})
     assert Run(folder).config["learner"]["class_path"].endswith("GradientLearner")

@@ -24,8 +24,8 @@ def one_thread() -> Iterator[None]:
 def one_numpy_thread() -> Iterator[None]:
     """Let numpy's linear algebra work with one thread.
 
-    Its threads spin while they wait for each other: for products of some thousand rows, beside
-    another process, that took twenty to forty times as long as the work.
+    Its threads spin while they wait for each other: products of some thousand rows took five to
+    fifty times the processor's time with two threads, beside other processes on two cores.
     """
     with threadpool_limits(limits=1, user_api="blas"):
         yield

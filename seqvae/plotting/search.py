@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from seqvae.plotting.style import BLUE, GREY, SMALL_SIZE, VERMILLION, new_figure, tidy
 
@@ -78,6 +78,11 @@ def places(
     if isinstance(values, Mapping):
         if values.get("log"):
             axes.set(**{f"{axis}scale": "log"})
+            few = math.log10(values["high"] / values["low"]) < 2  # decades
+            ticks = getattr(axes, f"{axis}axis")
+            ticks.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+            ticks.set_major_formatter("{x:g}")
+            ticks.set_minor_formatter(NullFormatter())
             axes.tick_params(axis=axis, which="both", labelsize=SMALL_SIZE)
         return np.array([v if isinstance(v, Real) else np.nan for v in column], dtype=float)
     words = [str(value) for value in values]

@@ -199,7 +199,7 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
         kind, size = tree["class_path"].rsplit(".", 1)[-1], tree["init_args"]["latent_dim"]
         chosen = f"no model was named: {kind} of {size} latents, see config.yaml\n"
     if run.spec.bin_width is None and run.spec.num_time_bins > 1:
-        chosen += "bin width unknown: time is in bins, and there are no rates; give bin_width\n"
+        chosen += "bin width unknown: time is in bins, and counts have no rates; give bin_width\n"
     names = sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("."))
     return f"{chosen}run folder: {run.folder}\n  {'  '.join(names)}"
 
