@@ -167,11 +167,12 @@ class ExpectationMaximization(Learner):
         rows: list[MetricsRow] = []
         bar = progress_bar(self.max_iterations, work="fit", unit="iteration", show=self.progress)
 
-        def keep(state: Iteration, *, has_ended: bool = False) -> Stage:
-            """Put what was learned into the model, and tell of it."""
+        def keep(state: Iteration, *, validates: bool = True, has_ended: bool = False) -> Stage:
+            """Put what was learned into the model, score it, and tell of both."""
             model.take(self.finished(state, batch))
             stage = Stage(model, data, rows, number=state.iteration, step=state.iteration)
             audience.best(stage, float(state.terms.elbo.mean()), is_final=has_ended)
+            rows[-1] |= validation_scores(model, data) if validates else {}
             audience.progress(stage)
             return stage
 
@@ -183,21 +184,18 @@ class ExpectationMaximization(Learner):
                     rows.append(_row(state, batch))
                     if self.validate_every and state.iteration % self.validate_every == 0:
                         keep(state)
-                        rows[-1] |= validation_scores(model, data)
                         if best.is_over(state, rows[-1]):
                             break
                     bar.set_postfix(bound=f"{state.penalized:.6g}", refresh=False)
                     bar.update()
         except BaseException:
             if rows:
-                keep(state)
+                keep(state, validates=False)
             raise
         if self.selects and SELECTED not in rows[-1]:
             keep(state)
-            rows[-1] |= validation_scores(model, data)
             best.is_over(state, rows[-1])
-        stage = keep(best.state or state, has_ended=True)
-        rows[-1] |= {} if self.selects else validation_scores(model, data)
+        stage = keep(best.state or state, validates=not self.selects, has_ended=True)
         audience.end(stage)
 
     def _until_flat(
