@@ -24,6 +24,7 @@ from seqvae.crossvalidation import cell as cells
 from seqvae.crossvalidation.cell import Cell, Job, learn
 from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.plan import suited
+from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.scoring import seen_data
 from seqvae.crossvalidation.table import scores_table, summarize
 from seqvae.data import Recording
@@ -93,7 +94,7 @@ def test_curve_shows_scores_choices_and_losses(done):
     np.testing.assert_allclose(drawn, lost, atol=1e-12)
     assert [line.get_xdata().tolist() for line in scores.lines[:1]] == [told["dims"]]
     assert len(scores.collections) == 1  # error bars
-    assert scores.figure.get_suptitle().startswith("2 folds of rows x 2 of neurons")
+    assert scores.figure.get_suptitle().startswith("2 trial folds x 2 of neurons")
 
 
 def test_the_error_of_a_score_is_that_of_the_sum_over_folds_of_rows(done):
@@ -107,10 +108,10 @@ def test_the_error_of_a_score_is_that_of_the_sum_over_folds_of_rows(done):
 
 def test_few_folds_of_rows_are_said_to_carry_no_interval(done):
     (note,) = done.summary["notes"]
-    assert note.startswith("2 folds of rows cannot carry an interval")
+    assert note.startswith("2 trial folds cannot carry an interval")
     text = shown(done, {})
     assert f"note: {note}" in text
-    assert "lds: not excluded as the best dimension at 95 %: 0, 1, 2" in text
+    assert "not excluded" not in text
 
 
 def test_what_the_data_exclude_is_in_no_confidence_set():
@@ -136,6 +137,8 @@ def test_what_the_data_exclude_is_in_no_confidence_set():
     assert summary["confidence_set"] == ["good"]
     assert summary["differences"]["poor"]["low"] > 0
     assert summary["notes"] == []
+    text = shown(CrossValidation(Path("cv"), found, summary), {})
+    assert "good: not excluded as the best dimension at 95 %: 2, 3" in text
 
 
 def test_without_a_model_the_default_of_fit_is_learned(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_subsamples_hold_every_condition_by_its_share():
 
 
 def curve(deficit: dict[int, float], limit: dict[int, float], *, noise: float = 0.0) -> Curve:
-    """Scores that follow the law, in five folds of rows that differ in difficulty."""
+    """Scores that follow the law, in five trial folds that differ in difficulty."""
     generator = np.random.default_rng(0)
     trials, dims = np.array([12.0, 25.0, 50.0]), [0, *deficit]
     level = generator.normal(0, 0.01, 5)

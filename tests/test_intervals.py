@@ -35,7 +35,7 @@ def test_one_fold_of_rows_has_no_ends_and_says_so():
     told = found.in_unit(2.0)
     assert told["mean"] == 1.5
     assert told["low"] is told["high"] is told["standard_error"] is None
-    assert "one fold of rows cannot tell" in gap_words(told)
+    assert "one trial fold cannot tell" in gap_words(told)
 
 
 def test_words_tell_the_ends():

@@ -257,7 +257,7 @@ def test_a_cross_validation_has_a_curve_of_dimensions(tmp_path):
     out = report(crossvalidation=str(tmp_path), out=str(tmp_path / "page.html"))
     found = Read(text_of(Path(out)))
     assert HOSTILE not in text_of(Path(out))
-    assert "5 folds of rows x 4 of neurons" in found.words
+    assert "5 trial folds x 4 of neurons" in found.words
     assert "It exceeds fa, of dimension 4, by 0.1000, 95 % interval 0.0445 to 0.1555" in found.words
     assert "Dimensions of fa that the data do not exclude as its best at 95 %: 4, 8" in found.words
     assert "Few folds." in found.words

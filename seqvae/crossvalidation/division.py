@@ -57,7 +57,7 @@ class Division:
         recording: all that may be learned from and scored.
         scheme: ``fold_in`` and ``gabriel`` hold out rows and columns, ``speckled`` random entries.
         rows: as above.
-        num_trial_folds: folds of rows (speckled: of entries).
+        num_trial_folds: folds of trials (speckled: of entries).
         num_neuron_folds: folds of neurons.
         gap: bins left free on either side of a block.
         seed: of the folds.
@@ -189,7 +189,7 @@ class Division:
         return other
 
     def part(self, trial_fold: int, neuron_fold: int | None) -> Holdout:
-        """Return what is scored of a fold of rows and a fold of neurons."""
+        """Return what is scored of a trial fold and a fold of neurons."""
         if self.scheme == "speckled":
             hidden = self.entry_fold == trial_fold
             truth = _encoded(self.recording, hidden)

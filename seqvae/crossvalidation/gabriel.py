@@ -82,7 +82,7 @@ class FoldError(NamedTuple):
 def fold_errors(
     division: Division, trial_fold: int, *, dim: int, counts: bool = False
 ) -> list[FoldError]:
-    """Return the squared error of a number of components on a fold of rows, by fold of columns.
+    """Return the squared error of a number of components on a trial fold, by fold of columns.
 
     Rows are time bins, and errors are in units of each column's standard deviation in training.
     Components are found where columns have equal noise, else a neuron of much noise passes for one:

@@ -35,7 +35,7 @@ class Curve(NamedTuple):
         scores: summed over the cells they are the score.
         gains: the same less the mean rate's.
         dims: one for each column, the mean rate first.
-        rows: the fold of rows of each cell.
+        rows: the trial fold of each cell.
     """
 
     trials: Float[np.ndarray, " fraction"]
@@ -71,7 +71,7 @@ class Curve(NamedTuple):
 
         Least squares, weighted by trials squared: the error of a fit, and with it that of its
         score, falls as fast as what it still lacks. For a known exponent the law is linear, so
-        each fold of rows has a curve of its own, and their mean is the curve of the mean.
+        each trial fold has a curve of its own, and their mean is the curve of the mean.
         """
         inverse = 1 / self.trials
         design = np.stack([np.ones_like(inverse), -inverse], axis=1) * self.trials[:, None]
@@ -98,7 +98,7 @@ class Outlook(NamedTuple):
 def outlook(curve: Curve, trials: float, *, rule: Rule, chosen: int) -> Outlook:
     """Draw what another cross-validation would answer with a number of trials.
 
-    The law is extrapolated in each fold of rows. A draw moves the sum over folds by an error of
+    The law is extrapolated in each trial fold. A draw moves the sum over folds by an error of
     Student's t with R - 1 degrees of freedom, enlarged for shared training rows as in
     ``intervals``, the same for all sizes; the differences between sizes are then seen with the
     error that their tests have among so many trials, and the rule chooses.

@@ -17,7 +17,7 @@ class Interval(NamedTuple):
 
     Attributes:
         mean: the sum itself, what is expected of another data set like this one.
-        standard_error: of it; infinite where one fold of rows tells of no spread.
+        standard_error: of it; infinite where one trial fold tells of no spread.
         degrees_of_freedom: of the t distribution that ``low`` and ``high`` are read from.
         low: lower end.
         high: upper end.
@@ -39,7 +39,7 @@ class Interval(NamedTuple):
 def interval(difference: Float[np.ndarray, " cell"], rows: Int[np.ndarray, " cell"]) -> Interval:
     """Return the interval of a sum over cells that share rows, training rows and fits.
 
-    Cells of one fold of rows share trials, latents and the fit, so they count as one: d_r is the
+    Cells of one trial fold share trials, latents and the fit, so they count as one: d_r is the
     sum over the cells of fold r of R. Folds share most of their training rows; for this the
     variance of their sum is enlarged by the ratio of scored to training rows [Nadeau & Bengio
     2003, Machine Learning 52:239, eq. 7]:
@@ -51,7 +51,7 @@ def interval(difference: Float[np.ndarray, " cell"], rows: Int[np.ndarray, " cel
 
     Args:
         difference: of summed scores, in each cell.
-        rows: the fold of rows of each cell.
+        rows: the trial fold of each cell.
     """
     from scipy import stats
 
@@ -75,8 +75,8 @@ def gap_words(gap: Mapping[str, Any]) -> str:
     if "low" not in gap:
         return f"{gap['mean']:.4f} (how sure that is, an older summary cannot tell; make it again)"
     if gap["low"] is None:
-        return f"{gap['mean']:.4f} (one fold of rows cannot tell how sure that is)"
+        return f"{gap['mean']:.4f} (one trial fold cannot tell how sure that is)"
     return (
         f"{gap['mean']:.4f}, 95 % interval {gap['low']:.4f} to {gap['high']:.4f} (t of "
-        f"{gap['degrees_of_freedom']}, over folds of rows)"
+        f"{gap['degrees_of_freedom']}, over trial folds)"
     )

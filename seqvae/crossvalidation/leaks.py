@@ -36,7 +36,7 @@ from seqvae.models import Model
 from seqvae.runs import ModelFactory
 
 FOLD = 0
-"""The fold of rows, and of neurons, whose cell is asked; the others differ in nothing but it."""
+"""The trial fold, and of neurons, whose cell is asked; the others differ in nothing but it."""
 
 ENSEMBLE = "ensemble"
 
@@ -64,7 +64,7 @@ def cell_checks(
         learner: of all of them; None: as ``crossvalidate`` takes it.
         scheme: of the cross-validation.
         dim: size of the models.
-        trial_folds: folds of rows.
+        trial_folds: folds of trials.
         neuron_folds: folds of neurons.
         seed: of folds and fits.
         num_samples: posterior samples of the comparison.

@@ -257,11 +257,11 @@ def summarize(
 
 
 def _notes(num_folds: int, rule: Rule) -> list[str]:
-    """Say what so few folds of rows cannot tell."""
+    """Say what so few trial folds cannot tell."""
     if num_folds > FEW_FOLDS:
         return []
     notes = [
-        f"{num_folds} folds of rows cannot carry an interval (Student's t of {num_folds - 1} "
+        f"{num_folds} trial folds cannot carry an interval (Student's t of {num_folds - 1} "
         "degree of freedom); give trial_folds 5"
     ]
     if rule == "1se":

@@ -23,7 +23,7 @@ WIDEST = 8
 def dimension_curve(summary: Mapping[str, Any]) -> Figure:
     """Draw score against dimension; a ring marks what was chosen, the line the mean-rate model.
 
-    Left the scores, with their standard errors over the folds of rows where the summary tells them,
+    Left the scores, with their standard errors over the trial folds where the summary tells them,
     dotted the few-shot score where there is one. Right what each dimension loses against the best
     of its model, with the error by which the rule chooses, magnified.
 
@@ -100,7 +100,7 @@ def fold_words(summary: Mapping[str, Any]) -> str:
     if folds is None:
         return ""
     of_neurons = f" x {folds['neurons']} of neurons" if folds["neurons"] > 1 else ""
-    return f"{folds['rows']} folds of rows{of_neurons}, bars are standard errors"
+    return f"{folds['rows']} trial folds{of_neurons}, bars are standard errors"
 
 
 def _ring(axes: Axes, x: float, y: float, color: str) -> None:

@@ -25,7 +25,7 @@ from seqvae.crossvalidation.plan import checked_models, make_plan, suited
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.sizes import Dims, Sweep, checked_sizes, swept_words
 from seqvae.crossvalidation.subsamples import checked_fractions, subsampled
-from seqvae.crossvalidation.table import scores_table, summarize
+from seqvae.crossvalidation.table import FEW_FOLDS, scores_table, summarize
 from seqvae.data import as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, nearest
@@ -87,7 +87,7 @@ def crossvalidate(
         subsample: fractions of the trials to learn from, ascending up to 1, such as
             ``[0.25, 0.5, 1]``: how score and dimension grow with trials, and what more would bring.
         bin_width: seconds per bin, where ``data`` is an array or a file.
-        trial_folds: folds of rows; with scheme ``speckled`` of entries.
+        trial_folds: folds of trials, or of blocks; with scheme ``speckled`` of entries.
         neuron_folds: folds of neurons.
         scheme: ``fold_in`` (co-smoothing; ``auto``), for every model; ``gabriel`` (Owen & Perry),
             for the factorisation of a matrix whose rows are time bins; ``speckled`` (Wold): single
@@ -280,6 +280,7 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
         f"{name}: not excluded as the best {swept_of(told)} at 95 %: "
         f"{', '.join(map(str, told['confidence_set']))}"
         for name, told in models.items()
+        if summary["folds"]["rows"] > FEW_FOLDS  # else a note says that there can be none
     ]
     best = summary["best_model"]
     gaps = [

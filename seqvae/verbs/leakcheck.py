@@ -75,7 +75,7 @@ def leakcheck(
     same? With ``report`` also *report*: the curves of learning, all that ``evaluate`` and a report
     say of training trials, and of scored ones whatever is of what inference sees?
 
-    With a ``scheme`` the same is asked of a cell of a cross-validation (its first fold of rows and
+    With a ``scheme`` the same is asked of a cell of a cross-validation (its first trial fold and
     neurons), of its ensemble where there are ``members``, and *hidden*: do the recordings that a
     cell gets hold no scored value, whatever transforms do? Folds stay as they are.
 
@@ -93,7 +93,7 @@ def leakcheck(
         report: ask what is told of the fit, too.
         scheme: of a cross-validation; None: a fit is asked.
         dim: size of the model in the cell.
-        trial_folds: folds of rows of the cross-validation.
+        trial_folds: folds of trials, or blocks, of the cross-validation.
         neuron_folds: folds of neurons.
 
     Returns:

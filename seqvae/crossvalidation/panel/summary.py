@@ -73,7 +73,7 @@ def panel_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     for name, entry in of_dimension(summary).items():
         among = ", ".join(map(str, entry["confidence_set"]))
-        words = f"independent folds of rows; not excluded at 95 %: {among}"
+        words = f"independent trial folds; not excluded at 95 %: {among}"
         rows.append((f"cross-validation ({name})", str(entry["chosen_dim"]), words))
     for one in summary["panel"]:
         rows.append((one["estimator"], answer(one), one["assumes"]))
