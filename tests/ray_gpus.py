@@ -10,7 +10,7 @@ import ray
 from joblib import Parallel, delayed
 
 from seqvae import InputError
-from seqvae.crossvalidation.jobs import _chosen, workers_on_gpus
+from seqvae.compute.backends import chosen, workers_on_gpus
 
 
 def seen(_: int) -> tuple[str | None, float, float]:
@@ -21,7 +21,7 @@ def seen(_: int) -> tuple[str | None, float, float]:
 
 if __name__ == "__main__":
     ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
-    with _chosen("ray", {"num_gpus": 1}):
+    with chosen("ray", {"num_gpus": 1}):
         parallel = Parallel(n_jobs=workers_on_gpus(-1, 1.0), batch_size=1)
         found = parallel(delayed(seen)(index) for index in range(6))
     try:

@@ -20,9 +20,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from seqvae import EM, InputError, Run, crossvalidate, evaluate, fit, infer
 from seqvae.analysis.posterior_file import PosteriorWriter
+from seqvae.compute.workers import Workers
 from seqvae.console import main as cli
 from seqvae.crossvalidation import cell as cells
-from seqvae.crossvalidation import jobs
 from seqvae.data.sources import HDF5, Npz, write_hdf5, write_npz
 from seqvae.errors import Terminated, UnwritableError
 from seqvae.learning import expectation_maximization as em
@@ -498,20 +498,20 @@ def assert_same_grid(one, other):
 
 
 def test_grid_goes_on_after_a_worker_was_killed(tmp_path, monkeypatch):
-    real, calls = jobs._results, []
+    real, calls = Workers._numbered, []
 
-    def sometimes(chains, *settings):
-        calls.append(len(chains))
-        for place, told in enumerate(real(chains, *settings)):
+    def sometimes(workers, function, tasks, *settings):
+        calls.append(len(tasks))
+        for place, told in enumerate(real(workers, function, tasks, *settings)):
             if place == 1 and len(calls) < 3:
                 raise TerminatedWorkerError("killed")
             yield told
 
-    monkeypatch.setattr(jobs, "_results", sometimes)
+    monkeypatch.setattr(Workers, "_numbered", sometimes)
     small(tmp_path / "cv")
     assert len(calls) == 3
     assert calls[0] > calls[1] > calls[2]
-    monkeypatch.setattr(jobs, "_results", real)
+    monkeypatch.setattr(Workers, "_numbered", real)
     small(tmp_path / "whole")
     assert_same_grid(tmp_path / "whole", tmp_path / "cv")
 
@@ -521,7 +521,7 @@ def test_worker_that_is_killed_again_and_again_ends_the_grid_in_a_sentence(tmp_p
         raise TerminatedWorkerError("killed")
         yield
 
-    monkeypatch.setattr(jobs, "_results", never)
+    monkeypatch.setattr(Workers, "_numbered", never)
     with pytest.raises(InputError, match=r"killed again and again.*lower jobs"):
         small(tmp_path / "cv")
 

@@ -12,7 +12,6 @@ import pytest
 
 from seqvae import EM, VAE, InputError, LinearDynamics, Run, evaluate, fit, infer
 from seqvae.analysis.seeds import compared
-from seqvae.compute import workers
 from seqvae.console.main import main
 from seqvae.errors import Terminated
 from tiny import LORENZ, first_inequality, tiny_data, tiny_learner, weights
@@ -174,18 +173,3 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_written(settings, sentence
     with pytest.raises(InputError, match=sentence):
         fit(tiny_data(), settings.pop("model"), tiny_learner(1), **settings)
     assert not Path("all").exists()
-
-
-def square(number: int) -> int:
-    if not Path(f"begun_{number}").exists() and number == 2:
-        Path(f"begun_{number}").touch()
-        import os
-        import signal
-
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number**2
-
-
-def test_what_a_killed_worker_did_not_do_is_done_again():
-    found = workers.in_processes(square, [1, 2, 3], num_workers=2)
-    assert sorted(found) == [1, 4, 9]

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from seqvae import EM, VAE, InputError, LinearDynamics, NeuralData, SequentialVAE, fit, tune
+from seqvae.compute.workers import Workers
 from seqvae.config import to_config
 from seqvae.console import main as cli
 from seqvae.data.masking import CoordinatedDropout
@@ -189,13 +190,13 @@ def test_an_ended_search_goes_on_to_the_same(study, tmp_path):
 def test_up_to_four_workers_change_nothing_that_is_tried(study, tmp_path, monkeypatch):
     asked = []
 
-    def in_processes(one, tasks, *, num_workers):
-        asked.append((num_workers, [task.number for task in tasks]))
+    def answers(workers, one, tasks, *, bar):
+        asked.append((workers.number, [task.number for task in tasks]))
         return map(one, tasks)
 
-    monkeypatch.setattr(verb, "in_processes", in_processes)
+    monkeypatch.setattr(Workers, "answers", answers)
     again = search(tmp_path / "study", 5, jobs=3)
-    assert asked == [(3, [1, 2, 3, 4])]
+    assert asked == [(3, [0]), (3, [1, 2, 3, 4])]
     for number, record in study.records.items():
         assert replace(again.records[number], seconds=record.seconds) == record
 

@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from seqvae.compute.termination import terminable
 from seqvae.errors import InputError, Terminated
-from seqvae.storage.files import (
-    LOCK,
-    atomic_path,
-    check_writable,
-    disk_errors,
-    is_empty,
-    write_text,
-)
+from seqvae.storage.files import atomic_path, check_writable, disk_errors, is_empty, write_text
 from seqvae.storage.locking import locked
+from seqvae.storage.shards import Shard
 from seqvae.storage.yaml_json import read_json
 
 if TYPE_CHECKING:
@@ -26,10 +20,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def held(folder: Path, checksum: str, part: tuple[int, int]) -> Iterator[None]:
+def held(folder: Path, checksum: str, shard: Shard) -> Iterator[None]:
     """Keep other commands from the same share of the cells, and tell how to go on."""
-    name = LOCK if part == (1, 1) else f"{LOCK}-{part[0]}-of-{part[1]}"
-    with terminable(), locked(folder, key="out_dir", name=name):
+    with terminable(), locked(folder, key="out_dir", name=shard.lock):
         open_folder(folder, checksum)
         try:
             yield

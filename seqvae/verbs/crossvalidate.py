@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from seqvae.compute.workers import Workers
 from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
@@ -17,7 +18,7 @@ from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensem
 from seqvae.crossvalidation.folder import held, write_results
 from seqvae.crossvalidation.growth import growth, growth_lines
 from seqvae.crossvalidation.intervals import gap_words
-from seqvae.crossvalidation.jobs import BACKENDS, check_backend, parse_shard, run_jobs, shard_chains
+from seqvae.crossvalidation.jobs import run_jobs
 from seqvae.crossvalidation.logs import check_wandb, log_to_wandb
 from seqvae.crossvalidation.panel.matrix import check_panel
 from seqvae.crossvalidation.panel.summary import panel_lines, panel_summary
@@ -31,6 +32,7 @@ from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, nearest
 from seqvae.learning import Learner
 from seqvae.runs import ModelFactory
+from seqvae.storage.shards import Shard
 
 SCHEME_CHOICES = ("auto", "fold_in", "gabriel", "speckled")
 ROW_CHOICES = ("auto", "trials", "blocks", "random")
@@ -126,7 +128,6 @@ def crossvalidate(
     data = as_data(data, bin_width)
     for name, word, choices in (
         ("scheme", scheme, SCHEME_CHOICES), ("rows", rows, ROW_CHOICES), ("rule", rule, RULES),
-        ("backend", backend, BACKENDS),
     ):  # fmt: skip
         if word not in choices:
             raise InputError(f"{name} {word!r} is unknown{nearest(word, choices)}")
@@ -139,9 +140,9 @@ def crossvalidate(
     chosen: Scheme = "fold_in" if scheme == "auto" else scheme
     if k_shot and chosen != "fold_in":
         raise InputError(f"k_shot needs held-out neurons: scheme 'fold_in', not {chosen!r}")
-    check_backend(backend, jobs, ray_remote_args)
+    workers, part = Workers(jobs, backend, ray_remote_args), Shard.parse(shard)
     check_wandb(wandb_project, wandb_cells)
-    part, fractions = parse_shard(shard), checked_fractions(subsample)
+    fractions = checked_fractions(subsample)
     factories = checked_models(models, scheme=chosen)
     sizes = checked_sizes(dims, sweep, factories, scheme=chosen)
     for name in sorted(set(learners or {}) - set(factories)):
@@ -185,11 +186,10 @@ def crossvalidate(
     chains = [chain for plan in plans for chain in plan.chains]
     together = [job for plan in plans for job in ensemble_jobs(grouped, plan.chains)]
     todo = [*(job for chain in chains for job in chain), *together]
-    mine = shard_chains(chains, part)
+    mine = part.of(chains)
     with held(folder, recording.checksum, part):
         pending = [rest for chain in mine if (rest := undone(chain))]
-        run = partial(run_jobs, num_workers=jobs, backend=backend, remote_args=ray_remote_args,
-                      progress=progress)  # fmt: skip
+        run = partial(run_jobs, workers=workers, progress=progress)
         num_done = sum(map(len, mine)) - sum(map(len, pending))
         with closing(run(pending, num_done=num_done)) as results:
             by_key = {result["key"]: result for result in results}

@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ import numpy as np
 from seqvae.analysis.seeds import KEPT, SCORES, Seed, compared
 from seqvae.compute.ranks import Place
 from seqvae.compute.termination import terminable
-from seqvae.compute.workers import check_num_workers, in_processes
+from seqvae.compute.workers import Workers
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, Terminated, UnwritableError
 from seqvae.learning.observers import tell
@@ -160,14 +160,9 @@ class Seeds:
     def _fit_all(self, fit: Callable[..., Run], seeds: Sequence[int]) -> dict[int, str]:
         """Fit the seeds, and return why some could not be."""
         work = partial(_report, fit, self.folder)
-        reports: Iterable[Report]
-        if self.num_workers == 1:
-            reports = map(work, seeds)
-        else:
-            reports = in_processes(work, seeds, num_workers=self.num_workers)
         errors = dict[int, str]()
         warned, advised = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
-        for report in reports:
+        for report in Workers(self.num_workers).answers(work, seeds):
             if report.error is not None:
                 errors[report.seed] = report.error
             for sentence in dict.fromkeys(report.warnings):
@@ -203,7 +198,7 @@ def check_seeds(seeds: int, jobs: int, *, in_memory: bool, overwrite: bool, plac
     """
     if seeds < 1:
         raise InputError(f"seeds must be at least 1, got {seeds}")
-    check_num_workers(jobs)
+    Workers(jobs)
     if seeds == 1:
         raise InputError("jobs are for several seeds; give seeds, or leave jobs out")
     if in_memory:

@@ -17,7 +17,7 @@ import yaml
 
 from seqvae.compute.progress import bar as progress_bar
 from seqvae.compute.termination import terminable
-from seqvae.compute.workers import check_num_workers, in_processes
+from seqvae.compute.workers import Workers
 from seqvae.config import override, to_config
 from seqvae.config.reading import setting_of
 from seqvae.data import NeuralData, as_data
@@ -56,6 +56,8 @@ def tune(
     bin_width: BinWidth = None,
     out_dir: str | None = None,
     jobs: int = 1,
+    backend: Literal["loky", "ray", "dask"] = "loky",
+    ray_remote_args: dict[str, float] | None = None,
     seed: int = 0,
     wandb_project: str | None = None,
     progress: bool = True,
@@ -89,6 +91,8 @@ def tune(
         jobs: fits at a time, each on one core; -1: one for each core. Up to four change nothing
             that is tried: settings are proposed for four fits at once, or for as many as are made
             at a time, which know of all before.
+        backend: where they are made: ``loky`` (processes), ``ray`` or ``dask`` (a cluster).
+        ray_remote_args: of Ray's workers, such as ``{num_gpus: 1}``.
         seed: of the search, and of every fit.
         wandb_project: log a run for each fit, and table and picture, to this project of Weights &
             Biases, in a group of the folder's name.
@@ -104,7 +108,7 @@ def tune(
     sizes = _sizes(search, num_fits, population, generations)
     if seed < 0:
         raise InputError(f"seed must be at least 0, got {seed}")
-    check_num_workers(jobs)
+    workers = Workers(jobs, backend, ray_remote_args)
     data = as_data(data, bin_width)
     data.setup()
     if "val" not in data.split:
@@ -146,18 +150,21 @@ def tune(
             tasks_of = rounds(study, values, num_fits=num_fits, count=_at_once(jobs))
         known = min(len(study.records), num_fits)
         bar = progress_bar(num_fits, initial=known, work="tune", unit="fit", show=progress)
-        one = partial(fit_of_task, copy.copy(data), stages, study.place)
+        away = replace(study, folder=folder.absolute(), records={})  # as a worker sees it
+        one = partial(fit_of_task, copy.copy(data), stages, away.place)
         with bar:
             for tasks in tasks_of:
-                together = jobs != 1 and len(tasks) > 1
-                fits = in_processes(one, tasks, num_workers=jobs) if together else map(one, tasks)
-                for record in fits:
+                for record in workers.answers(one, tasks, bar=bar):
                     if record.number == 0 and record.error is not None:
                         raise InputError(
                             f"the settings as they are cannot be fitted: {record.error}"
                         )
+                    if record.score is not None and not study.place(record.number).exists():
+                        raise InputError(
+                            f"out_dir {str(folder)!r} must lie on a disk that all workers see; "
+                            f"fit {record.number} was written elsewhere"
+                        )
                     study.add(record)
-                    bar.update()
         if search != "pbt":  # whose scores tell of generations, too
             study = replace(study, importance=importances(values, study.tried(), seed=seed))
         picture = _write(study, config)

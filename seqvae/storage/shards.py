@@ -1,0 +1,50 @@
+"""Shares of a work that several commands do in one folder, such as the tasks of a job array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from seqvae.errors import InputError
+from seqvae.storage.files import LOCK
+
+Task = TypeVar("Task")
+
+
+class Shard(NamedTuple):
+    """A share of the work: the ``part``-th of ``whole``, counted from 1.
+
+    Attributes:
+        part: which.
+        whole: how many there are; 1: it is all of the work.
+    """
+
+    part: int = 1
+    whole: int = 1
+
+    @classmethod
+    def parse(cls, shard: str | None) -> Shard:
+        """Read ``"i/n"``; None: all of the work.
+
+        Raises:
+            InputError: if it is not of that form.
+        """
+        if shard is None:
+            return cls()
+        part, _, whole = shard.partition("/")
+        if not (part.isdecimal() and whole.isdecimal() and 1 <= int(part) <= int(whole)):
+            raise InputError(f"shard must be like 2/8, from 1/n to n/n, got {shard!r}")
+        return cls(int(part), int(whole))
+
+    def has(self, place: int) -> bool:
+        """Whether a task is of this share, by its place among all, counted from 0."""
+        return place % self.whole == self.part - 1
+
+    def of(self, tasks: Sequence[Task]) -> list[Task]:
+        """Return every n-th task from the i-th on, so that large and small ones are spread."""
+        return [task for place, task in enumerate(tasks) if self.has(place)]
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock file of this share."""
+        return LOCK if self.whole == 1 else f"{LOCK}-{self.part}-of-{self.whole}"
