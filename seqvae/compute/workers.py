@@ -49,6 +49,11 @@ class Workers:
             raise InputError(f"jobs must be at least 1, or -1 for one per core, got {self.number}")
         check_backend(self.backend, self.remote_args)
 
+    @property
+    def at_once(self) -> int:
+        """Tasks that are done at a time."""
+        return os.cpu_count() or 1 if self.number == -1 else self.number
+
     def answers(
         self,
         function: Callable[[Task], Answer],

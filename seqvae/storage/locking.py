@@ -13,7 +13,7 @@ from seqvae.storage.files import LOCK, disk_errors
 
 
 @contextmanager
-def locked(folder: Path, *, key: str, name: str = LOCK) -> Iterator[None]:
+def locked(folder: Path, *, key: str, name: str = LOCK, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder, which is made if need be, until the block ends or the process does.
 
     The system lets go of the lock however the process ends, so that nothing is left to clear away.
@@ -23,6 +23,7 @@ def locked(folder: Path, *, key: str, name: str = LOCK) -> Iterator[None]:
         folder: what is held.
         key: what the user calls it, for the error.
         name: of the lock file; other names are other locks.
+        patience: seconds that another process may still hold it.
 
     Raises:
         InputError: if another process holds it, naming that, or if nothing can be written there.
@@ -37,7 +38,7 @@ def locked(folder: Path, *, key: str, name: str = LOCK) -> Iterator[None]:
     new_folders = [place for place in (folder, *folder.parents) if not place.exists()]
     with disk_errors(f"{key} {str(folder)!r}"):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
+        lock = FileLock(path, timeout=patience)
         try:
             lock.acquire()
         except Timeout:

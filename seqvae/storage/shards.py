@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from seqvae.errors import InputError
 from seqvae.storage.files import LOCK
+from seqvae.storage.locking import locked
 
 Task = TypeVar("Task")
+SECONDS_OF_PATIENCE = 2.0
+"""For others that look, too, whether a lock is held."""
 
 
 class Shard(NamedTuple):
@@ -48,3 +53,19 @@ class Shard(NamedTuple):
     def lock(self) -> str:
         """The name of the lock file of this share."""
         return LOCK if self.whole == 1 else f"{LOCK}-{self.part}-of-{self.whole}"
+
+
+@contextmanager
+def locked_share(folder: Path, shard: Shard, *, key: str) -> Iterator[None]:
+    """Hold a share of a folder; beside it others of as many may be held, and nothing else.
+
+    Raises:
+        InputError: if another process holds this one, or a share of another division.
+    """
+    with locked(folder, key=key, name=shard.lock):
+        beside = {Shard(part, shard.whole).lock for part in range(1, shard.whole + 1)}
+        for path in folder.glob(f"{LOCK}*"):
+            if path.name not in beside:
+                with locked(folder, key=key, name=path.name, patience=SECONDS_OF_PATIENCE):
+                    pass
+        yield

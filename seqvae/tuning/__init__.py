@@ -11,3 +11,4 @@ from seqvae.tuning.space import as_space as as_space
 from seqvae.tuning.space import default_space as default_space
 from seqvae.tuning.study import Record as Record
 from seqvae.tuning.study import Study as Study
+from seqvae.tuning.waiting import wait_for as wait_for

@@ -106,9 +106,23 @@ class Study:
 
     def add(self, record: Record) -> None:
         """Note what became of a fit; it is known from then on, whatever becomes of the others."""
-        path = self.place(record.number).with_suffix(".json")
-        write_text(path, json.dumps(asdict(record), indent=2) + "\n")
+        write_text(self._note(record.number), json.dumps(asdict(record), indent=2) + "\n")
         self.records[record.number] = record
+
+    def find(self, number: int) -> bool:
+        """Look for what became of a fit that another command makes, and whether it is known."""
+        if self._note(number).exists():
+            self.records[number] = _read(self._note(number))
+        return number in self.records
+
+    def forget(self, number: int, *, written: bool) -> None:
+        """Let a fit be unknown again, and its file gone, if that is ours."""
+        del self.records[number]
+        if written:
+            self._note(number).unlink()
+
+    def _note(self, number: int) -> Path:
+        return self.place(number).with_suffix(".json")
 
     def tried(self, before: int | None = None) -> list[tuple[Mapping[str, Any], float | None]]:
         """Return settings and score of each fit, in order, of those before a number."""

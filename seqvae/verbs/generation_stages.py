@@ -63,7 +63,7 @@ def stages_of(
         warnings.warn(
             f"the first generation learns {first} epochs, as long as the warm-ups last (of "
             f"model.objective, such as beta_steps; fewer shorten it), the others {share}",
-            stacklevel=3,
+            stacklevel=4,
         )
     stages = []
     for generation in range(generations):

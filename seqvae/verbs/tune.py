@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from seqvae.compute.progress import bar as progress_bar
 from seqvae.compute.termination import terminable
 from seqvae.compute.workers import Workers
-from seqvae.config import override, to_config
-from seqvae.config.reading import setting_of
-from seqvae.data import NeuralData, as_data
+from seqvae.data import as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, Terminated, nearest
-from seqvae.learning import Learner, completed_fit, default_fit, default_learner
+from seqvae.learning import Learner
 from seqvae.runs import ModelFactory
-from seqvae.storage.files import atomic_path, write_text
-from seqvae.storage.locking import locked
-from seqvae.tuning import Choice, Interval, Study, as_space, default_space, evolution, rounds
+from seqvae.storage.shards import Shard, locked_share
+from seqvae.tuning import Study, as_space, default_space
 from seqvae.tuning.logs import log_to_wandb
-from seqvae.tuning.proposals import importances, require_optuna
-from seqvae.verbs.fit import checked_class, fit
-from seqvae.verbs.generation_stages import changes_shapes, stages_of
-from seqvae.verbs.searched_fit import fit_of_task, parts_of
+from seqvae.tuning.proposals import require_optuna
+from seqvae.verbs.fit import fit
+from seqvae.verbs.generation_stages import changes_shapes
+from seqvae.verbs.searching import BEST, Search, config_of
 
 SHOWN = 5
 """Fits in the table that is printed."""
-BEST = "best.yaml"
-TOGETHER = 4
-"""Fits that are proposed at once, so that as many may be made at a time and be the same."""
 SEARCHES = ("tpe", "random", "pbt")
 POPULATION = {"population": 8, "generations": 10}
 
@@ -58,6 +44,7 @@ def tune(
     jobs: int = 1,
     backend: Literal["loky", "ray", "dask"] = "loky",
     ray_remote_args: dict[str, float] | None = None,
+    shard: str | None = None,
     seed: int = 0,
     wandb_project: str | None = None,
     progress: bool = True,
@@ -93,6 +80,9 @@ def tune(
             at a time, which know of all before.
         backend: where they are made: ``loky`` (processes), ``ray`` or ``dask`` (a cluster).
         ray_remote_args: of Ray's workers, such as ``{num_gpus: 1}``.
+        shard: ``2/4`` makes the second of four shares of the fits, for an array of cluster jobs on
+            one folder, each of which waits for the fits of the others before it tries what follows
+            from them; the study is that of one command.
         seed: of the search, and of every fit.
         wandb_project: log a run for each fit, and table and picture, to this project of Weights &
             Biases, in a group of the folder's name.
@@ -108,12 +98,12 @@ def tune(
     sizes = _sizes(search, num_fits, population, generations)
     if seed < 0:
         raise InputError(f"seed must be at least 0, got {seed}")
-    workers = Workers(jobs, backend, ray_remote_args)
+    workers, part = Workers(jobs, backend, ray_remote_args), Shard.parse(shard)
     data = as_data(data, bin_width)
     data.setup()
     if "val" not in data.split:
         raise InputError("tune needs validation trials to score by: set data.val_fraction")
-    config = _config(data, model, learner, seed=seed)
+    config = config_of(data, model, learner, seed=seed)
     values = as_space(space) if space is not None else None
     if values is None:
         num_heldin, adapts = data.spec.num_heldin, search == "pbt"
@@ -122,53 +112,12 @@ def tune(
             del values[name]
     if not values:
         raise InputError("space is required: this model has no setting that is searched by default")
-    former = {name: _former(config, name, values[name]) for name in values}
-    values = {
-        name: one.like(former[name]) if isinstance(one, Interval) else one
-        for name, one in values.items()
-    }
+    whole = Search.of(config, values, data, search=search, sizes=sizes)
     folder = Path(out_dir or f"studies/{datetime.now():%Y%m%d-%H%M%S}")
-    stages: list[Mapping[str, Any]] = [config]
-    facts = {
-        "search": search,
-        "config": {**config, "data": {**config["data"]["init_args"], "source": None}},
-        "former": former,
-        "space": {name: _spelled(one) for name, one in values.items()},
-        "seed": seed,
-        "checksum": data.recording.checksum,
-    }
-    if search == "pbt":
-        stages = stages_of(config, values, data, generations=sizes["generations"])
-        facts |= sizes
-    with _held(folder):
-        study = Study.opened(folder, facts)
-        if search == "pbt":
-            num_fits = sizes["population"] * sizes["generations"]
-            tasks_of = evolution(study, values, **sizes)
-        else:
-            num_fits = sizes["num_fits"]
-            tasks_of = rounds(study, values, num_fits=num_fits, count=_at_once(jobs))
-        known = min(len(study.records), num_fits)
-        bar = progress_bar(num_fits, initial=known, work="tune", unit="fit", show=progress)
-        away = replace(study, folder=folder.absolute(), records={})  # as a worker sees it
-        one = partial(fit_of_task, copy.copy(data), stages, away.place)
-        with bar:
-            for tasks in tasks_of:
-                for record in workers.answers(one, tasks, bar=bar):
-                    if record.number == 0 and record.error is not None:
-                        raise InputError(
-                            f"the settings as they are cannot be fitted: {record.error}"
-                        )
-                    if record.score is not None and not study.place(record.number).exists():
-                        raise InputError(
-                            f"out_dir {str(folder)!r} must lie on a disk that all workers see; "
-                            f"fit {record.number} was written elsewhere"
-                        )
-                    study.add(record)
-        if search != "pbt":  # whose scores tell of generations, too
-            study = replace(study, importance=importances(values, study.tried(), seed=seed))
-        picture = _write(study, config)
-        if wandb_project is not None:
+    with _held(folder, part):
+        study = whole.run(data, folder, workers=workers, shard=part, progress=progress)
+        picture = whole.write(study)
+        if wandb_project is not None and part.part == 1:  # what the others know, too
             log_to_wandb(study, picture=picture, project=wandb_project)
     return study
 
@@ -213,19 +162,6 @@ def shown(study: Study, arguments: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _config(
-    data: NeuralData, model: ModelFactory | None, learner: Learner | None, seed: int
-) -> dict[str, Any]:
-    """Return the complete config of the fit as it would be without a search."""
-    default = default_fit(data) if model is None else completed_fit(model, data)
-    if default is not None:
-        model, learner = default.model, default.learner if learner is None else learner
-    assert model is not None
-    model_class = checked_class(model, learner, seed=seed)
-    learner = default_learner(model_class)() if learner is None else learner
-    return to_config({"seed": seed, "data": data, "model": model, "learner": learner})
-
-
 def _sizes(
     search: str, num_fits: int | None, population: int | None, generations: int | None
 ) -> dict[str, int]:
@@ -249,68 +185,16 @@ def _sizes(
     return {name: given[name] or default for name, default in own.items()}
 
 
-def _former(config: Mapping[str, Any], name: str, values: Interval | Choice) -> Any:
-    """Return what a setting was; see that it is there, and takes what it shall be searched for.
-
-    Raises:
-        InputError: naming it.
-    """
-    extremes = values.values if isinstance(values, Choice) else (values.low, values.high)
-    try:
-        for value in extremes:
-            parts_of(override(fit, config, (name, value), trust=True))
-        return setting_of(fit, config, name, trust=True)
-    except InputError as error:
-        raise InputError(f"space: {error}") from error
-
-
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _held(folder: Path, shard: Shard) -> Iterator[None]:
     """Keep other commands from the folder, and tell how to go on."""
-    with terminable(), locked(folder, key="out_dir"):
+    with terminable(), locked_share(folder, shard, key="out_dir"):
         try:
             yield
         except Terminated as end:
             raise Terminated(
                 "terminated; the fits that are done are kept, and the same command goes on"
             ) from end
-
-
-def _write(study: Study, config: Mapping[str, Any]) -> str:
-    """Write what came of a search; return the name of its picture."""
-    from seqvae.plotting import lineage, search_history
-
-    best = study.best
-    for setting in best.settings.items():
-        config = override(fit, config, setting, trust=True)
-    write_text(study.folder / BEST, yaml.safe_dump(dict(config), sort_keys=False))
-    write_text(study.folder / "fits.csv", study.table.to_csv(index=False, lineterminator="\n"))
-    summary = {
-        "best": best.number,
-        "score": best.score,
-        "measure": best.measure,
-        "gain": study.gain,
-        "num_fits": len(study.records),
-        "settings": dict(study.settings_of(best.number)),
-        "importance": dict(study.importance),
-    }
-    write_text(study.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    words = {"space": study.facts["space"], "measure": best.measure or "score"}
-    name, figure = "search.png", search_history(study.table, **words)
-    if population := study.facts.get("population"):
-        name, figure = "lineage.png", lineage(study.table, population=population, **words)
-    with atomic_path(study.folder / name) as temporary:
-        figure.savefig(temporary, format="png")
-    return name
-
-
-def _spelled(values: Interval | Choice) -> Any:
-    """Return values of a setting as YAML spells them."""
-    return list(values.values) if isinstance(values, Choice) else asdict(values)
-
-
-def _at_once(jobs: int) -> int:
-    return max(TOGETHER, os.cpu_count() or 1 if jobs == -1 else jobs)
 
 
 def _short(value: Any) -> str:
