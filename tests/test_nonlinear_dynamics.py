@@ -25,7 +25,7 @@ from seqvae.observations import (
     ZeroInflatedGamma,
 )
 from seqvae.types import Batch, Latent
-from toy import scramble, toy_batch, toy_spec
+from toy import scramble, toy_batch, toy_spec, wrong_slopes
 
 DIM, STEPS, TRIALS = 2, 5, 3
 SPEC = toy_spec(heldout=(1, 4), num_inputs=2)
@@ -287,6 +287,33 @@ def test_learning_begins_at_linear_dynamics_of_the_data() -> None:
     batch = data.batch(data.trials("val"))
     before, after = (bound(model(batch, 20), batch).elbo().mean() for model in models)
     assert after > before + 10
+
+
+def test_slope_of_the_bound_is_that_of_finite_differences() -> None:
+    """Linear and Gaussian, as the posterior is then exact, whatever it is linearised about."""
+    model = NonlinearDynamics(
+        SPEC, latent_dim=DIM, dynamics_dims=(), decoder_dims=(), observation=Gaussian
+    ).double()
+    scramble(model)
+    batch = toy_batch(SPEC, data_kind="real")
+
+    def total() -> Tensor:
+        torch.manual_seed(1)
+        return bound(model.eval()(batch, 2), batch).elbo().sum()
+
+    assert wrong_slopes(model, total) == {}
+
+
+def test_what_is_first_asked_without_gradients_does_not_lose_them() -> None:
+    prior = nonlinear_prior()
+    noise = prior.noise_covariance.requires_grad_()
+    path = torch.randn(TRIALS, STEPS, DIM).double()
+    with torch.no_grad():
+        prior.log_prob(path)
+    (gradient,) = torch.autograd.grad(prior.log_prob(path).sum(), noise)
+    moves = (path - prior.expected(path))[:, 1:].flatten(0, 1)
+    inverse = noise.detach().inverse()
+    assert_close(gradient, 0.5 * inverse @ (moves.mT @ moves) @ inverse - len(moves) / 2 * inverse)
 
 
 def test_an_observation_model_with_two_predictors_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -112,3 +112,34 @@ def valid_moments(latent: Latent) -> tuple[Tensor, Tensor]:
     if latent.mask is None:
         return moments
     return tuple(value * latent.mask[..., None] for value in moments)
+
+
+def wrong_slopes(model: nn.Module, value: Callable[[], Tensor]) -> dict[str, tuple[float, float]]:
+    """Compare the slope of a value along a random way through each parameter with differences.
+
+    Returns:
+        Where they differ, by the name of the parameter: what autograd says, and what differences.
+    """
+    model.zero_grad()
+    value().backward()
+    wrong, step = {}, 1e-5
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.grad is None:
+                continue
+            way = torch.randn_like(parameter)
+            slope = float((parameter.grad * way).sum())
+            ahead = float(_moved(parameter, step * way, value))
+            behind = float(_moved(parameter, -step * way, value))
+            differences = (ahead - behind) / (2 * step)
+            if abs(slope - differences) > 1e-5 * (1 + abs(differences)):
+                wrong[name] = (slope, differences)
+    return wrong
+
+
+def _moved(parameter: Tensor, by: Tensor, value: Callable[[], Tensor]) -> Tensor:
+    former = parameter.clone()
+    parameter.add_(by)
+    found = value()
+    parameter.copy_(former)
+    return found

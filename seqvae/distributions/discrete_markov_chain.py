@@ -64,6 +64,7 @@ class DiscreteMarkovChain(Distribution):
         return StatePosterior(posterior, log_evidence)
 
     @cached_property
+    @torch.enable_grad()
     def probabilities(self) -> Float[Tensor, "batch time state"]:
         """P(m_t = k)."""
         transition = self.log_transition.exp().expand(*self._batch_shape, -1, -1, -1)

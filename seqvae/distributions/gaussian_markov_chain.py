@@ -172,27 +172,27 @@ class GaussianMarkovChain(Distribution):
         solved.factor = chain.factor
         return solved
 
+    # a cache must not forget gradients because it was first asked for without them
     @cached_property
+    @torch.enable_grad()
     def factor(self) -> Factor:
         """The precision, factorised."""
-        # a cache must not forget gradients because it was first asked for without them
-        with torch.enable_grad():
-            factor = factorize(self.precision)
+        factor = factorize(self.precision)
         if self._validate_args and not bool(factor.positive_definite.all()):
             trial = int((~factor.positive_definite).nonzero()[0])
             raise ValueError(f"the precision of trial {trial} is not positive definite")
         return factor
 
     @cached_property
+    @torch.enable_grad()
     def conditionals(self) -> Conditionals:
         """A_t and Lambda_t of p(z_t | z_{t-1})."""
-        with torch.enable_grad():
-            return self.factor.conditionals()
+        return self.factor.conditionals()
 
     @cached_property
+    @torch.enable_grad()
     def _moments(self) -> BlockTridiagonal:
-        with torch.enable_grad():
-            return self.factor.selected_inverse()
+        return self.factor.selected_inverse()
 
     @property
     def mean(self) -> Float[Tensor, "batch time latent"]:

@@ -108,13 +108,16 @@ class NonlinearMarkovChain(Distribution):
         constant = trace.square().sum((-2, -1)) - path.shape[-1] + log_det - self._log_det
         return 0.5 * (constant + self._whitened(drift).square().sum(-1))
 
+    # a cache must not forget gradients because it was first asked for without them
     @cached_property
+    @torch.enable_grad()
     def _roots(self) -> Float[Tensor, "time latent latent"]:
         """The R_t with R_t' R_t = V^-1 at the first step, Q^-1 at the others."""
         first, later = inverse_root(self.initial_covariance), inverse_root(self.noise_covariance)
         return torch.cat([first[None], later.expand(self.offset.shape[1], *later.shape)])
 
     @cached_property
+    @torch.enable_grad()
     def _log_det(self) -> Float[Tensor, " time"]:
         """The log-determinants of V^-1 and Q^-1."""
         return -log_det_root(self._roots)

@@ -41,11 +41,13 @@ class StateDensities:
     mask: Bool[Tensor, "batch time"]
 
     @cached_property
+    @torch.enable_grad()
     def _roots(self) -> tuple[Tensor, Tensor]:
         """K with K' K = V^-1, and those of the Q_k."""
         return inverse_root(self.initial_covariance), inverse_root(self.noise_covariance)
 
     @cached_property
+    @torch.enable_grad()
     def _blocks(self) -> tuple[Tensor, Tensor, Tensor]:
         """Q^-1, Q^-1 A and A' Q^-1 A of each state."""
         _, root = self._roots

@@ -20,10 +20,25 @@ from seqvae.data.sources import Arrays
 from seqvae.distributions import kl, kl_terms
 from seqvae.encoders import MLP, DeltaHead
 from seqvae.learning.gradient import quiet
-from seqvae.models import VAE, LatentVariableModel, LinearDynamics, Mixture, Model
+from seqvae.models import (
+    VAE,
+    LatentVariableModel,
+    LinearDynamics,
+    Mixture,
+    Model,
+    NonlinearDynamics,
+)
 from seqvae.objectives import Objective, bound, importance_weighted_bound, log_likelihood
 from seqvae.types import Batch, Output
-from toy import scramble, toy_batch, toy_spec, valid_moments, with_garbage, with_target
+from toy import (
+    scramble,
+    toy_batch,
+    toy_spec,
+    valid_moments,
+    with_garbage,
+    with_target,
+    wrong_slopes,
+)
 
 DIMENSION, NUM_SAMPLES = 3, 2
 SPEC = toy_spec(heldout=(1, 4), num_forecast_bins=2, num_inputs=2)
@@ -223,6 +238,16 @@ def test_gradient_in_training_reaches_every_parameter(
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
+
+
+def test_slope_of_the_bound_is_that_of_finite_differences(
+    trained: type[LatentVariableModel],
+) -> None:
+    if trained is NonlinearDynamics:
+        pytest.skip("its slopes are those at a given linearisation; see test_nonlinear_dynamics")
+    model = scrambled(trained)
+    batch = example(model)
+    assert wrong_slopes(model, lambda: bound(answer(model, batch), batch).elbo().sum()) == {}
 
 
 def test_recurrent_kernels_are_parameters_of_the_model(trained: type[LatentVariableModel]) -> None:
