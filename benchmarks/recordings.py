@@ -41,8 +41,8 @@ from torch.optim import AdamW
 from seqvae import EM, GradientLearner, NeuralData
 from seqvae.analysis.posterior import deterministic
 from seqvae.baselines.smoothing_glm import SmoothingGLM
-from seqvae.crossvalidation.cell import learning_data
 from seqvae.crossvalidation.division import Division
+from seqvae.crossvalidation.learned import learning_data
 from seqvae.crossvalidation.scoring import mean_rate_of, seen_data
 from seqvae.data import CoordinatedDropout, Recording
 from seqvae.data.sources import HDF5, Lorenz

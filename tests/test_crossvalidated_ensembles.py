@@ -14,8 +14,8 @@ import torch
 from seqvae import EM, VAE, InputError, LinearDynamics, crossvalidate
 from seqvae.analysis.posterior import deterministic
 from seqvae.crossvalidation import cell as cells
-from seqvae.crossvalidation.cell import _serving, learned_by
 from seqvae.crossvalidation.ensembles import ensemble_jobs
+from seqvae.crossvalidation.learned import _serving, learned_by
 from seqvae.crossvalidation.scoring import mean_rate_of, seen_data, sums
 from seqvae.models.scores import predictive_mean
 from seqvae.verbs import crossvalidate as verb

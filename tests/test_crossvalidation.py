@@ -21,8 +21,9 @@ from contracts.walk import members
 from seqvae import EM, InputError, NeuralData, crossvalidate
 from seqvae.console import main as cli
 from seqvae.crossvalidation import cell as cells
-from seqvae.crossvalidation.cell import Cell, Job, learn
 from seqvae.crossvalidation.division import Division
+from seqvae.crossvalidation.job import Cell, Job
+from seqvae.crossvalidation.learned import _serving, learn
 from seqvae.crossvalidation.plan import suited
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.scoring import seen_data
@@ -300,7 +301,7 @@ def job_for(member: type[Model], recording: Recording, scheme: str, like: Job | 
 def predictions(job: Job) -> torch.Tensor:
     model = learn(job, job.division.heldin(job.cell.neuron_fold))
     part = job.division.part(0, None if job.division.scheme == "speckled" else 0)
-    model = cells._serving(job, model, part)
+    model = _serving(job, model, part)
     torch.manual_seed(0)
     with torch.no_grad():
         (batch,) = seen_data(part, SETTINGS).batches("all", 1000)

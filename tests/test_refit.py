@@ -25,8 +25,9 @@ from torch.optim.lr_scheduler import CyclicLR, ReduceLROnPlateau
 from seqvae import FLDS, Ensemble, InputError, Run, crossvalidate, ensemble, evaluate, fit
 from seqvae.baselines.smoothing_glm import SmoothingGLM
 from seqvae.compute import noise
-from seqvae.crossvalidation.cell import Cell, Job, learn
 from seqvae.crossvalidation.division import Division
+from seqvae.crossvalidation.job import Cell, Job
+from seqvae.crossvalidation.learned import learn
 from seqvae.data import CoordinatedDropout
 from seqvae.distributions.kinds import Counts
 from seqvae.learning.refit import SecondPass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job
+from seqvae.crossvalidation.job import MEAN_RATE, Cell, Job
 from seqvae.errors import InputError, nearest
 
 Ensembles: TypeAlias = Mapping[str, list[str] | dict[str, int]]

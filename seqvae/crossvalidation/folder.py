@@ -56,18 +56,27 @@ def open_folder(folder: Path, checksum: str) -> None:
     check_writable(folder / "cells")
 
 
-def write_results(folder: Path, tables: Sequence[pd.DataFrame], summary: dict[str, Any]) -> None:
+def write_results(
+    folder: Path,
+    tables: Sequence[pd.DataFrame],
+    summary: dict[str, Any],
+    *,
+    tuned: pd.DataFrame | None = None,
+) -> None:
     """Write scores, summary and figures; each file appears whole or not at all.
 
     Args:
         folder: of the cross-validation.
         tables: the scores at each fraction of the trials, the whole last.
         summary: of it all.
+        tuned: the settings that were best in each cell.
     """
     from seqvae.plotting import dimension_curve, dimension_panel, growth_curve
 
     figures = {"curve.png": dimension_curve}
     write_text(folder / "scores.csv", _csv(tables[-1]))
+    if tuned is not None:
+        write_text(folder / "tuned.csv", _csv(tuned))
     if "growth" in summary:
         import pandas as pd
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from seqvae.compute.progress import bar as progress_bar
 from seqvae.compute.workers import Workers
-from seqvae.crossvalidation.cell import Job, run_chain, undone, write_result
+from seqvae.crossvalidation.cell import run_chain, undone, write_result
+from seqvae.crossvalidation.job import Job
 
 
 def run_jobs(

@@ -23,10 +23,11 @@ from seqvae.analysis.leaks import (
     twins_of,
     units_check,
 )
-from seqvae.crossvalidation.cell import Job, answering, learn
 from seqvae.crossvalidation.division import Division, Scheme
 from seqvae.crossvalidation.ensembles import checked_ensembles, ensemble_jobs
 from seqvae.crossvalidation.gabriel import fold_errors
+from seqvae.crossvalidation.job import Job
+from seqvae.crossvalidation.learned import answering, learn
 from seqvae.crossvalidation.plan import checked_models, make_plan, suited
 from seqvae.crossvalidation.scoring import seen_data
 from seqvae.crossvalidation.sizes import checked_sizes

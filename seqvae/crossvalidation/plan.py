@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 
 from seqvae.config import to_config
-from seqvae.crossvalidation.cell import MEAN_RATE, Cell, Job, learning_data, sized
 from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.gabriel import fold_errors
+from seqvae.crossvalidation.job import MEAN_RATE, Cell, Job, Search
+from seqvae.crossvalidation.learned import learning_data, sized
 from seqvae.crossvalidation.sizes import Sizes
 from seqvae.data import NeuralData
 from seqvae.data.pieces import pieces
@@ -64,6 +65,7 @@ def make_plan(
     warm_starts: bool,
     folder: Path,
     members: Collection[str] = (),
+    searches: Mapping[str, Search] | None = None,
 ) -> Plan:
     """Return a job for each model, size, fold and seed; first the mean-rate model.
 
@@ -81,6 +83,7 @@ def make_plan(
         warm_starts: whether each size begins where the one before it ended.
         folder: where results go.
         members: the models whose weights are kept, for ensembles of them.
+        searches: by name of the model; others are learned as they are.
 
     Raises:
         InputError: if models, learners and data do not go together.
@@ -158,6 +161,9 @@ def make_plan(
             of_size = sized(factory, cell.dim, sizes[cell.model].argument)
             configs["model"] = to_config(of_size, key=f"models.{cell.model}")
             configs["learner"] = to_config(learner, key=f"learners.{cell.model}")
+        search = None if factory is None else (searches or {}).get(cell.model)
+        if search is not None:
+            configs["search"] = {"num_fits": search.num_fits, "space": search.space}
         return Job(
             cell=cell,
             facts={**facts, **configs},
@@ -172,6 +178,7 @@ def make_plan(
             keeps_weights=factory is not None and (warm_starts or cell.model in members),
             before=before,
             argument=None if factory is None else sizes[cell.model].argument,
+            search=search,
         )
 
     folds = range(division.num_trial_folds)

@@ -24,12 +24,15 @@ class CrossValidation:
         summary: chosen dimension and scores of each model, the best model, and by how much; None
             while cells of other shards are missing.
         num_missing: cells that are still to be done, by other shards.
+        tuned: where settings were searched, one row for each cell: those that were best
+            (``tuned.csv``).
     """
 
     folder: Path
     scores: pd.DataFrame
     summary: dict[str, Any] | None
     num_missing: int = 0
+    tuned: pd.DataFrame | None = None
 
     def _repr_html_(self) -> str:
         """Tell in a notebook the size that was chosen of each model, and its score."""

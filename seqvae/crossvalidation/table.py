@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from seqvae.crossvalidation.cell import MEAN_RATE
 from seqvae.crossvalidation.choice import Rule, choose
 from seqvae.crossvalidation.intervals import Interval, interval
+from seqvae.crossvalidation.job import MEAN_RATE
 from seqvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,6 +86,28 @@ def scores_table(
     table = pd.DataFrame(rows, columns=columns)
     table["neuron_fold"] = table["neuron_fold"].astype("Int64")
     keys = ["model", "dim", "seed", *FOLD_COLUMNS]
+    return table.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def tuned_table(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Return one row for each cell in which settings were searched: what was best.
+
+    ``best_fit`` is its number, 0 the settings as they were, and ``gain`` what it scores more than
+    these on the validation trials; then a column for each setting.
+
+    Args:
+        results: as ``run_job`` gives them.
+    """
+    import pandas as pd
+
+    rows = [
+        {**result["cell"], "best_fit": told["fit"], "gain": told["gain"], **told["settings"]}
+        for result in results
+        if (told := result.get("tuned")) is not None
+    ]
+    keys = ["model", "dim", "trial_fold", "neuron_fold", "seed"]
+    table = pd.DataFrame(rows, columns=None if rows else keys)
+    table["neuron_fold"] = table["neuron_fold"].astype("Int64")
     return table.sort_values(keys, kind="stable").reset_index(drop=True)
 
 

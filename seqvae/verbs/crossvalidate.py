@@ -26,13 +26,15 @@ from seqvae.crossvalidation.plan import checked_models, make_plan, suited
 from seqvae.crossvalidation.result import CrossValidation
 from seqvae.crossvalidation.sizes import Dims, Sweep, checked_sizes, swept_words
 from seqvae.crossvalidation.subsamples import checked_fractions, subsampled
-from seqvae.crossvalidation.table import FEW_FOLDS, scores_table, summarize
+from seqvae.crossvalidation.table import FEW_FOLDS, scores_table, summarize, tuned_table
 from seqvae.data import as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, nearest
 from seqvae.learning import Learner
+from seqvae.learning.observers import tell
 from seqvae.runs import ModelFactory
 from seqvae.storage.shards import Shard
+from seqvae.verbs.cell_search import cell_searches, check_searches, cost
 
 SCHEME_CHOICES = ("auto", "fold_in", "gabriel", "speckled")
 ROW_CHOICES = ("auto", "trials", "blocks", "random")
@@ -60,6 +62,8 @@ def crossvalidate(
     warm_starts: bool = False,
     ensembles: Ensembles | None = None,
     panel: bool = False,
+    num_tuning_fits: int | None = None,
+    spaces: dict[str, dict[str, Any]] | None = None,
     out_dir: str | None = None,
     jobs: int = 1,
     backend: Literal["loky", "ray", "dask"] = "loky",
@@ -109,6 +113,12 @@ def crossvalidate(
             of ``dims``. Its own size is the largest of its members'.
         panel: ask other estimators of the number of latents, too, of all rows: parallel analysis,
             hard threshold, participation ratio, ARD and, with ``k_shot``, few-shot co-smoothing.
+        num_tuning_fits: in each cell search the settings of the model by so many fits, as ``tune``
+            does, on its training rows only: those of them that validate choose, and the best fit is
+            scored. The first one has the settings as they are.
+        spaces: what may vary, by the name of the model, as ``space`` of ``tune``: ``{flds:
+            {model.dropout: {low: 0, high: 0.6}}}``; {} learns a model as it is; None: what ``tune``
+            searches, without the dimension.
         out_dir: folder of the results; None makes one under ``cv/`` named by time.
         jobs: cells at a time, each on one core; -1: one for each core.
         backend: where they run: ``loky`` (processes), ``ray`` or ``dask`` (a cluster).
@@ -148,6 +158,14 @@ def crossvalidate(
     for name in sorted(set(learners or {}) - set(factories)):
         raise InputError(f"learners.{name} is no model{nearest(name, factories)}")
 
+    searches = cell_searches(
+        num_tuning_fits,
+        spaces,
+        sizes,
+        scheme=chosen,
+        others={"warm_starts": warm_starts, "ensembles": ensembles},
+        val_fraction=data.val_fraction,
+    )
     dims_of = {name: own.dims for name, own in sizes.items()}
     grouped = checked_ensembles(ensembles, dims_of, scheme=chosen)
     folder = Path(out_dir or f"cv/{datetime.now():%Y%m%d-%H%M%S}")
@@ -175,11 +193,13 @@ def crossvalidate(
                 warm_starts=warm_starts,
                 folder=folder,
                 members={name for rows in grouped.values() for row in rows for name in row},
+                searches=searches,
             )
             for one in subsampled(division, fractions)
         ]
     if panel:
         check_panel(division.recording)
+    check_searches(job for chain in plans[-1].chains for job in chain)
     unit = plans[-1].unit
     for sentence in plans[-1].unread:
         warnings.warn(sentence, stacklevel=2)
@@ -190,6 +210,9 @@ def crossvalidate(
     with held(folder, recording.checksum, part):
         pending = [rest for chain in mine if (rest := undone(chain))]
         run = partial(run_jobs, workers=workers, progress=progress)
+        if num_tuning_fits is not None:
+            num_cells = sum(job.search is not None for chain in pending for job in chain)
+            tell([cost(num_tuning_fits, num_cells)])
         num_done = sum(map(len, mine)) - sum(map(len, pending))
         with closing(run(pending, num_done=num_done)) as results:
             by_key = {result["key"]: result for result in results}
@@ -224,6 +247,8 @@ def crossvalidate(
         "neuron_folds": neuron_folds, "seeds": seeds, "seed": seed,
         "trials": division.recording.num_trials, "neurons": division.recording.num_neurons,
     }  # fmt: skip
+    if num_tuning_fits is not None:
+        facts["num_tuning_fits"] = num_tuning_fits
     names = [*factories, *grouped]
     summary = facts | summarize(
         table,
@@ -247,10 +272,11 @@ def crossvalidate(
     if subsample is not None:
         num_trials = division.recording.num_trials
         summary["growth"] = growth(tables, summary, fractions=fractions, num_trials=num_trials)
-    write_results(folder, tables, summary)
+    tuned = tuned_table(by_key.values()) if searches else None
+    write_results(folder, tables, summary, tuned=tuned)
     if wandb_project is not None:
         log_to_wandb(folder, table, summary, project=wandb_project, cells=wandb_cells)
-    return CrossValidation(folder, table, summary)
+    return CrossValidation(folder, table, summary, tuned=tuned)
 
 
 def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
@@ -289,6 +315,12 @@ def shown(result: CrossValidation, arguments: Mapping[str, Any]) -> str:
     unit = summary["unit"].replace("_", " ")
     head = f"held-out score in {unit}; * chosen by {summary['rule']}; 0 is the mean rate"
     notes = [f"note: {note}" for note in summary["notes"]]
+    if result.tuned is not None:
+        num_former = int((result.tuned["best_fit"] == 0).sum())
+        notes.append(
+            f"settings: in {num_former} of {len(result.tuned)} cells none scored higher than those "
+            f"as given; all of them: {result.folder / 'tuned.csv'}"
+        )
     told = [*sets, *gaps, *notes, *panel_lines(summary), *growth_lines(summary)]
     return "\n".join([head, *laid, *told, f"results: {result.folder}"])
 

@@ -148,20 +148,26 @@ class Search:
             "search": self.search,
             "config": {**self.config, "data": of_data},
             "former": self.former,
-            "space": {name: _spelled(one) for name, one in self.space.items()},
+            "space": {name: spelled(one) for name, one in self.space.items()},
             "seed": self.config["seed"],
             "checksum": data.recording.checksum,
             **(self.sizes if self.search == "pbt" else {}),
         }
 
+    def config_with(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the complete config with other settings."""
+        config = self.config
+        for setting in settings.items():
+            config = override(fit, config, setting, trust=True)
+        return config
+
     def write(self, study: Study) -> str:
         """Write what came of it; return the name of its picture."""
         from seqvae.plotting import lineage, search_history
 
-        best, config = study.best, self.config
-        for setting in best.settings.items():
-            config = override(fit, config, setting, trust=True)
-        write_text(study.folder / BEST, yaml.safe_dump(dict(config), sort_keys=False))
+        best = study.best
+        config = dict(self.config_with(best.settings))
+        write_text(study.folder / BEST, yaml.safe_dump(config, sort_keys=False))
         write_text(study.folder / "fits.csv", study.table.to_csv(index=False, lineterminator="\n"))
         summary = {
             "best": best.number,
@@ -217,6 +223,6 @@ def _check_first(study: Study) -> None:
         raise InputError(f"the settings as they are cannot be fitted: {first.error}")
 
 
-def _spelled(values: Interval | Choice) -> Any:
+def spelled(values: Interval | Choice) -> Any:
     """Return values of a setting as YAML spells them."""
     return list(values.values) if isinstance(values, Choice) else asdict(values)
