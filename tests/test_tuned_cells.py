@@ -18,6 +18,7 @@ from seqvae.crossvalidation.learned import data_of, searched
 from seqvae.crossvalidation.plan import make_plan
 from seqvae.crossvalidation.scoring import mean_rate_of, score
 from seqvae.crossvalidation.sizes import Sizes
+from seqvae.encoders import MLP, DeltaHead
 from seqvae.verbs import searched_fit
 from seqvae.verbs.cell_search import CellSearch
 from seqvae.verbs.crossvalidate import shown
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*largest of the grid")
 LDS = {"lds": EM(max_iterations=2, progress=False)}
 SPACE = {"model.optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True},
          "model.decoder_dims": [[4], [8]]}  # fmt: skip
+POINT = partial(VAE, encoder=partial(MLP, head=DeltaHead))
 SEARCHED = {"num_tuning_fits": 3, "spaces": {"vae": SPACE, "lds": {}}}
 
 
@@ -35,9 +37,8 @@ def grid(folder, **settings):
     given = {"dims": [2], "trial_folds": 2, "neuron_folds": 2, "num_samples": 3,
              "progress": False, **SEARCHED, **settings}  # fmt: skip
     models = given.pop("models", {"vae": VAE, "lds": LinearDynamics})
-    learners = {
-        name: one for name, one in {"vae": tiny_learner(2), **LDS}.items() if name in models
-    }
+    learners = {"vae": given.pop("learner", tiny_learner(2)), **LDS}
+    learners = {name: one for name, one in learners.items() if name in models}
     return crossvalidate(tiny_data(), models, learners, out_dir=str(folder), **given)
 
 
@@ -176,10 +177,18 @@ def test_an_interrupted_cell_goes_on_where_its_search_was(done, tmp_path, monkey
     [
         ({"num_tuning_fits": None}, "spaces are searched by num_tuning_fits in each cell"),
         ({"num_tuning_fits": 1}, "num_tuning_fits must be at least 2, got 1"),
-        ({"spaces": {}}, r"models\.lds: .* no setting that is searched by default; .* spaces\.lds"),
+        ({"spaces": {}}, r"models\.lds: no setting of it is searched by default; say in"),
         ({"spaces": {"vea": SPACE}}, r"spaces\.vea is no model; did you mean 'vae'"),
         ({"spaces": {"vae": {"model.latent_dim": [1, 2]}}}, "is what dims are for; leave it out"),
         ({"spaces": {"vae": {"model.dropuot": [0, 1]}}}, r"models\.vae: space: model\.dropuot"),
+        (
+            {
+                "models": {"vae": POINT},
+                "spaces": None,
+                "learner": tiny_learner(2, select="val/log_likelihood"),
+            },
+            r"models\.vae: a posterior that is a point has no bound",
+        ),
         ({"warm_starts": True}, "warm_starts goes on from models of one setting"),
         ({"ensembles": {"all": ["vae", "lds"]}}, "ensembles goes on from models of one setting"),
         ({"scheme": "gabriel", "models": {"pca": PCA}}, "scheme 'gabriel' factorises a matrix"),

@@ -114,6 +114,7 @@ def test_proposals_lie_in_the_space_and_follow_from_their_arguments():
         tried.append((settings, None if number == 3 else -settings["model.dropout"]))
     assert proposals(space, tried, number=14) != proposals(space, tried, number=15)
     assert proposals(space, tried, number=14) != proposals(space, tried, number=14, seed=1)
+    assert len(proposals(space, tried, number=14, count=2, seed=2**62)) == 2
     together = proposals(space, tried, number=14, count=3)
     assert len({str(settings) for settings in together}) == 3
 

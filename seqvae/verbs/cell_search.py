@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from seqvae.compute.workers import Workers
 from seqvae.config import to_config
 from seqvae.crossvalidation.job import Found, Job, Search
@@ -15,7 +17,8 @@ from seqvae.crossvalidation.sizes import Sizes
 from seqvae.data import NeuralData
 from seqvae.errors import InputError, nearest
 from seqvae.learning import Learner
-from seqvae.runs import ModelFactory
+from seqvae.learning.validation import validation_scores
+from seqvae.runs import ModelFactory, begin
 from seqvae.storage.locking import locked
 from seqvae.tuning import as_space, default_space
 from seqvae.tuning.proposals import require_optuna
@@ -65,7 +68,10 @@ class CellSearch(Search):
         else:
             space = as_space(self.space)
         if not space:
-            raise InputError("the model has no setting that is searched by default")
+            raise InputError(
+                "no setting of it is searched by default; say in spaces what may vary, or {} to "
+                "learn it as it is"
+            )
         sizes = {"num_fits": self.num_fits}
         return searching.Search.of(config, space, data, search="tpe", sizes=sizes)
 
@@ -146,11 +152,21 @@ def check_searches(jobs: Iterable[Job]) -> None:
         data = data_of(job, job.division.heldin(job.cell.neuron_fold))
         try:
             job.search.search(data, factory, job.learner, seed=0)
+            _check_bound(data, factory)
         except InputError as error:
+            raise InputError(f"num_tuning_fits: models.{job.cell.model}: {error}") from error
+
+
+def _check_bound(data: NeuralData, factory: ModelFactory) -> None:
+    """Refuse a model whose score on the validation trials would know what is held out."""
+    if data.spec.heldout:
+        with torch.random.fork_rng():
+            scores = validation_scores(begin(factory, data), data)
+        if "val/heldin_elbo" not in scores:
             raise InputError(
-                f"num_tuning_fits: models.{job.cell.model}: {error}; say what may vary in "
-                f"spaces.{job.cell.model}, or {{}} to learn it as it is"
-            ) from error
+                "a posterior that is a point has no bound of the held-in neurons to choose by; "
+                "give its spaces as {} to learn it as it is"
+            )
 
 
 def cost(num_fits: int, num_cells: int) -> str:
