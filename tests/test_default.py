@@ -112,6 +112,8 @@ def test_command_without_a_model_says_what_was_chosen(tmp_path, capsys, monkeypa
     told = capsys.readouterr().out
     assert "no model was named: NonlinearDynamics of 8 latents" in told
     assert "bin width unknown" not in told
+    assert "a learner was given" not in told
+    assert "a learner was given: all of its settings" in shown(Run(folder), {"learner": object()})
     unknown = replace(Run(folder).spec, bin_width=None)
     monkeypatch.setattr(Run, "spec", property(lambda _: unknown))
     assert "bin width unknown: time is in bins" in shown(Run(folder), {"model": object()})

@@ -198,6 +198,8 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
         tree = run.config["model"]
         kind, size = tree["class_path"].rsplit(".", 1)[-1], tree["init_args"]["latent_dim"]
         chosen = f"no model was named: {kind} of {size} latents, see config.yaml\n"
+        if arguments.get("learner") is not None:
+            chosen += "a learner was given: all of its settings are its own, none the default's\n"
     if run.spec.bin_width is None and run.spec.num_time_bins > 1:
         chosen += "bin width unknown: time is in bins, and counts have no rates; give bin_width\n"
     names = sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("."))
