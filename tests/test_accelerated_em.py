@@ -122,6 +122,7 @@ def test_it_takes_fewer_iterations_to_the_same_bound():
     kind=st.sampled_from(["gaussian", "poisson"]),
 )
 @settings(max_examples=8, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*posterior precisions were not positive definite")
 def test_whatever_is_proposed_the_bound_does_not_fall(scale, seed, kind):
     """A proposal that is thrown anywhere is not taken, or is better."""
     batch = simulate(random_model(kind, 2), num_trials=3, num_bins=6)

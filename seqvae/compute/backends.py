@@ -159,6 +159,8 @@ def _one_thread_each() -> Iterator[None]:
         with warnings.catch_warnings():
             # loky's word for a worker that was replaced
             warnings.filterwarnings("ignore", message=".*worker stopped while some jobs.*")
+            # joblib's word where whoever asked has ended, as for an error
+            warnings.filterwarnings("ignore", message=r"\d+ tasks (which|have been success)")
             yield
     finally:
         for name in added:

@@ -134,8 +134,8 @@ class Workers:
             parallel.print_progress = lambda: bar.update(
                 begun + sum(sizes[: parallel.n_completed_tasks]) - bar.n
             )
-        parent = os.getpid() if self.backend == "loky" else None
-        answers = parallel(delayed(_served)(function, *item, parent) for item in tasks.items())
+        home = (os.getpid(), os.getcwd()) if self.backend == "loky" else None
+        answers = parallel(delayed(_served)(function, *item, home) for item in tasks.items())
         with nullcontext() if tells_late else closing(answers):
             for number, answer in answers:
                 if not tells_late:
@@ -149,11 +149,13 @@ class Workers:
 
 
 def _served(
-    function: Callable[[Task], Answer], number: int, task: Task, parent: int | None
+    function: Callable[[Task], Answer], number: int, task: Task, home: tuple[int, str] | None
 ) -> tuple[int, Answer]:
     import torch
 
-    if parent is not None:
+    if home is not None:
+        parent, folder = home
         begin_to_serve(parent)
+        os.chdir(folder)  # processes are kept, and may have begun in another one
     torch.set_num_threads(1)
     return number, function(task)
