@@ -105,6 +105,17 @@ def test_samples_have_the_probabilities():
     assert_close(pairs, chain.joint, rtol=0, atol=0.015)
 
 
+def test_what_is_first_asked_without_gradients_does_not_lose_them():
+    """Of two steps the second is where the first leads: P(m_2 = j) = sum_i P(m_1 = i) P(j | i)."""
+    initial = torch.tensor([[0.3, 0.7]]).double().log().requires_grad_()
+    transition = torch.tensor([[[[0.9, 0.1], [0.4, 0.6]]]]).double().log()
+    chain = DiscreteMarkovChain(initial, transition)
+    with torch.no_grad():
+        assert_close(chain.probabilities[0, 1], torch.tensor([0.55, 0.45]).double())
+    (gradient,) = torch.autograd.grad(chain.probabilities[0, 1, 0], initial)
+    assert_close(gradient, torch.tensor([[0.3 * 0.9, 0.7 * 0.4]]).double())
+
+
 def test_trials_may_share_their_transitions():
     chain = random_chain()
     shared = DiscreteMarkovChain(chain.log_initial, chain.log_transition[:1])

@@ -19,6 +19,7 @@ from seqvae.data.sources import Arrays
 from seqvae.errors import InputError
 from seqvae.learning import default_learner
 from seqvae.learning import expectation_maximization as em
+from seqvae.learning.observers import Observer, Stage
 from seqvae.learning.validation import validation_scores
 from seqvae.models import VAE, SequentialVAE
 from seqvae.observations import Gaussian, Poisson
@@ -399,3 +400,22 @@ def test_more_starts_never_end_at_a_lower_bound_and_one_is_as_before():
     assert to_config(EM(num_starts=2), key="learner")["init_args"]["num_starts"] == 2
     with pytest.raises(InputError, match="num_starts must be at least 1, got 0"):
         QUIET(num_starts=0).check(blank("poisson", batch, 2), tiny_data())
+
+
+def test_observers_hear_of_a_validation_with_its_scores() -> None:
+    heard: list[dict[str, float | int]] = []
+
+    class Ear(Observer):
+        def progress(self, stage: Stage) -> None:
+            heard.append(dict(stage.rows[-1]))
+
+    data = tiny_data()
+    data.setup()
+    model = LinearDynamics(data.spec, latent_dim=2)
+    model.initialize(data)
+    EM(max_iterations=4, tolerance=0.0, validate_every=2, progress=False).learn(
+        model, data, observers=[Ear()]
+    )
+    assert [row["step"] for row in heard] == [2, 4, 4]
+    assert all(np.isfinite(row["val/heldin_elbo"]) for row in heard)
+    assert heard[-1]["val/heldin_elbo"] == validation_scores(model, data)["val/heldin_elbo"]

@@ -83,6 +83,27 @@ def test_densities_given_the_states_are_those_of_the_path():
     assert_close(prior.log_prob(sample), chain.log_prob(sample), rtol=0, atol=1e-9)
 
 
+def test_densities_first_asked_without_gradients_do_not_lose_them():
+    model = random_switching("gaussian")
+    noise = model.dynamics.noise_covariance.requires_grad_()
+    inputs = torch.zeros(2, 5, model.dynamics.input_matrix.shape[-1]).double()
+    mask, path = torch.ones(2, 5).bool(), torch.randn(2, 5, noise.shape[-1]).double()
+    asked, fresh = model.densities(inputs, mask), model.densities(inputs, mask)
+    with torch.no_grad():
+        asked.log_density(path)
+    gradients = [torch.autograd.grad(d.log_density(path).sum(), noise)[0] for d in (asked, fresh)]
+    assert_close(*gradients)
+    inverse = noise.detach().inverse()
+    moves = (
+        path[:, 1:, None]
+        - torch.einsum("kij,btj->btki", model.dynamics.transition, path[:, :-1])
+        - model.dynamics.offset
+    )
+    white = torch.einsum("kij,btkj->btki", inverse, moves)
+    squares = torch.einsum("btki,btkj->kij", white, white)
+    assert_close(gradients[0], 0.5 * (squares - 8 * inverse))
+
+
 def test_expected_densities_are_means_over_paths():
     torch.manual_seed(0)
     model = random_switching("gaussian", num_inputs=1, num_states=3)

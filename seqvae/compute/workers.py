@@ -124,7 +124,7 @@ class Workers:
         tells_late, begun, sizes = self.backend == "ray", bar.n, [*map(size, tasks.values())]
         # a batch of one: tasks are long, and a kill then loses as little as can be
         parallel = Parallel(
-            n_jobs=self._number_of_gpus,
+            n_jobs=self._num_jobs,
             return_as="list" if tells_late else "generator_unordered",
             batch_size=1,
             pre_dispatch="2 * n_jobs",
@@ -143,7 +143,7 @@ class Workers:
                 yield number, answer
 
     @property
-    def _number_of_gpus(self) -> int:
+    def _num_jobs(self) -> int:
         gpus = (self.remote_args or {}).get("num_gpus")
         return workers_on_gpus(self.number, float(gpus)) if gpus else self.number
 

@@ -37,7 +37,7 @@ from seqvae.models import Model
 from seqvae.runs import ModelFactory
 
 FOLD = 0
-"""The trial fold, and of neurons, whose cell is asked; the others differ in nothing but it."""
+"""The trial fold, and the fold of neurons, whose cell is asked; others differ in nothing else."""
 
 ENSEMBLE = "ensemble"
 

@@ -13,8 +13,8 @@ from seqvae.tuning.space import Choice, Interval, Space
 if TYPE_CHECKING:
     import optuna
 
-LARGEST_SEED = 2**32
-"""Of NumPy's older generators, and above."""
+NUM_SEEDS = 2**32
+"""That NumPy's older generators take, from 0 on."""
 Search = Literal["tpe", "random"]
 NUM_RANDOM = 10
 """Fits that are drawn at random before the estimator of the good ones is asked."""
@@ -60,7 +60,7 @@ def proposals(
     import optuna
 
     with _quiet():
-        drawn = (seed * 1_000_003 + number) % LARGEST_SEED
+        drawn = (seed * 1_000_003 + number) % NUM_SEEDS
         sampler: optuna.samplers.BaseSampler
         if search == "random":
             sampler = optuna.samplers.RandomSampler(seed=drawn)
@@ -96,7 +96,7 @@ def importances(
         scores = [trial.value for trial in study.trials]
         if len(scores) < 4 or len(set(scores)) == 1:
             return {}
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed % LARGEST_SEED)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed % NUM_SEEDS)
         return {
             name: float(share)
             for name, share in optuna.importance.get_param_importances(

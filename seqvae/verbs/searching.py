@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -121,14 +122,15 @@ class Search:
         with bar:
             for tasks in self._rounds(study, max(TOGETHER, workers.at_once * shard.whole)):
                 own = [task for task in tasks if shard.has(task.number)]
-                for record in workers.answers(one, own, bar=bar):
-                    if record.score is not None and not study.place(record.number).exists():
-                        raise InputError(
-                            f"out_dir {str(folder)!r} must lie on a disk that all workers see; "
-                            f"fit {record.number} was written elsewhere"
-                        )
-                    study.add(record)
-                    _check_first(study)
+                with closing(workers.answers(one, own, bar=bar)) as records:
+                    for record in records:
+                        if record.score is not None and not study.place(record.number).exists():
+                            raise InputError(
+                                f"out_dir {str(folder)!r} must lie on a disk that all workers see; "
+                                f"fit {record.number} was written elsewhere"
+                            )
+                        study.add(record)
+                        _check_first(study)
                 for _ in wait_for(study, [task.number for task in tasks], bar=bar):
                     _check_first(study)
         if self.search == "pbt":  # whose scores tell of generations, too

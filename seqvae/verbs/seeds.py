@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -162,14 +162,15 @@ class Seeds:
         work = partial(_report, fit, self.folder)
         errors = dict[int, str]()
         warned, advised = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
-        for report in Workers(self.num_workers).answers(work, seeds):
-            if report.error is not None:
-                errors[report.seed] = report.error
-            for sentence in dict.fromkeys(report.warnings):
-                warned[sentence].append(report.seed)
-            for sentence in report.advice:
-                advised[sentence].append(report.seed)
-            self._note(report)
+        with closing(Workers(self.num_workers).answers(work, seeds)) as reports:
+            for report in reports:
+                if report.error is not None:
+                    errors[report.seed] = report.error
+                for sentence in dict.fromkeys(report.warnings):
+                    warned[sentence].append(report.seed)
+                for sentence in report.advice:
+                    advised[sentence].append(report.seed)
+                self._note(report)
         for sentence, seeds_of_it in warned.items():
             warnings.warn(f"{_listed(seeds_of_it)}: {sentence}", stacklevel=4)
         tell(f"{_listed(seeds_of_it)}: {sentence}" for sentence, seeds_of_it in advised.items())
