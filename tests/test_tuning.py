@@ -193,7 +193,7 @@ def test_up_to_four_workers_change_nothing_that_is_tried(study, tmp_path, monkey
 
     def answers(workers, one, tasks, *, bar):
         asked.append((workers.number, [task.number for task in tasks]))
-        return map(one, tasks)
+        yield from map(one, tasks)
 
     monkeypatch.setattr(Workers, "answers", answers)
     again = search(tmp_path / "study", 5, jobs=3)
