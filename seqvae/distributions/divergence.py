@@ -250,7 +250,7 @@ def _chain_against_chain(
         2 KL_t = tr(Lambda_t Cov_q(z_t - A_t z_{t-1})) + e_t' Lambda_t e_t - latent
                  + log det Lambda_t of q - log det Lambda_t of p.
     """
-    gain, precision, log_det = prior.conditionals
+    gain, precision, _ = prior.conditionals
     covariance, cross = posterior.covariance, posterior.cross_covariance
     # products of the prior's blocks, which trials may share, before sums over those of each trial
     weighted = precision[:, 1:] @ gain
@@ -258,7 +258,7 @@ def _chain_against_chain(
     terms = (precision * covariance).sum((-2, -1)) + functional.pad(of_last, (1, 0))
     terms = terms - covariance.shape[-1]
     terms = terms + prior.conditionals.quadratic_terms(posterior.mean - prior.mean)
-    terms = 0.5 * (terms + posterior.conditionals.log_det - log_det)
+    terms = 0.5 * (terms + posterior.conditionals.log_det - prior.conditionals.log_det)
     return torch.where(posterior.mask, terms, 0.0)
 
 

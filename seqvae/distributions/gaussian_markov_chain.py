@@ -20,8 +20,8 @@ from seqvae.linalg import (
     Factor,
     factorize,
     inverse_root,
+    inverse_triangular,
     linear_recursion,
-    log_det_root,
 )
 
 
@@ -143,10 +143,12 @@ class GaussianMarkovChain(Distribution):
         )
         if lengths is None:  # what elimination would find, without its rounding
             precision = torch.cat([first[:, None], noise_precision], dim=1)
-            later = log_det_root(root).expand(shared, links)
-            log_det = torch.cat([log_det_root(initial_root).expand(shared)[:, None], later], dim=1)
+            of_first = inverse_triangular(initial_root).mT.expand(shared, size, size)
+            of_later = inverse_triangular(root).mT.expand(shared, links, size, size)
             gain = dynamics.expand(shared, links, size, size)
-            chain.conditionals = Conditionals(gain, precision, -log_det)
+            chain.conditionals = Conditionals(
+                gain, precision, torch.cat([of_first[:, None], of_later], dim=1)
+            )
         return chain
 
     @classmethod

@@ -16,7 +16,7 @@ from torch.types import _size
 
 from seqvae.compute import noise
 from seqvae.distributions.gaussian_markov_chain import GaussianMarkovChain
-from seqvae.linalg.roots import inverse_root, log_det_root
+from seqvae.linalg import BlockTridiagonal, inverse_root, log_det_root, pad_time
 
 
 class NonlinearMarkovChain(Distribution):
@@ -64,9 +64,9 @@ class NonlinearMarkovChain(Distribution):
         self, value: Float[Tensor, "*sample #batch time latent"]
     ) -> Float[Tensor, "*sample batch time"]:
         """Return log p(z_t | z_{t-1}) of every step; their sum is ``log_prob``."""
-        white = self._whitened(value - self.expected(value))
+        squared = self._squared(value - self.expected(value))
         constant = value.shape[-1] * math.log(2 * math.pi)
-        return 0.5 * (self._log_det - white.square().sum(-1) - constant)
+        return 0.5 * (self._log_det - squared - constant)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(path), shape sample_shape + (batch,)."""
@@ -99,30 +99,63 @@ class NonlinearMarkovChain(Distribution):
         Their sum is an unbiased estimate of KL(q || p) when the paths are drawn from q; only d_t
         varies with the draw, and for linear g it hardly does where q is near p(z | x).
         """
-        gain, precision, log_det = posterior.conditionals
+        gain, _, root = posterior.conditionals
         deviation = path - posterior.mean
         ahead = torch.einsum("btij,...btj->...bti", gain, deviation[..., :-1, :])
         drift = posterior.mean + functional.pad(ahead, (0, 0, 1, 0)) - self.expected(path)
-        root = torch.linalg.cholesky(precision)
-        trace = torch.linalg.solve_triangular(root, self._roots.mT, upper=False)
-        constant = trace.square().sum((-2, -1)) - path.shape[-1] + log_det - self._log_det
-        return 0.5 * (constant + self._whitened(drift).square().sum(-1))
+        trace = self._squared(root.transpose(1, 2)).sum(1)
+        log_det = posterior.conditionals.log_det
+        constant = trace - path.shape[-1] + log_det - self._log_det
+        return 0.5 * (constant + self._squared(drift))
+
+    def linearized(
+        self,
+        slopes: Float[Tensor, "#batch links latent latent"],
+        drift: Float[Tensor, "#batch links latent"],
+    ) -> tuple[BlockTridiagonal, Float[Tensor, "batch time latent"]]:
+        """Return precision P and information h = P E[z] of the path with F_t z + c_t for g(z).
+
+        With d_t = c_t + b_t, P_tt = Q^-1 + F_{t+1}' Q^-1 F_{t+1}, P_{t+1,t} = -Q^-1 F_{t+1} and
+        h_t = Q^-1 d_t - F_{t+1}' Q^-1 d_{t+1}; at the first step V^-1 in place of Q^-1 and m in
+        place of d, at the last no F.
+
+        Args:
+            slopes: F', the derivative by each latent (rows) of the next step.
+            drift: c.
+        """
+        first, later = self._roots
+        white = slopes @ later.mT
+        moved = (drift + self.offset) @ later.mT
+        precision = (later.mT @ later).expand(*slopes.shape)
+        initial = (first.mT @ first).expand(len(slopes), 1, *first.shape)
+        diagonal = torch.cat([initial, precision], dim=1) + pad_time(white @ white.mT, after=1)
+        start = (first.mT @ (first @ self.initial_mean)).expand(len(moved), 1, -1)
+        before = (white @ moved[..., None])[..., 0]
+        information = torch.cat([start, moved @ later], dim=1) - functional.pad(
+            before, (0, 0, 0, 1)
+        )
+        return BlockTridiagonal(diagonal, -(white @ later).mT), information
 
     # a cache must not forget gradients because it was first asked for without them
     @cached_property
     @torch.enable_grad()
-    def _roots(self) -> Float[Tensor, "time latent latent"]:
-        """The R_t with R_t' R_t = V^-1 at the first step, Q^-1 at the others."""
-        first, later = inverse_root(self.initial_covariance), inverse_root(self.noise_covariance)
-        return torch.cat([first[None], later.expand(self.offset.shape[1], *later.shape)])
+    def _roots(self) -> tuple[Float[Tensor, "latent latent"], Float[Tensor, "latent latent"]]:
+        """The R with R' R = V^-1, that of the first step, and with R' R = Q^-1."""
+        return inverse_root(self.initial_covariance), inverse_root(self.noise_covariance)
 
     @cached_property
     @torch.enable_grad()
     def _log_det(self) -> Float[Tensor, " time"]:
         """The log-determinants of V^-1 and Q^-1."""
-        return -log_det_root(self._roots)
+        first, later = (-log_det_root(root) for root in self._roots)
+        return torch.cat([first[None], later.expand(self.offset.shape[1])])
 
-    def _whitened(
+    def _squared(
         self, deviation: Float[Tensor, "*leading time latent"]
-    ) -> Float[Tensor, "*leading time latent"]:
-        return torch.einsum("tij,...tj->...ti", self._roots, deviation)
+    ) -> Float[Tensor, "*leading time"]:
+        """Return e' V^-1 e of the first step, and e' Q^-1 e of the others."""
+        steps = deviation.tensor_split([1], dim=-2)
+        squares = (
+            (e @ root.mT).square().sum(-1) for e, root in zip(steps, self._roots, strict=True)
+        )
+        return torch.cat(list(squares), dim=-1)

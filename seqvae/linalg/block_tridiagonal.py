@@ -81,12 +81,17 @@ class Conditionals(NamedTuple):
     Attributes:
         gain: A_t of every step but the first.
         precision: Lambda_t; the first one is the precision of x_1 on its own.
-        log_det: log det Lambda_t; they add up to log det P.
+        root: a triangular K_t with Lambda_t^-1 = K_t' K_t.
     """
 
     gain: Float[Tensor, "batch time-1 dim dim"]
     precision: Float[Tensor, "batch time dim dim"]
-    log_det: Float[Tensor, "batch time"]
+    root: Float[Tensor, "batch time dim dim"]
+
+    @property
+    def log_det(self) -> Float[Tensor, "batch time"]:
+        """log det Lambda_t; they add up to log det P."""
+        return log_det_root(self.root)
 
     def quadratic_terms(
         self, path: Float[Tensor, "*sample chain time dim"]
@@ -148,7 +153,7 @@ class Factor(ABC):
         gain = self._gain()
         update = self.matrix.lower.mT @ gain
         precision = self.matrix.diagonal + pad_time(update, after=1)
-        return Conditionals(gain, precision, log_det_root(inverse_root(precision)))
+        return Conditionals(gain, precision, inverse_root(precision))
 
     def _gain(self) -> Float[Tensor, "batch links dim dim"]:
         inverse = self.selected_inverse()

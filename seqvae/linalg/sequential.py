@@ -33,8 +33,10 @@ class Sequential(Factor):
         matrix: BlockTridiagonal,
         root: Float[Tensor, "time batch dim dim"] | None = None,
     ) -> None:
+        self._precision = None
         if root is None:
-            root = inverse_root(_SchurComplements.apply(matrix.diagonal, matrix.lower))
+            self._precision = _SchurComplements.apply(matrix.diagonal, matrix.lower)
+            root = inverse_root(self._precision)
         self.matrix = matrix
         self._root = root
         self._gains = _gains(root, matrix.lower)
@@ -48,9 +50,11 @@ class Sequential(Factor):
 
     def conditionals(self) -> Conditionals:
         """Return the chain told forward in time, which is how this factor holds it."""
-        gain = self._gain()
+        gain, root = self._gain(), self._root.transpose(0, 1)
+        if self._precision is not None:
+            return Conditionals(gain, self._precision.transpose(0, 1), root)
         precision = self.matrix.diagonal + pad_time(self.matrix.lower.mT @ gain, after=1)
-        return Conditionals(gain, precision, log_det_root(self._root).transpose(0, 1))
+        return Conditionals(gain, precision, root)
 
     def _gain(self) -> Tensor:
         return self._gains.transpose(0, 1)

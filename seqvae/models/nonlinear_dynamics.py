@@ -272,17 +272,8 @@ class NonlinearDynamics(LatentDynamicsModel):
         The first time the path is the origin, and the score that of predictors halfway between data
         and mean: as far from the data as the mean is, a step by the curvature there overshoots.
         """
-        dynamics, about = self.dynamics, path.to(self.offset.dtype)
-        transition, drift = self._linear_step(about[:, :-1])
-        chain = GaussianMarkovChain.from_dynamics(
-            transition,
-            dynamics.noise_covariance,
-            initial_mean=dynamics.initial_mean,
-            initial_covariance=dynamics.initial_covariance,
-            num_steps=path.shape[1],
-            offset=prior.offset + drift,
-            validate_args=False,
-        )
+        about = path.to(self.offset.dtype)
+        precision, information = prior.linearized(*self._linear_step(about[:, :-1]))
         observation, heldin = sight.observation, sight.heldin
         predictor, slopes = self._linear_readout(about, sight)
         point = predictor
@@ -297,24 +288,22 @@ class NonlinearDynamics(LatentDynamicsModel):
         matrix, vector = normal_equations(slopes, weight, score)
         matrix = matrix.double()
         vector = vector.double() + (matrix @ path[..., None])[..., 0]
-        mean_of_all = chain.mean.expand_as(vector)
         return GaussianMarkovChain.from_information(
-            chain.precision.matvec(mean_of_all) + vector,
-            chain.precision.plus_diagonal(matrix),
-            validate_args=False,
+            information + vector, precision.plus_diagonal(matrix), validate_args=False
         )
 
     def _linear_step(
         self, path: Float[Tensor, "#batch links latent"]
-    ) -> tuple[Float[Tensor, "*batch latent latent"], Float[Tensor, "*batch latent"]]:
-        """Return F and c with A z + r(z) about F z + c near the path, in double precision."""
-        linear = self.transition.double()
+    ) -> tuple[Float[Tensor, "#batch links latent latent"], Float[Tensor, "#batch links latent"]]:
+        """Return F' and c with A z + r(z) about F z + c near the path, in double precision."""
+        linear = self.transition.double().mT
         if self.residual is None or self.residual_readout is None:
-            return linear, linear.new_zeros(self.latent_dim)
+            shape = (*path.shape, self.latent_dim)
+            return linear.expand(shape), linear.new_zeros(path.shape)
         hidden = self.residual.linearized(path)
         slopes = functional.linear(hidden.slopes, self.residual_readout.weight)
         drift = self.residual_readout(hidden.value) - (path[..., None, :] @ slopes)[..., 0, :]
-        return linear + slopes.mT.double(), drift.double()
+        return linear + slopes.double(), drift.double()
 
     def _linear_readout(
         self, path: Float[Tensor, "#batch time latent"], sight: Sight

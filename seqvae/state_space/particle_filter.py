@@ -16,7 +16,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqvae.distributions import GaussianMarkovChain
-from seqvae.linalg import inverse_root
 from seqvae.state_space.e_steps import Posterior
 from seqvae.state_space.emissions import LinearEmission
 
@@ -209,8 +208,8 @@ def _drawing(
     chain: GaussianMarkovChain, shape: tuple[int, int, int]
 ) -> Callable[[int, Tensor | None], Tensor]:
     """Return the function (step, particles before) -> particles of the chain's next step."""
-    gain, precision, _ = chain.conditionals
-    root, mean = inverse_root(precision), chain.mean
+    gain, _, root = chain.conditionals
+    mean = chain.mean
 
     def draw(step: int, before: Tensor | None) -> Tensor:
         noise = torch.randn(*shape, mean.shape[-1], dtype=mean.dtype, device=mean.device)
