@@ -88,6 +88,7 @@ def test_every_answer_equals_dense_linear_algebra(backend, batch, time, dim, see
     pivots = BlockTridiagonal(conditionals.precision, torch.zeros_like(matrix.lower)).dense()
     assert_close(unit.mT @ pivots @ unit, dense)
     assert_close(conditionals.log_det.sum(1), factor.logdet)
+    assert_close(conditionals.root.mT @ conditionals.root, conditionals.precision.inverse())
     assert_close(conditionals.quadratic_terms(rhs).sum(-1), (rhs * product).sum((-2, -1)))
 
 

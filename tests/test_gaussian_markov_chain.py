@@ -106,6 +106,9 @@ def test_moments_of_dynamics_equal_the_forward_recursion(time) -> None:
         assert_close(chain.cross_covariance, torch.stack(crosses, 1))
         assert_close(chain.conditionals.gain, dynamics)
         assert_close(chain.conditionals.precision[:, 1:], noise.inverse().expand(batch, -1, -1, -1))
+    root = chain.conditionals.root
+    assert_close(root.mT @ root, chain.conditionals.precision.inverse())
+    assert_close(chain.conditionals.log_det, chain.conditionals.precision.logdet())
 
 
 def test_dynamics_that_do_not_change_are_factorised_once_for_all_trials() -> None:

@@ -93,6 +93,23 @@ def test_density_of_linear_transitions_is_that_of_the_gaussian_chain() -> None:
     assert_close(function.log_prob_terms(path), chain.log_prob_terms(path))
 
 
+def test_linearized_prior_is_the_gaussian_chain_of_its_steps() -> None:
+    transitions = 0.4 * torch.randn(TRIALS, STEPS - 1, DIM, DIM).double()
+    drift, offset = torch.randn(2, TRIALS, STEPS - 1, DIM).double()
+    settings = {"initial_mean": torch.randn(DIM).double(), "initial_covariance": covariance()}
+    noise = covariance()
+    chain = GaussianMarkovChain.from_dynamics(
+        transitions, noise, num_steps=STEPS, offset=drift + offset, **settings
+    )
+    prior = NonlinearMarkovChain(torch.sin, offset, noise_covariance=noise, **settings)
+    precision, information = prior.linearized(transitions.mT, drift)
+    assert_close(precision.dense(), chain.precision.dense())
+    assert_close(information, chain.precision.matvec(chain.mean))
+    shared, of_each = prior.linearized(transitions[:1].mT, drift[:1])
+    assert len(shared.diagonal) == 1
+    assert_close(of_each[0], information[0])
+
+
 def test_draws_have_the_moments_of_the_gaussian_chain() -> None:
     function, chain = linear_pair()
     draws = function.rsample(torch.Size((20_000,)))
@@ -302,6 +319,18 @@ def test_slope_of_the_bound_is_that_of_finite_differences() -> None:
         return bound(model.eval()(batch, 2), batch).elbo().sum()
 
     assert wrong_slopes(model, total) == {}
+
+
+def test_blocks_of_bins_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch, slopes = nonlinear(), example(), []
+    for size in (1, 512):
+        monkeypatch.setattr("seqvae.models.nonlinear_dynamics.BLOCK_BINS", size)
+        torch.manual_seed(1)
+        model.zero_grad()
+        bound(model(batch), batch).elbo().sum().backward()
+        slopes.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert len(slopes[0]) > 10
+    assert_close(*slopes)
 
 
 def test_what_is_first_asked_without_gradients_does_not_lose_them() -> None:

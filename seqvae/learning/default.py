@@ -49,8 +49,9 @@ def default_fit(data: NeuralData, *, scores_others: bool = False) -> DefaultFit:
     - the size, 8 latents, and 12 from 10,000 bins on, never more than the held-in neurons;
     - weight decay 0.2, and in proportion to (bins / 3000)^-1/2 beyond 3000 bins: what holds a
       hundred trials from over-fitting would starve a thousand;
-    - dropout of the readout 0.4, and in proportion to 3000 / bins beyond 3000 bins: inference by
-      linearisation follows the noise that it makes, which few trials need and many do not bear;
+    - dropout of the readout 0.4, and in proportion to 3000 / bins beyond 3000 bins: it holds a
+      hundred trials from over-fitting, and keeps the readout of a thousand from what it could
+      learn;
     - epochs for 800 optimiser steps, and in proportion to (bins / 3000)^1/4 beyond 3000 bins. Of
       these, validation trials choose: half or all, where there are few, as among many steps they
       would pick one by luck; from 10,000 bins on one of some 40, and learning ends after 20 without

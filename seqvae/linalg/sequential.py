@@ -33,7 +33,7 @@ class Sequential(Factor):
         matrix: BlockTridiagonal,
         root: Float[Tensor, "time batch dim dim"] | None = None,
     ) -> None:
-        self._precision = None
+        self._precision: Tensor | None = None
         if root is None:
             self._precision = _SchurComplements.apply(matrix.diagonal, matrix.lower)
             root = inverse_root(self._precision)

@@ -31,6 +31,9 @@ from seqvae.types import Batch, DataSpec, Latent, Output
 FIRST_SIZE = 0.1
 """Of the networks' last weights, next to what they would begin with."""
 
+BLOCK_BINS = 512
+"""Bins, over trials, whose readout is linearised at once: so many stay in a processor's cache."""
+
 SHARES = (1.0, 0.5, 0.25, 0.1)
 """Of a step towards the mean of a linearised posterior; the first that helps is taken."""
 
@@ -66,9 +69,10 @@ class NonlinearDynamics(LatentDynamicsModel):
         latent_dim: size of z.
         dynamics_dims: layers of r, then a linear one; none makes the dynamics linear.
         decoder_dims: layers of s; none makes the readout linear, and the factors the latents.
-        dropout: probability with which a unit of s is dropped in training, in inference, too. It
-            holds a hundred trials from over-fitting and starves a thousand; ``default_fit`` says
-            how much, and how much weight decay, suits how many bins.
+        dropout: probability with which a unit of s is dropped when a drawn path is decoded in
+            training; inference reads all of s. It holds a hundred trials from over-fitting and
+            starves a thousand; ``default_fit`` says how much, and how much weight decay, suits how
+            many bins.
         linearizations: how often dynamics and readout are linearised, after the first guess.
         em_iterations: of EM before learning begins; 0 begins at slow latents of unit variance.
         observation: factory (factor_dim, num_neurons) -> observation model with one predictor a
@@ -267,13 +271,26 @@ class NonlinearDynamics(LatentDynamicsModel):
         *,
         is_first: bool = False,
     ) -> GaussianMarkovChain:
-        """Return the posterior with dynamics and readout linearised about a path.
+        """Return the posterior with dynamics and readout linearised about a path."""
+        about = path.to(self.offset.dtype)
+        precision, information = prior.linearized(*self._linear_step(about[:, :-1]))
+        length = max(1, BLOCK_BINS // len(sight.values)) if about.is_cpu else about.shape[1]
+        blocks = zip(about.split(length, dim=1), sight.in_blocks(length), strict=True)
+        told = [self._evidence(*block, is_first=is_first) for block in blocks]
+        matrix, vector = (torch.cat(parts, dim=1).double() for parts in zip(*told, strict=True))
+        vector = vector + (matrix @ path[..., None])[..., 0]
+        return GaussianMarkovChain.from_information(
+            information + vector, precision.plus_diagonal(matrix), validate_args=False
+        )
+
+    def _evidence(
+        self, about: Float[Tensor, "#batch time latent"], sight: Sight, *, is_first: bool
+    ) -> tuple[Float[Tensor, "batch time latent latent"], Float[Tensor, "batch time latent"]]:
+        """Return J, and h but for J z~, with the readout linearised about some bins of a path.
 
         The first time the path is the origin, and the score that of predictors halfway between data
         and mean: as far from the data as the mean is, a step by the curvature there overshoots.
         """
-        about = path.to(self.offset.dtype)
-        precision, information = prior.linearized(*self._linear_step(about[:, :-1]))
         observation, heldin = sight.observation, sight.heldin
         predictor, slopes = self._linear_readout(about, sight)
         point = predictor
@@ -285,12 +302,7 @@ class NonlinearDynamics(LatentDynamicsModel):
         score = torch.where(sight.seen, response.score(sight.values), 0.0)
         if is_first:
             score = score + weight * (point - predictor)
-        matrix, vector = normal_equations(slopes, weight, score)
-        matrix = matrix.double()
-        vector = vector.double() + (matrix @ path[..., None])[..., 0]
-        return GaussianMarkovChain.from_information(
-            information + vector, precision.plus_diagonal(matrix), validate_args=False
-        )
+        return normal_equations(slopes, weight, score)
 
     def _linear_step(
         self, path: Float[Tensor, "#batch links latent"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,11 @@ class Sight(NamedTuple):
     weight: Float[Tensor, "batch time neuron"]
     observation: GeneralizedLinear
     heldin: list[int]
+
+    def in_blocks(self, length: int) -> Iterator[Sight]:
+        """Yield what is seen, by so many bins after each other; targets stay whole."""
+        blocks = zip(self.values.split(length, dim=1), self.seen.split(length, dim=1), strict=True)
+        return (self._replace(values=values, seen=seen) for values, seen in blocks)
 
 
 def sight_of(batch: Batch, spec: DataSpec, observation: GeneralizedLinear) -> Sight:
