@@ -90,7 +90,7 @@ class Conditionals(NamedTuple):
 
     @property
     def log_det(self) -> Float[Tensor, "batch time"]:
-        """log det Lambda_t; they add up to log det P."""
+        """Log det Lambda_t; they add up to log det P."""
         return log_det_root(self.root)
 
     def quadratic_terms(
