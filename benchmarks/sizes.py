@@ -40,6 +40,8 @@ SIZES = {
     "maze": _MAZE,
     "large": replace(_MAZE, num_encoded=140, num_bins=180, batch_size=1024),
     "maze64": replace(_MAZE, batch_size=64),
+    "maze34": replace(_MAZE, batch_size=34),
+    "maze272": replace(_MAZE, batch_size=8 * 34),
     "autonomous": Size(inferred_input_dim=0),
     "area2": Size(49, 65, 120, 160, 256),
     "long": Size(num_encoded=900, num_bins=1000),
