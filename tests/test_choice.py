@@ -55,6 +55,17 @@ def test_classical_rule_goes_by_the_spread_of_the_winner_and_chooses_too_small()
     assert choice.dim == expected < 3
 
 
+def test_share_goes_by_what_the_winner_gains_over_the_smallest():
+    gains = np.array([0.0, 80.0, 98.9, 99.1, 100.0])
+    scores = DIFFICULTY[:, None] + gains  # without any doubt about differences
+    assert choose(scores, list(GAIN), rule="within_1pct").dim == 3
+    assert choose(scores[:1], list(GAIN), rule="within_1pct").dim == 3
+    nothing = choose(-scores, list(GAIN), rule="within_1pct")
+    assert (nothing.dim, nothing.winner) == (0, 0)
+    with pytest.warns(UserWarning, match="largest of the grid"):
+        assert choose(scores, list(GAIN)).dim == 4
+
+
 def test_ties_go_to_the_smaller():
     scores = np.tile(np.array([0.0, 1.0, 1.0, 0.5]), (4, 1))
     assert choose(scores, [0, 2, 4, 6]).dim == 2

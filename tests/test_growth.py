@@ -11,6 +11,7 @@ import pytest
 
 from seqvae import InputError, crossvalidate, report
 from seqvae.console import main as cli
+from seqvae.crossvalidation.choice import RULES
 from seqvae.crossvalidation.division import Division
 from seqvae.crossvalidation.growth import Curve, growth, growth_words, outlook
 from seqvae.crossvalidation.table import scores_table, summarize
@@ -115,7 +116,7 @@ def test_larger_dimensions_that_gain_by_trials_are_chosen_ahead():
     assert np.median(drawn.gain) == pytest.approx(0.4 - 8 / 200 - 0.3 + 1 / 50, abs=0.003)
 
 
-@pytest.mark.parametrize("rule", ["min", "1se", "paired_1se"])
+@pytest.mark.parametrize("rule", RULES)
 def test_bands_narrow_with_noise_and_are_the_same_each_time(rule):
     wide, narrow = (
         outlook(curve({1: 1.0, 2: 1.5}, {1: 0.3, 2: 0.5}, noise=noise), 200.0, rule=rule, chosen=2)

@@ -11,8 +11,11 @@ from jaxtyping import Float
 
 from seqvae.errors import InputError
 
-Rule: TypeAlias = Literal["paired_1se", "min", "1se"]
-RULES: tuple[Rule, ...] = ("paired_1se", "min", "1se")
+Rule: TypeAlias = Literal["paired_1se", "within_1pct", "min", "1se"]
+RULES: tuple[Rule, ...] = ("paired_1se", "within_1pct", "min", "1se")
+
+SHARE = 0.01
+"""Of what the winner gains, which ``within_1pct`` allows a smaller size to lose."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,15 @@ def choose(
     - ``paired_1se`` the smallest k with ``sum_c d_c <= sqrt(C / (C - 1) sum_c (d_c - mean d)^2)``,
       one standard error of the *difference*: cells differ in difficulty, and what they share
       cancels;
+    - ``within_1pct`` the smallest k with ``sum_c d_c <= 0.01 sum_c d_c(smallest)``: that has 99 %
+      of what the winner gains over the smallest of the grid, the mean rate of dimension 0. Where
+      data are many errors are so small that the rule above takes dimensions that gain a thousandth;
     - ``1se`` the smallest k within one standard error of the winner's own score over cells, the
       classical rule, which chooses too small where cells differ in difficulty.
 
-    With one cell there is no error, and every rule is ``min``. A dimension with a missing score
-    (NaN) is left out, and a choice at the upper end of the grid warned about: more may be better.
+    With one cell there is no error, and the rules that go by it are ``min``. A dimension with a
+    missing score (NaN) is left out, and a choice at the upper end of the grid warned about: more
+    may be better.
 
     Args:
         scores: summed score (nats, or minus a squared error) of each cell and dimension; higher is
@@ -83,17 +90,11 @@ def choose(
             stacklevel=2,
         )
     whole_scores, sizes = scores[:, whole], sizes[whole]
-    num_cells, total = len(whole_scores), whole_scores.sum(axis=0)
+    total = whole_scores.sum(axis=0)
     winner = int(np.argmax(total))  # the first of equals
     difference = whole_scores[:, [winner]] - whole_scores
     loss, loss_se = difference.sum(axis=0), sum_error(difference)
-    if rule == "paired_1se":
-        allowed = loss_se
-    elif rule == "1se":
-        allowed = np.full(len(sizes), sum_error(whole_scores[:, [winner]])[0])
-    else:
-        allowed = np.zeros(len(sizes))
-    chosen = int(np.argmax(loss <= (allowed if num_cells > 1 else 0.0)))
+    chosen = int(np.argmax(loss <= allowed_loss(whole_scores, winner, rule)))
     if len(sizes) > 1 and chosen == len(sizes) - 1:
         warnings.warn(
             f"{name}: the chosen {swept} {sizes[chosen]} is the largest of the grid; add larger "
@@ -109,6 +110,27 @@ def choose(
         tuple(loss_se.tolist()),
         dropped,
     )
+
+
+def allowed_loss(
+    scores: Float[np.ndarray, "cell dim"], winner: int, rule: Rule, *, error_scale: float = 1.0
+) -> Float[np.ndarray, " dim"]:
+    """Return what a rule allows each size to lose against the winner.
+
+    Args:
+        scores: summed score of each cell and size, in ascending order of sizes.
+        winner: column of the winner.
+        rule: as in ``choose``.
+        error_scale: by which errors are larger than those of these scores.
+    """
+    difference = scores[:, [winner]] - scores
+    if rule == "paired_1se":
+        return error_scale * sum_error(difference)
+    if rule == "within_1pct":
+        return np.full(scores.shape[1], SHARE * max(0.0, difference[:, 0].sum()))
+    if rule == "1se":
+        return np.full(scores.shape[1], error_scale * sum_error(scores[:, [winner]])[0])
+    return np.zeros(scores.shape[1])
 
 
 def sum_error(values: Float[np.ndarray, "cell dim"]) -> Float[np.ndarray, " dim"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from seqvae.crossvalidation.choice import Rule, choose, sum_error
+from seqvae.crossvalidation.choice import Rule, allowed_loss, choose
 from seqvae.crossvalidation.table import Grid
 
 if TYPE_CHECKING:
@@ -121,9 +121,12 @@ def outlook(curve: Curve, trials: float, *, rule: Rule, chosen: int) -> Outlook:
     of_tests = _by_fold(whole, curve.rows)
     seen = gain.sum(axis=0) + error @ _centred(gain) + noise @ _centred(of_tests)
     winners = seen.argmax(axis=1)
-    allowed = np.stack([_allowed(whole, winner, rule) for winner in range(whole.shape[1])])
+    fewer = math.sqrt(curve.trials[-1] / trials)
+    allowed = np.stack(
+        [allowed_loss(whole, w, rule, error_scale=fewer) for w in range(whole.shape[1])]
+    )
     loss = np.take_along_axis(seen, winners[:, None], axis=1) - seen
-    places = (loss <= allowed[winners] * math.sqrt(curve.trials[-1] / trials)).argmax(axis=1)
+    places = (loss <= allowed[winners]).argmax(axis=1)
     scores = score.sum(axis=0) + error @ _centred(score)
     gains = scores - now.sum() - error @ _centred(now[:, None])
     pick = np.arange(DRAWS)
@@ -263,14 +266,3 @@ def _by_fold(
 
 def _centred(values: Float[np.ndarray, "fold dim"]) -> Float[np.ndarray, "fold dim"]:
     return values - values.mean(axis=0)
-
-
-def _allowed(
-    gains: Float[np.ndarray, "cell dim"], winner: int, rule: Rule
-) -> Float[np.ndarray, " dim"]:
-    """Return the loss that the rule allows each size, as ``choose`` does."""
-    if rule == "min":
-        return np.zeros(gains.shape[1])
-    if rule == "1se":
-        return np.full(gains.shape[1], sum_error(gains[:, [winner]])[0])
-    return sum_error(gains[:, [winner]] - gains)

@@ -101,7 +101,8 @@ def crossvalidate(
         rows: whole ``trials``, contiguous ``blocks`` of one long recording, single bins at
             ``random``; ``auto``: blocks for one trial, else trials.
         gap: bins left out on either side of a block; None: as long as the activity remembers.
-        rule: how the dimension is chosen: ``paired_1se``, ``min`` or ``1se``.
+        rule: how the dimension is chosen: ``paired_1se``, ``min``, ``1se``, or ``within_1pct``, the
+            smallest that has 99 % of what the best one gains.
         seeds: repetitions of each cell, averaged.
         seed: of the folds, and mixed into that of every cell.
         num_samples: posterior samples of the score.
