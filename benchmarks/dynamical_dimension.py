@@ -8,7 +8,8 @@ Neurons follow the Lorenz system (dimension 3) or a limit cycle (2); initial con
 so those of no two trials are alike. For every seed, of the simulation and of the folds, a model of
 each size is learned on half of 900 trials and scored, in bits per spike, on held-out neurons of the
 others (2 x 2 folds). Two rules choose: ``within_1pct``, the smallest size that has 99 % of what the
-best one gains, and ``paired_1se``. A model of the size that the first one chose is then fitted, and the rates that it infers on 100 test trials, of which none of this knew, are compared with the
+best one gains, and ``paired_1se``. A model of the size that the first one chose is then fitted, and
+the rates that it infers on 100 test trials, of which none of this knew, are compared with the
 truth: R2, mean over neurons. ``nonlinear`` is ``NonlinearDynamics`` with a linear readout;
 ``residual`` and ``gru`` are SequentialVAEs without inferred inputs, their state as large as the
 factors; any other name is a class of ``seqvae.models`` with its defaults, learned by its default
@@ -141,13 +142,15 @@ def main() -> None:
                 folder = arguments.folder / system / name / str(seed)
                 rows.append(cell(system, name, seed, folder))
                 row = rows[-1]
-                print(f"{system:12}{name:20}seed {seed:3}  dimension {row['dim']} (by one error "
-                      f"{row['one_se']})  R2 of rates {row['rates_r2']:.3f}", flush=True)  # fmt: skip
+                of_each = f"dimension {row['dim']} (by one error {row['one_se']})"
+                told = f"seed {seed:3}  {of_each}  R2 of rates {row['rates_r2']:.3f}"
+                print(f"{system:12}{name:20}{told}", flush=True)
             truth = SYSTEMS[system][1]
             right, sharp = (sum(row[rule] == truth for row in rows) for rule in ("dim", "one_se"))
             r2 = np.array([row["rates_r2"] for row in rows])
-            print(f"{system:12}{name:20}dimension {truth} in {right} of {len(rows)} (by one "
-                  f"error {sharp}); R2 of rates: median {np.median(r2):.3f}, least {r2.min():.3f}")  # fmt: skip
+            of_all = f"dimension {truth} in {right} of {len(rows)} (by one error {sharp})"
+            spread = f"R2 of rates: median {np.median(r2):.3f}, least {r2.min():.3f}"
+            print(f"{system:12}{name:20}{of_all}; {spread}")
 
 
 if __name__ == "__main__":
