@@ -76,9 +76,9 @@ MODELS = {
     "residual": (
         partial(AUTONOMOUS, generator=partial(ResidualMLP, hidden_dims=(128, 128))),
         EPOCHS,
-        None,
+        0.0,
     ),
-    "gru": (partial(AUTONOMOUS, generator=GRU), EPOCHS, None),
+    "gru": (partial(AUTONOMOUS, generator=GRU), EPOCHS, 0.0),
 }
 """A factory, epochs, and how the weights are averaged."""
 
