@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from seqvae.crossvalidation.choice import choose
+from seqvae.crossvalidation.choice import allowed_loss, choose
 from seqvae.errors import InputError
 
 # five cells that differ much in difficulty, and hardly in what a dimension gains
@@ -64,6 +64,15 @@ def test_share_goes_by_what_the_winner_gains_over_the_smallest():
     assert (nothing.dim, nothing.winner) == (0, 0)
     with pytest.warns(UserWarning, match="largest of the grid"):
         assert choose(scores, list(GAIN)).dim == 4
+
+
+def test_fewer_trials_enlarge_the_errors_and_not_the_share():
+    scores = table(d2=1.0)
+    for rule, factor in {"paired_1se": 2.0, "1se": 2.0, "within_1pct": 1.0, "min": 1.0}.items():
+        once, twice = (allowed_loss(scores, 3, rule, error_scale=scale) for scale in (1.0, 2.0))
+        np.testing.assert_allclose(twice, factor * once)
+    share = allowed_loss(scores, 3, "within_1pct")
+    np.testing.assert_allclose(share, 0.01 * 5 * (GAIN[3] - GAIN[0]))
 
 
 def test_ties_go_to_the_smaller():
