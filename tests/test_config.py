@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +24,7 @@ from seqvae.config import check_trusted, from_config, override, read_arguments, 
 from seqvae.data import CoordinatedDropout, NeuralData
 from seqvae.data.sources import HDF5, Arrays, Lorenz
 from seqvae.errors import InputError
-from seqvae.learning import GradientLearner
+from seqvae.learning import EM, GradientLearner
 from seqvae.models import VAE, LatentVariableModel, SequentialVAE
 from seqvae.observations import Bernoulli, Gaussian, NegativeBinomial, Observation, Poisson
 from seqvae.types import DataSpec
@@ -156,6 +158,26 @@ def test_class_inside_a_function_is_refused():
 
     with pytest.raises(InputError, match="top level of a module"):
         to_config(Local)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (partial(GradientLearner, average_weights=None), "average_weights must be float, got None"),
+        (partial(GradientLearner, patience="3"), "patience must be int or null, got '3'"),
+        (partial(EM, max_iterations=2.0), "max_iterations must be int, got 2.0"),
+        (partial(EM, ridge=math.nan), None),  # a number: its learner refuses it
+        (partial(SequentialVAE, generator_dim="a"), "generator_dim must be int or null, got 'a'"),
+        (partial(VAE, observation=5), "observation must be a class of Observation, got 5"),
+        (partial(SequentialVAE, generator_dim=None, dropout=1), None),
+    ],
+)
+def test_scalar_that_could_not_be_read_again_is_not_written(value, message):
+    if message is None:
+        to_config(value)
+        return
+    with pytest.raises(InputError, match=re.escape(message)):
+        to_config(value)
 
 
 def test_instance_that_hides_a_default_is_written_with_a_warning():

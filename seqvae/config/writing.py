@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqvae.config.class_paths import class_path
-from seqvae.config.signatures import REQUIRED, parameters
+from seqvae.config.signatures import REQUIRED, Parameter, describe, parameters, read_leaf
 from seqvae.errors import InputError
 
 # Arguments of objects built here whose class does not keep them (Lightning's loggers and
@@ -32,7 +32,8 @@ def to_config(value: Any, *, key: str = "config") -> Any:
         key: the dotted name of the value, for the error.
 
     Raises:
-        InputError: for a lambda or any other thing that no config can name.
+        InputError: for a lambda or any other thing that no config can name, and for a number, text
+            or None that its argument does not take, as the config could not be read again.
     """
     if isinstance(value, type):
         return _write(value, {}, key)
@@ -72,7 +73,20 @@ def _write(cls: type, arguments: Mapping[str, Any], key: str) -> dict[str, Any]:
         and not (is_foreign and repr(value) in ("None", "'deprecated'"))
         and not (name in known and not known[name].tells_default and value == known[name].default)
     }
+    for name in () if is_foreign else arguments.keys() & known.keys():
+        _check_scalar(arguments[name], known[name], f"{key}.{name}")
     return {"class_path": class_path(cls)} | ({"init_args": init_args} if init_args else {})
+
+
+def _check_scalar(value: Any, parameter: Parameter, key: str) -> None:
+    """Refuse a number, text or None that an argument does not take."""
+    if not (value is None or isinstance(value, bool | int | float | str)):
+        return
+    accepted, typed = read_leaf(value, parameter.annotation)
+    is_turned = isinstance(value, str) and isinstance(typed, bool | int | float)  # "3" into 3
+    is_turned |= isinstance(value, float) and isinstance(typed, int)
+    if value != parameter.default and (is_turned or not accepted):
+        raise InputError(f"{key} must be {describe(parameter.annotation)}, got {value!r}")
 
 
 def _write_instance(value: Any, key: str) -> dict[str, Any] | None:
