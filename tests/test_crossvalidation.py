@@ -37,6 +37,8 @@ from seqvae.learning.learner import without_progress
 from seqvae.models import PCA, VAE, LinearDynamics, Mixture, Model, NonlinearDynamics
 from seqvae.observations import Gaussian
 from seqvae.plotting import dimension_curve
+from seqvae.storage import shards
+from seqvae.storage.shards import Shard, locked_share
 from seqvae.verbs.crossvalidate import shown
 from tiny import LORENZ, in_memory, tiny_data, tiny_learner
 
@@ -375,6 +377,14 @@ def test_shards_together_make_the_grid(done, tmp_path):
     last = small(out_dir=folder, shard="2/2")
     assert last.summary == done.summary
     pd.testing.assert_frame_equal(table(folder), table(done.folder))
+
+
+def test_shares_of_another_division_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SECONDS_OF_PATIENCE", 0.2)
+    with locked_share(tmp_path / "cv", Shard(1, 2), key="out_dir"):
+        for shard in (None, "2/3"):
+            with pytest.raises(InputError, match=r"out_dir .* is in use"):
+                small(out_dir=str(tmp_path / "cv"), shard=shard)
 
 
 def test_failed_cell_is_recorded_and_tried_again(tmp_path, monkeypatch):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from seqvae.compute.termination import terminable
 from seqvae.errors import InputError, Terminated
 from seqvae.storage.files import atomic_path, check_writable, disk_errors, is_empty, write_text
-from seqvae.storage.locking import locked
-from seqvae.storage.shards import Shard
+from seqvae.storage.shards import Shard, locked_share
 from seqvae.storage.yaml_json import read_json
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 @contextmanager
 def held(folder: Path, checksum: str, shard: Shard) -> Iterator[None]:
     """Keep other commands from the same share of the cells, and tell how to go on."""
-    with terminable(), locked(folder, key="out_dir", name=shard.lock):
+    with terminable(), locked_share(folder, shard, key="out_dir"):
         open_folder(folder, checksum)
         try:
             yield
