@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from seqvae.console.patterns import with_sessions
 from seqvae.errors import InputError
 from seqvae.storage import yaml_json as documents
 
@@ -51,7 +54,8 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
 def with_file(argv: Sequence[str], arguments: Collection[str] = ()) -> list[str]:
     """Give a file that stands first its flag: that of the data, or of a config if it is YAML.
 
-    A second one is ``--out``, of a verb with that among its ``arguments``.
+    A second one is ``--out``, of a verb with that among its ``arguments``; else several files are
+    those of several sessions, as a shell makes them of a pattern.
     """
     words = list(argv)
     suffix = Path(words[0]).suffix.lower() if words and not words[0].startswith("-") else ""
@@ -59,7 +63,11 @@ def with_file(argv: Sequence[str], arguments: Collection[str] = ()) -> list[str]
         return words
     if "out" in arguments and len(words) > 1 and not words[1].startswith("-"):
         words.insert(1, "--out")
-    return ["--config" if suffix in (".yaml", ".yml") else "--data.source.path", *words]
+    if suffix in (".yaml", ".yml"):
+        return ["--config", *words]
+    files = list(takewhile(lambda word: not word.startswith("-"), words))
+    named = words[0] if len(files) == 1 else json.dumps(files)
+    return ["--data.source.path", named, *words[len(files) :]]
 
 
 def with_run(argv: Sequence[str], arguments: Collection[str]) -> list[str]:
@@ -138,6 +146,7 @@ def read_command(
     if not trust:
         check_trusted(tree)
     tree = dict(tree)
+    flags = with_sessions(flags, partial(read_command, function, tree, trust=trust))
     assignments = [*_source_of_path(tree, flags, trust), *flags.items()]
     # A class comes before its arguments, whatever their order on the command line.
     for assignment in sorted(assignments, key=lambda item: item[0].count(".")):

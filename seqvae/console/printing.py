@@ -36,7 +36,8 @@ def help_text(
         lines += _part_lines(tree.get(name), parameter.annotation, name, trust)
     if "data" in parameters(function) and "run" not in parameters(function):
         out = " out.h5" if parameters(function).get("out") else ""
-        lines += ["", "The file of data, or a config, may stand first, without its flag:"]
+        several = "" if out else " (several: of sessions)"
+        lines += ["", f"The file of data{several}, or a config, may stand first, without its flag:"]
         lines += [f"  seqvae {verb} recording.nwb{out} --data.source.bin_width 0.02"]
     if "run" in parameters(function):
         lines += ["", "The run may stand first, without its flag:"]

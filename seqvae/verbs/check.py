@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ import yaml
 from jaxtyping import Int
 
 from seqvae.config import to_config
-from seqvae.data import NeuralData, as_data
+from seqvae.data import NeuralData, Recording, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.data.pieces import Piece, pieces
 from seqvae.data.sources import HDF5
 from seqvae.data.sources.base import RecordingSource
-from seqvae.data.survey import outlook
+from seqvae.data.survey import settled_source
 from seqvae.distributions.kinds import kind_of
 from seqvae.errors import InputError
 from seqvae.storage.files import write_text
 
+SHOWN_SESSIONS = 40
 HELDOUT = 0.2
 """Share of the neurons that a written config holds out, where the file holds out none."""
 
@@ -31,9 +33,10 @@ def check(
 ) -> dict[str, Any]:
     """Load and validate data, and return what is in them.
 
-    Of a file nothing need be said, neither ``keys``, ``dims`` and ``bin_width`` (HDF5, npz, npy,
-    MATLAB) nor the settings of ``NWB``: what its entries are is guessed, each guess is told with
-    its reason, and where there is doubt one question is asked.
+    Of a file, or of those of several sessions (``monkey/*.npz``), nothing need be said, neither
+    ``keys``, ``dims`` and ``bin_width`` (HDF5, npz, npy, MATLAB) nor the settings of ``NWB``: what
+    the entries are is guessed, each guess is told with its reason, and where there is doubt one
+    question is asked.
 
     Args:
         data: the recording, how it is split, and what inference may see.
@@ -50,22 +53,28 @@ def check(
     recording, spec, lengths = data.recording, data.spec, data.recording.lengths
     kind = kind_of(piece.values for piece in pieces(recording))
     mean = data.train_mean.numpy() if "train" in data.split else None
-    summary: dict[str, Any] = looks | {
-        "trials" if data.start is None else "windows": data.num_trials,
-        "time bins": spec.num_time_bins,
-        "shortest trial (bins)": int(lengths.min()),
-        "forecast bins": spec.num_forecast_bins,
-        "bin width (s)": spec.bin_width or "unknown; give --data.source.bin_width, in seconds",
-        "neurons held in": spec.num_heldin,
-        "neurons held out": len(spec.heldout),
-        "external inputs": spec.num_inputs,
-        "behavior dimensions": 0 if recording.behavior is None else recording.behavior.shape[-1],
-        "missing entries": sum(
-            _missing(lengths, piece, spec.num_neurons) for piece in pieces(recording)
-        ),
-        **({"axes": "in MATLAB's order (7.3)"} if _is_matlab(data.source) else {}),
-        "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
-    }
+    summary: dict[str, Any] = (
+        looks
+        | _sessions(recording)
+        | {
+            "trials" if data.start is None else "windows": data.num_trials,
+            "time bins": spec.num_time_bins,
+            "shortest trial (bins)": int(lengths.min()),
+            "forecast bins": spec.num_forecast_bins,
+            "bin width (s)": spec.bin_width or "unknown; give --data.source.bin_width, in seconds",
+            "neurons held in": spec.num_heldin,
+            "neurons held out": len(spec.heldout),
+            "external inputs": spec.num_inputs,
+            "behavior dimensions": 0
+            if recording.behavior is None
+            else recording.behavior.shape[-1],
+            "missing entries": sum(
+                _missing(lengths, piece, spec.num_neurons) for piece in pieces(recording)
+            ),
+            **({"axes": "in MATLAB's order (7.3)"} if _is_matlab(data.source) else {}),
+            "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
+        }
+    )
     if kind.counts_events and spec.bin_width and mean is not None:
         rates = mean / spec.bin_width
         summary["mean rate (Hz)"] = round(float(rates.mean()), 3)
@@ -85,14 +94,25 @@ def check(
 
 
 def with_guesses(data: NeuralData) -> tuple[NeuralData, dict[str, Any]]:
-    """Return data whose source needs no guess, and what of their file was seen and guessed."""
-    view = outlook(data.source)
-    if view is None:
+    """Return data whose source needs no guess, and what of their files was seen and guessed."""
+    found = settled_source(data.source)
+    if found.entries is None and not found.guesses:
         return data, {}
     settled = copy.copy(data)
-    settled.source = view.ready(data.source)
-    guesses = {"guessed": view.guesses} if view.guesses else {}
-    return settled, {"entries": view.entries, **guesses}
+    settled.source = found.source
+    entries = {} if found.entries is None else {"entries": found.entries}
+    return settled, entries | ({"guessed": found.guesses} if found.guesses else {})
+
+
+def _sessions(recording: Recording) -> dict[str, list[str]]:
+    """Tell of each of several sessions what it has."""
+    of_trials, of_neurons = recording.trial_sessions, recording.neuron_sessions
+    if of_trials is None or of_neurons is None:
+        return {}
+    trials, neurons = Counter(of_trials.tolist()), Counter(of_neurons.tolist())
+    lines = [f"{name}: {trials[name]} trials, {neurons[name]} neurons" for name in neurons]
+    more = [f"and {len(lines) - SHOWN_SESSIONS} more"] if len(lines) > SHOWN_SESSIONS else []
+    return {"sessions": lines[:SHOWN_SESSIONS] + more}
 
 
 def _lacks_heldout(data: NeuralData) -> bool:

@@ -54,7 +54,7 @@ class Sessions(RecordingSource):
             raise InputError("sources is empty; give one source for each session")
         sources = [_source(index, one) for index, one in enumerate(given)]
         object.__setattr__(self, "sources", sources)
-        files = [os.path.realpath(path) for path in map(_path_of, sources) if path is not None]
+        files = [os.path.realpath(path) for path in map(path_of, sources) if path is not None]
         twice = next((file for index, file in enumerate(files) if file in files[:index]), None)
         if twice is not None:
             raise InputError(f"sources names {twice!r} twice; give each session once")
@@ -73,7 +73,7 @@ class Sessions(RecordingSource):
             InputError: for a name that one of these has.
         """
         if name is None:
-            path = _path_of(source)
+            path = path_of(source)
             name = str(len(former)) if path is None else Path(path).stem
         if name in former:
             raise InputError(f"name: there is a session {name!r} already; give another name")
@@ -91,12 +91,15 @@ class Sessions(RecordingSource):
             try:
                 one = from_path(source).load() if isinstance(source, str) else source.load()
             except InputError as error:
-                path = _path_of(source)
-                named = "" if path is None else f" ({path})"
-                raise InputError(f"sources[{index}]{named}: {error}") from error
+                raise InputError(f"{self.told(index)}: {error}") from error
             is_alone = len(self._sources) == 1
             recordings.append(one if is_alone else one.changed(activity=packed(one.activity)))
         return stitched(dict(zip(self.names_of(recordings), recordings, strict=True)))
+
+    def told(self, index: int) -> str:
+        """Return what errors call the source of a session."""
+        path = path_of(self._sources[index])
+        return f"sources[{index}]" + ("" if path is None else f" ({path})")
 
     @property
     def _sources(self) -> list[RecordingSource | str]:
@@ -115,7 +118,7 @@ class Sessions(RecordingSource):
                     f"{list(self.names)!r}"
                 )
             return names
-        paths = [_path_of(source) for source in self._sources]
+        paths = [path_of(source) for source in self._sources]
         for known in (
             [one.session_id for one in recordings],
             [None if path is None else Path(path).stem for path in paths],
@@ -140,6 +143,7 @@ def _source(index: int, thing: Any) -> Any:
     )
 
 
-def _path_of(source: RecordingSource | str) -> str | None:
+def path_of(source: RecordingSource | str) -> str | None:
+    """Return the file of a session, if it has one."""
     path = source if isinstance(source, str) else getattr(source, "path", None)
     return None if path is None else os.fspath(path)

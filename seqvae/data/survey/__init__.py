@@ -5,3 +5,4 @@ from seqvae.data.survey.guess import guess as guess
 from seqvae.data.survey.guess import guessed_plan as guessed_plan
 from seqvae.data.survey.outlook import Outlook as Outlook
 from seqvae.data.survey.outlook import outlook as outlook
+from seqvae.data.survey.sessions import settled_source as settled_source
