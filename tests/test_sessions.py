@@ -162,6 +162,12 @@ def test_behaviour_of_other_dimensions_is_refused() -> None:
         sessions(parts).load()
 
 
+def test_several_sessions_are_no_session_of_others() -> None:
+    two = sessions({"a": recording(0), "b": recording(1)}).load()
+    with pytest.raises(InputError, match=r"session 'd' is several \('a', 'b'\); give each of them"):
+        sessions({"c": recording(2), "d": two}).load()
+
+
 def test_a_session_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sessions 'a' and 'b' hold the same activity"):
         sessions({"a": recording(0), "b": recording(0)}).load()

@@ -94,6 +94,10 @@ def stitched(sessions: Mapping[str, Recording]) -> Recording:
 
 def _check(sessions: Mapping[str, Recording]) -> None:
     """Refuse sessions that do not go together."""
+    for name, one in sessions.items():
+        if one.trial_sessions is not None:
+            within = ", ".join(map(repr, dict.fromkeys(one.trial_sessions.tolist())))
+            raise InputError(f"session {name!r} is several ({within}); give each of them by itself")
     (first_name, first), *others = sessions.items()
     for name, one in others:
         widths = first.bin_width, one.bin_width
