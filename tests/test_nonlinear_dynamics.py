@@ -264,6 +264,33 @@ def test_no_linearisation_is_about_a_less_likely_path_than_the_one_before(seed: 
     assert (joint[-1] > joint[0]).any()
 
 
+def test_no_answer_is_less_likely_than_the_origin_where_inference_begins() -> None:
+    batch, num_damped = example(), 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model = NonlinearDynamics(SPEC, latent_dim=DIM).double().eval()
+        scramble(model, size=1.0)
+        solved, solve = [], model._solved
+
+        def recording(*given: object, solve=solve, solved=solved, **options: object) -> object:
+            solved.append(solve(*given, **options))
+            return solved[-1]
+
+        model._solved = recording  # type: ignore[method-assign]
+        posterior = model(batch).latents["latents"].posterior
+        model._solved = solve  # type: ignore[method-assign]
+        origin = log_joint(model, torch.zeros_like(posterior.mean), batch)
+        bare, kept = (log_joint(model, one.mean, batch) for one in (solved[-1], posterior))
+        is_fine = bare >= origin
+        assert (kept >= origin - 1e-9).all()
+        assert_close(posterior.mean[is_fine], solved[-1].mean[is_fine], rtol=0, atol=0)
+        assert_close(posterior.precision.diagonal, solved[-1].precision.diagonal, rtol=0, atol=0)
+        (posterior.rsample() ** 2).sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+        num_damped += int((~is_fine).sum())
+    assert num_damped > 2  # the bare answer would have been
+
+
 def test_two_linearisations_are_near_the_most_likely_path_of_learned_dynamics() -> None:
     source = SimulatedLinearDynamics(latent_dim=2, num_trials=20, num_val=4, num_time_bins=20)
     data = NeuralData(source)

@@ -174,6 +174,12 @@ class GaussianMarkovChain(Distribution):
         solved.factor = chain.factor
         return solved
 
+    def about(self, mean: Float[Tensor, "batch time latent"]) -> GaussianMarkovChain:
+        """Return the chain with another mean, its precision as it was factorised."""
+        moved = GaussianMarkovChain(mean, self.precision, validate_args=self._validate_args)
+        moved.mask, moved.factor = self.mask, self.factor
+        return moved
+
     # a cache must not forget gradients because it was first asked for without them
     @cached_property
     @torch.enable_grad()

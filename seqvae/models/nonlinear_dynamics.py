@@ -56,7 +56,8 @@ class NonlinearDynamics(LatentDynamicsModel):
     halfway between data and mean. So any entries may be missing, and learning goes through the
     last linearisation: neurons that inference does not see shape what it makes of the others.
     Iterations are Gauss-Newton's for the most likely path, damped from the first guess on so that
-    log p(x, z) does not fall; the last one, which is learned through, is not damped
+    log p(x, z) does not fall; the last one, which is learned through, is damped (and the mean not
+    learned through) only in trials where log p(x, z) would fall below that of the origin
     [Bell 1994, SIAM J. Optim. 4:626; as inference for learned dynamics: Hernandez et al. 2018,
     arXiv:1811.02459]. The KL is unbiased, along the drawn path
     (``NonlinearMarkovChain.kl_terms``). Paths and chains are in double precision, the networks in
@@ -224,11 +225,17 @@ class NonlinearDynamics(LatentDynamicsModel):
         with torch.no_grad():
             sight = sight_of(batch, self.spec, self.observation)
             path = prior.initial_mean.new_zeros(1, *prior.event_shape)
-            log_joint = self._log_joint(prior, path, sight)
+            origin = log_joint = self._log_joint(prior, path, sight)
             for number in range(self.linearizations):
                 guess = self._solved(prior, path, sight, is_first=number == 0).mean
                 path, log_joint = self._ahead(prior, path, log_joint, sight, to=guess)
-        return self._solved(prior, path, sight)
+        posterior = self._solved(prior, path, sight)
+        with torch.no_grad():
+            is_fine = self._log_joint(prior, posterior.mean, sight) >= origin
+            if is_fine.all():
+                return posterior
+            damped, _ = self._ahead(prior, path, origin, sight, to=posterior.mean)
+        return posterior.about(torch.where(is_fine[:, None, None], posterior.mean, damped))
 
     def _ahead(
         self,
