@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.sources.paths import from_path
@@ -45,7 +45,8 @@ def settled_source(source: RecordingSource) -> Settled:
 def _settled_sessions(sessions: Sessions) -> Settled:
     found: list[Settled] = []
     kept: list[RecordingSource | str] = []
-    for index, given in enumerate(sessions.sources):
+    sources: Any = sessions.sources  # paths as texts
+    for index, given in enumerate(sources):
         source = from_path(given) if isinstance(given, str) else given
         try:
             one = settled_source(source)
