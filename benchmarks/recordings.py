@@ -224,12 +224,18 @@ def compare(
     print(f"all cells: {words(whole, spent, arguments.against)}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Return a parser of what ``recordings`` reads, and of the folder that keeps what is done."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--lorenz", action="store_true")
     parser.add_argument("--num_trials", type=int, help="at most so many, chosen by chance")
+    return parser
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
     parser.add_argument("--models", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
     parser.add_argument("--cells", nargs="+", help="such as 0,1: fold of trials, fold of neurons")
     parser.add_argument("--against", choices=list(CONTESTANTS), default="flds")

@@ -15,7 +15,6 @@ What is done is kept in the folder, and the same command goes on.
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from dataclasses import replace
 from math import log
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from recordings import recordings
+from recordings import parser_of, recordings
 from scipy.special import xlogy
 
 from seqvae import Arrays, NeuralData, infer, tune
@@ -78,11 +77,7 @@ def compared(name: str, recording: Recording, folder: Path, num_fits: int) -> st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--lorenz", action="store_true")
-    parser.add_argument("--num_trials", type=int, help="at most so many, chosen by chance")
+    parser = parser_of(__doc__)
     parser.add_argument("--num_fits", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

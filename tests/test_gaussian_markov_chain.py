@@ -144,6 +144,23 @@ def test_dynamics_that_do_not_change_are_factorised_once_for_all_trials() -> Non
     assert_close(kl(Latent(posterior, centred, path)), kl(Latent(posterior, wide, path)))
 
 
+def test_another_mean_is_that_of_the_dense_gaussian_of_the_same_precision() -> None:
+    lengths = torch.tensor([5, 3])
+    for some in (None, lengths):
+        chain = random_chain(2, 5, 2, some)
+        mean = torch.randn(2, 5, 2)
+        moved = chain.with_mean(mean)
+        assert_close(moved.covariance, chain.covariance)
+        for trial, length in enumerate([5, 5] if some is None else lengths.tolist()):
+            path = torch.randn(2, 5, 2)
+            covariance = marginal(chain, trial, length).covariance_matrix
+            truth = MultivariateNormal(mean[trial, :length].flatten(), covariance)
+            assert_close(
+                moved.log_prob(path)[trial], truth.log_prob(path[trial, :length].flatten())
+            )
+            assert not moved.mean[trial, length:].any()
+
+
 def test_samples_have_the_moments_of_the_chain() -> None:
     num_samples = 100_000
     chain = random_chain(1, 5, 2)

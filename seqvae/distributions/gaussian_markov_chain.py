@@ -174,8 +174,9 @@ class GaussianMarkovChain(Distribution):
         solved.factor = chain.factor
         return solved
 
-    def about(self, mean: Float[Tensor, "batch time latent"]) -> GaussianMarkovChain:
-        """Return the chain with another mean, its precision as it was factorised."""
+    def with_mean(self, mean: Float[Tensor, "batch time latent"]) -> GaussianMarkovChain:
+        """Return the chain N(mean, P^-1), P as it was factorised; past a trial's length it is 0."""
+        mean = torch.where(self.mask[..., None], mean, 0.0)
         moved = GaussianMarkovChain(mean, self.precision, validate_args=self._validate_args)
         moved.mask, moved.factor = self.mask, self.factor
         return moved

@@ -235,7 +235,7 @@ class NonlinearDynamics(LatentDynamicsModel):
             if is_fine.all():
                 return posterior
             damped, _ = self._ahead(prior, path, origin, sight, to=posterior.mean)
-        return posterior.about(torch.where(is_fine[:, None, None], posterior.mean, damped))
+        return posterior.with_mean(torch.where(is_fine[:, None, None], posterior.mean, damped))
 
     def _ahead(
         self,

@@ -53,28 +53,23 @@ def check(
     recording, spec, lengths = data.recording, data.spec, data.recording.lengths
     kind = kind_of(piece.values for piece in pieces(recording))
     mean = data.train_mean.numpy() if "train" in data.split else None
-    summary: dict[str, Any] = (
-        looks
-        | _sessions(recording)
-        | {
-            "trials" if data.start is None else "windows": data.num_trials,
-            "time bins": spec.num_time_bins,
-            "shortest trial (bins)": int(lengths.min()),
-            "forecast bins": spec.num_forecast_bins,
-            "bin width (s)": spec.bin_width or "unknown; give --data.source.bin_width, in seconds",
-            "neurons held in": spec.num_heldin,
-            "neurons held out": len(spec.heldout),
-            "external inputs": spec.num_inputs,
-            "behavior dimensions": 0
-            if recording.behavior is None
-            else recording.behavior.shape[-1],
-            "missing entries": sum(
-                _missing(lengths, piece, spec.num_neurons) for piece in pieces(recording)
-            ),
-            **({"axes": "in MATLAB's order (7.3)"} if _is_matlab(data.source) else {}),
-            "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
-        }
-    )
+    summary: dict[str, Any] = looks | {
+        **_sessions(recording),
+        "trials" if data.start is None else "windows": data.num_trials,
+        "time bins": spec.num_time_bins,
+        "shortest trial (bins)": int(lengths.min()),
+        "forecast bins": spec.num_forecast_bins,
+        "bin width (s)": spec.bin_width or "unknown; give --data.source.bin_width, in seconds",
+        "neurons held in": spec.num_heldin,
+        "neurons held out": len(spec.heldout),
+        "external inputs": spec.num_inputs,
+        "behavior dimensions": 0 if recording.behavior is None else recording.behavior.shape[-1],
+        "missing entries": sum(
+            _missing(lengths, piece, spec.num_neurons) for piece in pieces(recording)
+        ),
+        **({"axes": "in MATLAB's order (7.3)"} if _is_matlab(data.source) else {}),
+        "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
+    }
     if kind.counts_events and spec.bin_width and mean is not None:
         rates = mean / spec.bin_width
         summary["mean rate (Hz)"] = round(float(rates.mean()), 3)
