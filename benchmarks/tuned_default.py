@@ -6,9 +6,10 @@
 
 A quarter of the trials is kept apart. ``tune`` tries settings on the others (dropout, learning rate
 and weight decay; the first are the default's), by the bound of the held-in neurons on a fifth of
-them. Then the first and the best are scored on the quarter, by the rates of held-out neurons: those
-that the file holds out, else a quarter of all. Printed are both scores in bits per spike, and the
-paired difference with its standard error over trials.
+them. Then the first, the best, and the mean of the rates of the three best are scored on the
+quarter, by the rates of held-out neurons: those that the file holds out, else a quarter of all.
+Printed are the scores in bits per spike, and what the others gain over the first, paired, with its
+standard error over trials.
 
 What is done is kept in the folder, and the same command goes on.
 """
@@ -31,7 +32,7 @@ from seqvae.data import Recording
 from seqvae.runs import Run
 from seqvae.scores.gain import paired_gain
 
-TEST, VALIDATION, HELDOUT, SAMPLES = 0.25, 0.2, 0.25, 50
+TEST, VALIDATION, HELDOUT, SAMPLES, TOGETHER = 0.25, 0.2, 0.25, 50, 3
 
 
 def divided(recording: Recording) -> NeuralData:
@@ -59,21 +60,34 @@ class Held:
         """Return that of each trial, in nats, but for what no rate changes."""
         return torch.from_numpy((xlogy(self.counts, expected) - expected).sum((1, 2)))
 
-    def of(self, run: Run) -> torch.Tensor:
-        """Return the log-likelihood at the rates of a run."""
-        rates = infer(run, self.data, split="test", num_samples=SAMPLES)["rates"].values
+    def of(self, *runs: Run) -> torch.Tensor:
+        """Return the log-likelihood at the mean of the rates of some runs."""
+        rates = np.mean([self.rates(run) for run in runs], axis=0)
         return self.log_likelihood(rates[..., self.neurons] * (self.data.spec.bin_width or 1.0))
+
+    def rates(self, run: Run) -> np.ndarray:
+        """Return the rates that a run infers from the neurons held in."""
+        return infer(run, self.data, split="test", num_samples=SAMPLES)["rates"].values
 
 
 def compared(name: str, recording: Recording, folder: Path, num_fits: int) -> str:
     """Search, and return what the best settings gain over the first."""
     given: dict[str, Any] = {"num_fits": num_fits, "out_dir": str(folder / name), "progress": False}
     study, held = tune(divided(recording), **given), Held(divided(recording))
-    first, best = held.of(study.run(0)), held.of(study.run())
-    scores = [float((one - held.null).sum() / held.size.sum()) for one in (first, best)]
-    gain = paired_gain(best - first, held.size)
-    told = "none" if gain is None else f"{gain.mean:+.4f} +- {gain.standard_error:.4f}"
-    return f"default {scores[0]:.4f}, best of {num_fits} fits {scores[1]:.4f} ({told})"
+    known = study.table.dropna(subset="score").sort_values("score", ascending=False)
+    best = [study.run(int(number)) for number in known["number"][:TOGETHER]]
+    first = held.of(study.run(0))
+
+    def told(log_likelihood: torch.Tensor) -> str:
+        score = float((log_likelihood - held.null).sum() / held.size.sum())
+        gain = paired_gain(log_likelihood - first, held.size)
+        paired = "" if gain is None else f" ({gain.mean:+.4f} +- {gain.standard_error:.4f})"
+        return f"{score:.4f}{paired}"
+
+    return (
+        f"default {told(first).split()[0]}, best of {num_fits} fits {told(held.of(best[0]))}, "
+        f"the {len(best)} best together {told(held.of(*best))}"
+    )
 
 
 def main() -> None:
