@@ -303,9 +303,10 @@ def test_the_default_model_brings_its_own_learner_named_or_not():
         ({}, {"model": "NonlinearDynamics"}),
         ({"model": {"class_path": default}}, {"model.dropout": "0.6"}),
     ):
-        assert with_learner(tree, flags, False) == tree  # so that its rule says how it is learned
-    learner = with_learner({}, {"model": "VAE"}, False)["learner"]
-    assert learner["class_path"] == "seqvae.learning.GradientLearner"
+        assert with_learner(tree, flags, False) == (tree, ())  # its rule says how it is learned
+    named = with_learner({}, {"model": "VAE"}, False)
+    assert named.tree["learner"]["class_path"] == "seqvae.learning.GradientLearner"
+    assert named.keys == ()
 
 
 def test_a_setting_of_the_default_model_needs_no_name_of_it(capsys):

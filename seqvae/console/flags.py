@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqvae.console.patterns import with_sessions
 from seqvae.errors import InputError
@@ -191,17 +191,30 @@ def with_model(tree: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, A
     return {**tree, "model": {"class_path": class_path(NonlinearDynamics)}}
 
 
+class Unnamed(NamedTuple):
+    """A tree whose learners have a class, and keys of those that had none.
+
+    Attributes:
+        tree: of the arguments.
+        keys: dotted, of learners that say only in what they differ from the default's.
+    """
+
+    tree: dict[str, Any]
+    keys: tuple[str, ...] = ()
+
+
 def with_learner(
     tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool, run: Any = None
-) -> dict[str, Any]:
+) -> Unnamed:
     """Name the class of the learner, unless it is named: the one that learns the model.
 
-    Where a run is given, flags change how that one was learned.
+    Where a run is given, flags change how that one was learned; where a model is learned by what
+    suits the data, settings of a learner that is not named change that.
     """
     settings = tree.get("learner") or {}
     is_named = not isinstance(settings, Mapping) or "class_path" in settings
     if is_named or {"learner", "learner.class_path"} & set(flags):
-        return dict(tree)
+        return Unnamed(dict(tree))
     from seqvae.config import open_parameters
     from seqvae.config.class_paths import class_path
     from seqvae.learning import GradientLearner, default_learner, follows_rule
@@ -210,23 +223,28 @@ def with_learner(
     model = flags.get("model", flags.get("model.class_path", tree.get("model")))
     says_nothing = not settings and not any(key.startswith("learner.") for key in flags)
     if model is None and says_nothing:
-        return dict(tree)  # the default model brings its own
+        return Unnamed(dict(tree))  # the default model brings its own
     if run is not None and not settings:
-        return {**tree, "learner": Run(str(run)).config["learner"]}
+        return Unnamed({**tree, "learner": Run(str(run)).config["learner"]})
     opened = open_parameters(model, ModelFactory, key="model", trust=trust)
-    if says_nothing and opened is not None and follows_rule(opened.cls):
-        return dict(tree)  # it follows from the data
+    suits = model is None or (opened is not None and follows_rule(opened.cls))
+    if says_nothing and suits:
+        return Unnamed(dict(tree))  # it follows from the data
     learner = default_learner(opened.cls) if opened else GradientLearner
-    return {**tree, "learner": {"class_path": class_path(learner), "init_args": dict(settings)}}
+    told = dict(settings)
+    if suits and any(key.startswith("learner.trainer.") for key in flags):
+        told.setdefault("trainer", {})  # says nothing; its own default would say a lot
+    named = {**tree, "learner": {"class_path": class_path(learner), "init_args": told}}
+    return Unnamed(named, ("learner",) if suits else ())
 
 
-def with_learners(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> dict[str, Any]:
+def with_learners(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> Unnamed:
     """Name the class of each learner that settings are given for, as ``with_learner`` does."""
     settings, models = tree.get("learners") or {}, tree.get("models") or {}
     if not (isinstance(settings, Mapping) and isinstance(models, Mapping)):
-        return dict(tree)
+        return Unnamed(dict(tree))
     words = [key.split(".") for key in flags if key.startswith("learners.")]
-    learners = dict(settings)
+    learners, keys = dict(settings), []
     for name in {*settings, *(parts[1] for parts in words)}:
         here = {"model": f"models.{name}", "learner": f"learners.{name}"}
         model_flags = {
@@ -236,20 +254,34 @@ def with_learners(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool
             if key == long or key.startswith(f"{long}.")
         }
         sections = {"model": models.get(name), "learner": settings.get(name)}
-        learner = with_learner(sections, model_flags, trust).get("learner")
-        if learner is not None:
+        one = with_learner(sections, model_flags, trust)
+        keys += [f"learners.{name}"] * len(one.keys)
+        if (learner := one.tree.get("learner")) is not None:
             learners[name] = learner
-    return {**tree, "learners": learners} if learners else dict(tree)
+    return Unnamed({**tree, "learners": learners} if learners else dict(tree), tuple(keys))
 
 
-def build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool) -> dict[str, Any]:
+def build(
+    function: Callable[..., Any],
+    tree: Mapping[str, Any],
+    *,
+    trust: bool,
+    unnamed: Collection[str] = (),
+) -> dict[str, Any]:
     """Build the arguments of a verb from a config tree.
+
+    Args:
+        function: the verb.
+        tree: the arguments that are given.
+        trust: allow classes from anywhere.
+        unnamed: keys of learners of which factories are built.
 
     Raises:
         InputError: for one that is absent, naming the flag, or wrong.
     """
-    from seqvae.config import read_arguments
+    from seqvae.config import from_config, read_arguments
     from seqvae.config.signatures import REQUIRED, parameters
+    from seqvae.learning import LearnerFactory
 
     accepted = parameters(function)
     required = {name for name, parameter in accepted.items() if parameter.default is REQUIRED}
@@ -266,4 +298,9 @@ def build(function: Callable[..., Any], tree: Mapping[str, Any], *, trust: bool)
     for name in sorted(cures.keys() & absent):
         if tree.keys() <= accepted.keys():  # else the name may be there, but misspelt
             raise InputError(f"{name} is required: give {cures[name]}")
-    return read_arguments(function, tree, trust=trust)
+    arguments = read_arguments(function, tree, trust=trust)
+    for key in unnamed:
+        holder, _, name = key.rpartition(".")
+        sections, built = (tree[holder], arguments[holder]) if holder else (tree, arguments)
+        built[name] = from_config(sections[name], LearnerFactory, key=key, trust=trust)
+    return arguments

@@ -178,10 +178,12 @@ def _command(verb: Verb, argv: Sequence[str]) -> int:
         tree = {**repeated_config(str(repeated), trust), **tree}
     if "model" in verb.arguments:
         tree = with_model(tree, flags)
+    unnamed: tuple[str, ...] = ()
     if "learner" in verb.arguments:
-        tree = with_learner(tree, flags, trust, run=flags.get("run") if verb.reads_run else None)
+        run = flags.get("run") if verb.reads_run else None
+        tree, unnamed = with_learner(tree, flags, trust, run=run)
     if "learners" in verb.arguments:
-        tree = with_learners(tree, flags, trust)
+        tree, unnamed = with_learners(tree, flags, trust)
     tree = read_command(function, tree, flags, trust=trust)
     if wants_help:
         _say(help_text(verb.name, function, tree, trust=trust), end="")
@@ -191,9 +193,9 @@ def _command(verb: Verb, argv: Sequence[str]) -> int:
         tree = {
             k: v for k, v in tree.items() if (k != "from_run" if wants_config else k in sections)
         }
-    arguments = build(function, tree, trust=trust)
+    arguments = build(function, tree, trust=trust, unnamed=unnamed)
     if wants_config:
-        _say(config_text(function, arguments), end="")
+        _say(config_text(function, arguments, unnamed), end="")
         return 0
     complete = verb.completed(arguments)
     answer = function(**complete)

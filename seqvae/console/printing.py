@@ -6,22 +6,43 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import yaml
 
 from seqvae.config import open_parameters, to_config
-from seqvae.config.class_paths import family_names
+from seqvae.config.class_paths import class_path, family_names
 from seqvae.config.signatures import REQUIRED, Parameter, describe, parameters, read_leaf
 
 
-def config_text(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
-    """Return every argument of a verb as YAML, defaults included."""
+def config_text(
+    function: Callable[..., Any], arguments: Mapping[str, Any], unnamed: Collection[str] = ()
+) -> str:
+    """Return every argument of a verb as YAML, defaults included.
+
+    Args:
+        function: the verb.
+        arguments: as they are built.
+        unnamed: keys of learners that say only in what they differ from the default's.
+    """
     values = {name: parameter.default for name, parameter in parameters(function).items()}
     values.update(arguments)
     tree = {name: to_config(value, key=name) for name, value in values.items()}
+    for key in unnamed:
+        holder, _, name = key.rpartition(".")
+        sections, built = (tree[holder], values[holder]) if holder else (tree, values)
+        sections[name] = _told(built[name]).get("init_args", {})
     return yaml.safe_dump(tree, sort_keys=False)
+
+
+def _told(value: Any) -> Any:
+    """Return what a factory, and each in it, is told, and of anything else its config."""
+    if not (isinstance(value, partial) and isinstance(value.func, type)):
+        return to_config(value)
+    arguments = {name: _told(one) for name, one in value.keywords.items()}
+    return {"class_path": class_path(value.func), "init_args": arguments}
 
 
 def help_text(

@@ -32,7 +32,7 @@ from seqvae.crossvalidation.plan import checked_models, make_plan, suited
 from seqvae.crossvalidation.scoring import seen_data
 from seqvae.crossvalidation.sizes import checked_sizes
 from seqvae.data import NeuralData, Recording
-from seqvae.learning import Learner
+from seqvae.learning import Learner, LearnerFactory
 from seqvae.models import Model
 from seqvae.runs import ModelFactory
 
@@ -45,7 +45,7 @@ ENSEMBLE = "ensemble"
 def cell_checks(
     data: NeuralData,
     models: Mapping[str, ModelFactory] | None,
-    learner: Learner | None,
+    learner: Learner | LearnerFactory | None,
     *,
     scheme: Scheme,
     dim: int,
@@ -85,10 +85,10 @@ def cell_checks(
             data.pool(), scheme=scheme, rows="auto", trial_folds=trial_folds,
             neuron_folds=neuron_folds, gap=None, seed=seed,
         )  # fmt: skip
-        factories, learners = suited(factories, learners, data=data, division=division)
+        factories, suits = suited(factories, learners, data=data, division=division)
         with tempfile.TemporaryDirectory() as folder:
             chains, _, _ = make_plan(
-                data, division, factories, learners, sizes=sizes, seeds=1, num_samples=num_samples,
+                data, division, factories, suits, sizes=sizes, seeds=1, num_samples=num_samples,
                 k_shot=0, warm_starts=False, folder=Path(folder), members=set(),
             )  # fmt: skip
     jobs = [job for chain in chains for job in chain] + ensemble_jobs(rows, chains)

@@ -20,7 +20,7 @@ from seqvae.data import NeuralData
 from seqvae.data.pieces import pieces
 from seqvae.distributions.kinds import DataKind, kind_of
 from seqvae.errors import InputError
-from seqvae.learning import GradientLearner, Learner, completed_fit, default_learner
+from seqvae.learning import GradientLearner, Learner, LearnerFactory, completed_fit, learner_of
 from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.unread import unread_by_model, unread_inputs, unread_settings
 from seqvae.models import PCA, Model, NonlinearDynamics
@@ -117,9 +117,7 @@ def make_plan(
             fits[name] = (None, None, True)
             continue
         chosen = learners.get(name)
-        learner = without_progress(
-            default_learner(_class_of(factory))() if chosen is None else chosen
-        )
+        learner = without_progress(learner_of(chosen, _class_of(factory)))
         if warm_starts and not learner.begins_from_model:
             raise InputError(
                 f"warm_starts: models.{name} is learned by {type(learner).__name__}, which begins "
@@ -243,7 +241,7 @@ def checked_models(
 
 def suited(
     models: Mapping[str, ModelFactory],
-    learners: Mapping[str, Learner],
+    learners: Mapping[str, Learner | LearnerFactory],
     *,
     data: NeuralData,
     division: Division,
@@ -252,11 +250,11 @@ def suited(
 
     That is asked of ``seqvae.learning.default_fit``, for each ``NonlinearDynamics``.
     """
+    factories: dict[str, ModelFactory] = dict(models)
     if division.scheme == "gabriel":
-        return dict(models), dict(learners)
-    factories, chosen = {}, {}
+        return factories, {}
+    chosen: dict[str, Learner] = {}
     for name, factory in models.items():
-        factories[name] = factory
         if _class_of(factory) is NonlinearDynamics:
             first = learning_data(
                 division,
@@ -266,10 +264,12 @@ def suited(
                 settings=_settings(data, division),
                 seed=division.seed,
             )
-            default = completed_fit(factory, first, scores_others=True)
-            assert default is not None
-            factories[name], chosen[name] = default
-    return factories, chosen | dict(learners)
+            suits = completed_fit(factory, first, learners.get(name), scores_others=True)
+            assert suits is not None
+            factories[name], chosen[name] = suits
+        else:
+            chosen[name] = learner_of(learners.get(name), _class_of(factory))
+    return factories, chosen
 
 
 def _settings(data: NeuralData, division: Division) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from seqvae.data import NeuralData
 from seqvae.data.pieces import pieces
 from seqvae.distributions.kinds import kind_of
 from seqvae.learning.gradient import GradientLearner
+from seqvae.learning.learner import Learner, LearnerFactory, is_factory
 from seqvae.models import NonlinearDynamics
 from seqvae.observations import Gaussian, Poisson
 
@@ -37,10 +40,12 @@ class DefaultFit(NamedTuple):
     """A model and how it is learned, as ``fit`` takes them."""
 
     model: partial[NonlinearDynamics]
-    learner: GradientLearner
+    learner: Learner
 
 
-def default_fit(data: NeuralData, *, scores_others: bool = False) -> DefaultFit:
+def default_fit(
+    data: NeuralData, *, scores_others: bool = False, max_epochs: int | None = None
+) -> DefaultFit:
     """Return what to fit to data: ``NonlinearDynamics``, and a learner that averages weights.
 
     Counts are read by a ``Poisson``, other data by a ``Gaussian`` model. Of the training trials and
@@ -64,6 +69,7 @@ def default_fit(data: NeuralData, *, scores_others: bool = False) -> DefaultFit:
     Args:
         data: the data to learn from.
         scores_others: whether trials are scored that are none of these, as by ``crossvalidate``.
+        max_epochs: another number of epochs; validations keep their share of it.
     """
     recording, num_trials = data.recording, len(data.trials("train"))
     num_bins = num_trials * data.spec.num_time_bins
@@ -80,13 +86,17 @@ def default_fit(data: NeuralData, *, scores_others: bool = False) -> DefaultFit:
         optimizer=partial(AdamW, lr=5e-3, weight_decay=_rounded(decay)),
     )
     steps_an_epoch = math.ceil(num_trials / data.batch_size)
-    max_epochs = math.ceil(STEPS * larger**0.25 / steps_an_epoch)
-    settings: dict[str, Any] = {"max_epochs": max_epochs}
+    suited = math.ceil(STEPS * larger**0.25 / steps_an_epoch)
+    settings: dict[str, Any] = {"max_epochs": suited if max_epochs is None else max_epochs}
     validates = "val" in data.split
     if validates:
-        every = max_epochs / (LARGE_VALIDATIONS if is_large else VALIDATIONS)
-        settings["check_val_every_n_epoch"] = math.ceil(every)
-        settings["max_epochs"] = math.ceil(max_epochs / math.ceil(every)) * math.ceil(every)
+        share = LARGE_VALIDATIONS if is_large else VALIDATIONS
+        if max_epochs is None:
+            every = math.ceil(suited / share)
+            settings["max_epochs"] = math.ceil(suited / every) * every
+        else:
+            every = max(1, (max_epochs if max_epochs > 0 else suited) // share)
+        settings["check_val_every_n_epoch"] = every
     scores_others = validates and (scores_others or "test" in data.split)
     learner = GradientLearner(
         partial(Trainer, **settings),
@@ -99,28 +109,63 @@ def default_fit(data: NeuralData, *, scores_others: bool = False) -> DefaultFit:
 
 
 def completed_fit(
-    model: Any, data: NeuralData, *, scores_others: bool = False
+    model: Any,
+    data: NeuralData,
+    learner: Learner | LearnerFactory | None = None,
+    *,
+    scores_others: bool = False,
 ) -> DefaultFit | None:
-    """Return ``default_fit`` with what a factory says otherwise; None for another model's.
+    """Return ``default_fit`` with what factories say otherwise; None for another model's.
 
-    So whoever names ``NonlinearDynamics`` gets it as it suits the data, and need only say what
-    shall differ.
+    So whoever names ``NonlinearDynamics``, or a setting of how it is learned, need only say what
+    shall differ. A learner that is built stands as it is.
 
     Args:
-        model: factory of a model.
+        model: factory of a model; None says nothing.
         data: the data to learn from.
+        learner: a learner, or a factory of one; None says nothing.
         scores_others: as in ``default_fit``.
     """
     if not follows_rule(model):
         return None
-    default = default_fit(data, scores_others=scores_others)
-    changes = model.keywords if isinstance(model, partial) else {}
-    return default._replace(model=partial(default.model, **changes))
+    told = _told(learner) if is_factory(learner) else {}
+    trainer = _told(told.get("trainer"))
+    default = default_fit(data, scores_others=scores_others, max_epochs=trainer.get("max_epochs"))
+    if isinstance(learner, Learner):
+        default = default._replace(learner=learner)
+    elif is_factory(learner):
+        default = default._replace(learner=_completed(learner, default.learner))
+    return default._replace(model=partial(default.model, **_told(model)))
 
 
 def follows_rule(model: Any) -> bool:
-    """Return whether a class of models, or a factory of one, is completed by ``completed_fit``."""
-    return (model.func if isinstance(model, partial) else model) is NonlinearDynamics
+    """Return whether no model, a class, or a factory of one is completed by ``completed_fit``."""
+    return model is None or _class_of(model) is NonlinearDynamics
+
+
+def _completed(factory: Any, default: Learner) -> Learner:
+    """Build a learner; what a ``GradientLearner`` is not told is as the default is."""
+    cls, told = _class_of(factory), dict(_told(factory))
+    if not issubclass(cls, GradientLearner):
+        learner: Learner = factory()
+        return learner
+    assert isinstance(default, GradientLearner)
+    assert isinstance(default.trainer, partial)
+    if "trainer" in told:
+        of_trainer = default.trainer.keywords | dict(_told(told["trainer"]))
+        told["trainer"] = partial(_class_of(told["trainer"]), **of_trainer)
+    former = {field.name: getattr(default, field.name) for field in fields(default)}
+    completed: Learner = cls(**former | told)
+    return completed
+
+
+def _class_of(factory: Any) -> Any:
+    return factory.func if isinstance(factory, partial) else factory
+
+
+def _told(factory: Any) -> Mapping[str, Any]:
+    """Return what a factory says of what it makes."""
+    return factory.keywords if isinstance(factory, partial) else {}
 
 
 def _rounded(value: float) -> float:

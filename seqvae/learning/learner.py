@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from inspect import isabstract
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 
@@ -91,6 +92,10 @@ class Learner(ABC):
         """
 
 
+LearnerFactory = Callable[..., Learner]
+"""A class of learners, or ``functools.partial`` of one: what is not said is as suits the model."""
+
+
 def default_learner(model_class: type) -> type[Learner]:
     """Return the learner of a class of models.
 
@@ -103,6 +108,34 @@ def default_learner(model_class: type) -> type[Learner]:
     raise InputError(
         f"model: no learner knows {model_class.__name__}; derive it from LatentVariableModel"
     )
+
+
+def is_factory(learner: object) -> bool:
+    """Return whether something is a ``LearnerFactory``."""
+    cls = learner.func if isinstance(learner, partial) else learner
+    return isinstance(cls, type) and issubclass(cls, Learner)
+
+
+def learner_of(learner: object, model_class: type) -> Learner:
+    """Return a learner as it is, or built; of None that of a class of models, with its defaults.
+
+    Args:
+        learner: a ``Learner``, a ``LearnerFactory`` or None.
+        model_class: what it is to learn.
+
+    Raises:
+        InputError: if it is nothing of these.
+    """
+    if learner is None:
+        return default_learner(model_class)()
+    if is_factory(learner):
+        learner = cast("LearnerFactory", learner)()
+    if not isinstance(learner, Learner):
+        raise InputError(
+            "learner must be a Learner, e.g. GradientLearner(partial(Trainer, max_epochs=50)), or "
+            f"functools.partial of a class of Learner, got {type(learner).__name__}"
+        )
+    return learner
 
 
 def without_progress(learner: Learner) -> Learner:

@@ -18,7 +18,7 @@ from seqvae.config import to_config
 from seqvae.data import NeuralData, Recording
 from seqvae.distributions.kinds import kind_of
 from seqvae.errors import InputError
-from seqvae.learning import GradientLearner, Learner, completed_fit, default_learner
+from seqvae.learning import GradientLearner, Learner, LearnerFactory, completed_fit, learner_of
 from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.observers import Alarms, HistoryRows
 from seqvae.learning.unread import unread
@@ -30,7 +30,7 @@ from seqvae.verbs.infer import infer
 
 if TYPE_CHECKING:
     _Model: TypeAlias = ModelFactory | None
-    _Learner: TypeAlias = Learner | None
+    _Learner: TypeAlias = Learner | LearnerFactory | None
     _Number: TypeAlias = float | None
     _Size: TypeAlias = int | None
     _Count: TypeAlias = int
@@ -106,17 +106,13 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         activity, _ = self._laid_out(X, reset=True)
         factory = self._factory(activity)
-        if not isinstance(self.learner, Learner | None):
-            raise InputError(f"learner must be a Learner, such as EM(), got {self.learner!r}")
-        learner = self.learner or default_learner(_class_of(factory))()
+        learner = learner_of(self.learner, _class_of(factory))
         share = self.val_fraction
         if share is None:
             share = 0.2 if isinstance(learner, GradientLearner) else 0.0
         data = NeuralData(self._recording(activity), val_fraction=share)
-        default = completed_fit(factory, data, scores_others=True)
-        if default is not None:
-            factory = default.model
-            learner = self.learner or default.learner
+        if (suited := completed_fit(factory, data, self.learner, scores_others=True)) is not None:
+            factory, learner = suited
         seed = self.random_state
         if not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31 - 1)

@@ -30,7 +30,7 @@ from seqvae.crossvalidation.table import FEW_FOLDS, scores_table, summarize, tun
 from seqvae.data import as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, nearest
-from seqvae.learning import Learner
+from seqvae.learning import Learner, LearnerFactory
 from seqvae.learning.observers import tell
 from seqvae.runs import ModelFactory
 from seqvae.storage.shards import Shard
@@ -43,7 +43,7 @@ ROW_CHOICES = ("auto", "trials", "blocks", "random")
 def crossvalidate(
     data: DataLike,
     models: Mapping[str, ModelFactory] | None = None,
-    learners: Mapping[str, Learner] | None = None,
+    learners: Mapping[str, Learner | LearnerFactory] | None = None,
     *,
     dims: Dims,
     sweep: Sweep | None = None,

@@ -16,7 +16,7 @@ from seqvae.config import to_config
 from seqvae.data import NeuralData, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
-from seqvae.learning import Learner, completed_fit, default_fit, default_learner
+from seqvae.learning import Learner, LearnerFactory, completed_fit, learner_of
 from seqvae.learning.learner import check_pair, without_progress
 from seqvae.learning.observers import Alarms, HistoryRows, Observer, tell
 from seqvae.learning.unread import unread
@@ -31,7 +31,7 @@ from seqvae.verbs.wandb_results import WandbResult, WandbResults, check_wandb_re
 def fit(
     data: DataLike | None = None,
     model: ModelFactory | None = None,
-    learner: Learner | None = None,
+    learner: Learner | LearnerFactory | None = None,
     *,
     bin_width: BinWidth = None,
     from_run: Run | str | None = None,
@@ -63,7 +63,8 @@ def fit(
             ``from_run``, else ``NonlinearDynamics`` of a size that suits the data, learned as
             ``seqvae.learning.default_fit`` says; where it is named, what is not said of it is so.
         learner: how it is learned; None takes that of ``from_run``, else the model's own, with its
-            defaults.
+            defaults. A class of learners, or ``functools.partial`` of one, changes what it says of
+            how ``default_fit`` learns; a learner stands as it is.
         bin_width: seconds per bin, where ``data`` is an array or a file.
         from_run: a run, its folder, or its provenance.json, to repeat.
         init_from: a run, or its folder, whose weights learning begins with; None begins anew, or
@@ -101,14 +102,11 @@ def fit(
         raise InputError("data is required: give it, or from_run, a run to repeat")
     seed = 0 if seed is None else seed
     data = as_data(data, bin_width)
-    default = default_fit(data) if model is None else None
-    if recipe is None and model is not None:
-        default = completed_fit(model, data)
-    if default is not None:
-        model, learner = default.model, default.learner if learner is None else learner
+    if recipe is None and (suited := completed_fit(model, data, learner)) is not None:
+        model, learner = suited
     assert model is not None
-    model_class = checked_class(model, learner, seed=seed)
-    learner = default_learner(model_class)() if learner is None else learner
+    model_class = checked_class(model, seed=seed)
+    learner = learner_of(learner, model_class)
     if init_from is not None:
         _check_begins(learner, resume=resume)
     check_wandb_results(wandb_results, learner, in_memory=in_memory)
@@ -198,7 +196,7 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
         tree = run.config["model"]
         kind, size = tree["class_path"].rsplit(".", 1)[-1], tree["init_args"]["latent_dim"]
         chosen = f"no model was named: {kind} of {size} latents, see config.yaml\n"
-        if arguments.get("learner") is not None:
+        if isinstance(arguments.get("learner"), Learner):
             chosen += "a learner was given: all of its settings are its own, none the default's\n"
     if run.spec.bin_width is None and run.spec.num_time_bins > 1:
         chosen += "bin width unknown: time is in bins, and counts have no rates; give bin_width\n"
@@ -206,13 +204,8 @@ def shown(run: Run, arguments: Mapping[str, Any]) -> str:
     return f"{chosen}run folder: {run.folder}\n  {'  '.join(names)}"
 
 
-def checked_class(model: object, learner: object, *, seed: int) -> type:
+def checked_class(model: object, *, seed: int) -> type:
     """Refuse arguments of the wrong kind, and return the class of the model."""
-    if not isinstance(learner, Learner | None):
-        raise InputError(
-            "learner must be a Learner, e.g. GradientLearner(partial(Trainer, max_epochs=50)), "
-            f"got {type(learner).__name__}"
-        )
     model_class = model.func if isinstance(model, partial) else model
     if not isinstance(model_class, type):
         kind = type(model_class).__name__

@@ -29,7 +29,7 @@ from seqvae.crossvalidation.leaks import cell_checks
 from seqvae.data import NeuralData, as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, nearest
-from seqvae.learning import Learner, default_fit
+from seqvae.learning import Learner, LearnerFactory, completed_fit
 from seqvae.models import Mixture, Model
 from seqvae.runs import Ensemble, ModelFactory, Run
 from seqvae.verbs.fit import fit
@@ -46,7 +46,7 @@ OF_WHAT_IS_SEEN = ("heldin_elbo", "log_evidence", "laplace_evidence", "latents",
 def leakcheck(
     data: DataLike,
     model: ModelFactory | None = None,
-    learner: Learner | None = None,
+    learner: Learner | LearnerFactory | None = None,
     *,
     bin_width: BinWidth = None,
     seed: int = 0,
@@ -131,8 +131,9 @@ def leakcheck(
             "data.test_fraction or data.heldout"
         )
     if model is None:
-        default = default_fit(data)
-        model, learner = default.model, default.learner if learner is None else learner
+        suited = completed_fit(None, data, learner)
+        assert suited is not None
+        model, learner = suited
     unknown = altered(data, hidden.whole)
     unseen = altered(data, hidden.heldout) if hidden.heldout.any() else None
     runs, others = (

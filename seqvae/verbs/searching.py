@@ -19,7 +19,7 @@ from seqvae.config import override, to_config
 from seqvae.config.reading import setting_of
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
-from seqvae.learning import Learner, completed_fit, default_fit, default_learner
+from seqvae.learning import Learner, LearnerFactory, completed_fit, learner_of
 from seqvae.runs import ModelFactory
 from seqvae.storage.files import atomic_path, write_text
 from seqvae.storage.shards import Shard
@@ -191,15 +191,16 @@ class Search:
 
 
 def config_of(
-    data: NeuralData, model: ModelFactory | None, learner: Learner | None, seed: int
+    data: NeuralData,
+    model: ModelFactory | None,
+    learner: Learner | LearnerFactory | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Return the complete config of the fit as it would be without a search."""
-    default = default_fit(data) if model is None else completed_fit(model, data)
-    if default is not None:
-        model, learner = default.model, default.learner if learner is None else learner
+    if (suited := completed_fit(model, data, learner)) is not None:
+        model, learner = suited
     assert model is not None
-    model_class = checked_class(model, learner, seed=seed)
-    learner = default_learner(model_class)() if learner is None else learner
+    learner = learner_of(learner, checked_class(model, seed=seed))
     return to_config({"seed": seed, "data": data, "model": model, "learner": learner})
 
 

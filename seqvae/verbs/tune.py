@@ -13,7 +13,7 @@ from seqvae.compute.workers import Workers
 from seqvae.data import as_data
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError, Terminated, nearest
-from seqvae.learning import Learner
+from seqvae.learning import Learner, LearnerFactory
 from seqvae.runs import ModelFactory
 from seqvae.storage.shards import Shard, locked_share
 from seqvae.tuning import Study, as_space, default_space
@@ -32,7 +32,7 @@ POPULATION = {"population": 8, "generations": 10}
 def tune(
     data: DataLike,
     model: ModelFactory | None = None,
-    learner: Learner | None = None,
+    learner: Learner | LearnerFactory | None = None,
     *,
     space: dict[str, Any] | None = None,
     search: Literal["tpe", "random", "pbt"] = "tpe",
