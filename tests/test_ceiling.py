@@ -107,7 +107,12 @@ def test_a_ceiling_is_told_in_a_sentence():
     told = Ceiling.of(0.1, 0.2, share=0.75)._replace(lower=0.15)._asdict()
     assert ceiling_words("co_bps", told) == (
         "co_bps: the rate of the condition alone could reach 0.1500 (condition mean) to at most "
-        "0.2000; the model reaches 0.1000 (50 %), of the 75 % of entries that come again"
+        "0.2000; the model reaches 0.1000 (50 %), both of the 75 % of entries that come again"
+    )
+    beyond = Ceiling.of(0.3, 0.2, share=1.0)._asdict()
+    assert ceiling_words("co_bps", beyond) == (
+        "co_bps: the rate of the condition alone could reach at most 0.2000; the model reaches "
+        "0.3000, beyond it, as single trials of a condition differ"
     )
     none = Ceiling.of(0.1, -0.2, share=1.0)
     assert np.isnan(none.fraction)

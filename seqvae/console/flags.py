@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqvae.console.patterns import with_sessions
-from seqvae.errors import InputError
+from seqvae.errors import InputError, nearest
 from seqvae.storage import yaml_json as documents
 
 SEVERAL = ("runs",)
@@ -33,7 +33,7 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
         if word == "-h":
             key = "help"
         elif not word.startswith("--") or not key:
-            raise InputError(f"{word!r} is no flag; write --key value")
+            raise InputError(_no_flag(word))
         former = flags.get(key) if key in REPEATED else None
         if equals:
             flags[key] = _parse(key, value)
@@ -79,6 +79,16 @@ def with_run(argv: Sequence[str], arguments: Collection[str]) -> list[str]:
     return [part for word in named for part in ("--run", word)] + words[len(named) :]
 
 
+def _no_flag(word: str) -> str:
+    """Say what a word is that is neither a flag nor its value."""
+    if Path(word).is_dir():
+        pattern = f"{word.rstrip('/')}/*.h5"
+        return f"{word!r} is a folder; give a file, or a pattern such as {pattern!r}"
+    if Path(word).is_file():
+        return f"{word!r} has no ending that tells its kind, such as .h5; give it one, or its flag"
+    return f"{word!r} is no flag; write --key value"
+
+
 def _parse(key: str, text: str) -> Any:
     """Read a list or mapping; the type of anything else is known later."""
     if not text.startswith(("{", "[")):
@@ -118,6 +128,9 @@ def run_config(run: Any) -> dict[str, Any]:
     run = str(run[0] if isinstance(run, list) and run else run)
     path = Path(run) / "config.yaml"
     if not path.is_file():
+        if not Path(run).is_dir():
+            what = "is a file" if Path(run).exists() else "does not exist"
+            raise InputError(f"run: {run!r} {what}; give the folder that a fit has made")
         raise InputError(f"run: {run!r} is no run folder, it has no config.yaml")
     return read_config(str(path))
 
@@ -245,6 +258,9 @@ def with_learners(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool
         return Unnamed(dict(tree))
     words = [key.split(".") for key in flags if key.startswith("learners.")]
     learners, keys = dict(settings), []
+    names = {*models, *(key.split(".")[1] for key in flags if key.startswith("models."))}
+    for name in sorted({*settings, *(parts[1] for parts in words)} - names) if names else ():
+        raise InputError(f"learners.{name} is no model{nearest(name, names)}")
     for name in {*settings, *(parts[1] for parts in words)}:
         here = {"model": f"models.{name}", "learner": f"learners.{name}"}
         model_flags = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,42 @@ def write_results(
     for name, draw in figures.items():
         with atomic_path(folder / name) as temporary:
             draw(summary).savefig(temporary, format="png")
+
+
+def replaced_scores(folder: Path, table: pd.DataFrame) -> int:
+    """Return how many scores of the table in a folder are not those of another one.
+
+    Args:
+        folder: of the cross-validation.
+        table: of scores, that is to be written.
+    """
+    import pandas as pd
+
+    def scores(rows: pd.DataFrame) -> dict[tuple[str, ...], float]:
+        known = rows[[*names, "score"]].dropna(subset="score")
+        return {
+            (str(model), *(str(float(one)) for one in place)): float(score)
+            for model, *place, score in known.itertuples(index=False)
+        }
+
+    names = ["model", "dim", "trial_fold", "neuron_fold", "seed"]
+    try:
+        former = scores(pd.read_csv(folder / "scores.csv"))
+    except (OSError, ValueError, KeyError):  # none, or none of ours
+        return 0
+    now = scores(table)
+    return sum(
+        not math.isclose(score, now.get(place, math.nan), rel_tol=1e-9)
+        for place, score in former.items()
+    )
+
+
+def replaced_words(folder: Path, number: int) -> str:
+    """Say what became of former scores."""
+    return (
+        f"{folder / 'scores.csv'}: {number} former scores are not part of this grid and are "
+        "replaced; their cells are kept, and their command writes them again"
+    )
 
 
 def _csv(table: pd.DataFrame) -> str:

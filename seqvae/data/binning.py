@@ -68,6 +68,22 @@ def warn_of_doubled_spikes(
     )
 
 
+def warn_of_overlap(intervals: Float[np.ndarray, "interval 2"]) -> None:
+    """Warn of intervals that overlap: what both hold may be learned from and scored."""
+    order = np.argsort(intervals[:, 0], kind="stable")
+    ends = np.maximum.accumulate(intervals[order, 1])
+    meets = np.flatnonzero(intervals[order[1:], 0] < ends[:-1] - 1e-9 * np.abs(ends[:-1]))
+    if len(meets):
+        later = int(order[meets[0] + 1])
+        begin, end = intervals[later]
+        warnings.warn(
+            f"intervals[{later}] ({begin:g} to {end:g} s) begins before another one ends "
+            f"({len(meets)} of {len(intervals)} do): their spikes are counted in both, and may be "
+            "learned from and scored; give intervals that do not overlap, or a split",
+            stacklevel=5,
+        )
+
+
 def grouped(values: np.ndarray, factor: int, *, axis: int) -> np.ndarray:
     """Return bins that make a wider one side by side: (..., wide, factor, ...).
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from seqvae.data.lazy import LazyActivity
+from seqvae.data.oddities import OddEntries, unknown_words
 from seqvae.errors import InputError
 
 _NUMBERS_AT_ONCE = 1_000_000
@@ -32,7 +33,7 @@ def check_lazy(activity: LazyActivity, neuron_ids: Shaped[np.ndarray, " neuron"]
     is_seen = np.zeros(num_trials, dtype=bool)
     least, largest = np.full(num_neurons, np.inf), np.full(num_neurons, -np.inf)
     prints = np.zeros(num_neurons)
-    generator = np.random.default_rng(0)
+    generator, odd = np.random.default_rng(0), OddEntries()
     for trial, start, values in activity.blocks():
         infinite = np.isinf(values)
         if infinite.any():
@@ -44,6 +45,7 @@ def check_lazy(activity: LazyActivity, neuron_ids: Shaped[np.ndarray, " neuron"]
         is_seen[trial] |= bool(np.isfinite(values).any())
         least = np.fmin(least, np.fmin.reduce(values, axis=0))
         largest = np.fmax(largest, np.fmax.reduce(values, axis=0))
+        odd.add(values, trial, start)
         prints += generator.random(len(values), dtype=np.float32) @ np.nan_to_num(values)
     if not is_seen.all():
         raise InputError(
@@ -60,6 +62,10 @@ def check_lazy(activity: LazyActivity, neuron_ids: Shaped[np.ndarray, " neuron"]
             f"{len(silent)} of {num_neurons} neurons are silent, the first is neuron {silent[0]}",
             stacklevel=4,
         )
+    unknown = np.flatnonzero(np.isinf(least))
+    if len(unknown):
+        warnings.warn(unknown_words(unknown, neuron_ids), stacklevel=4)
+    odd.warn(stacklevel=4)
     _warn_of_twins(activity, np.where(least < largest, prints, np.nan))
     activity.is_checked = True
 

@@ -17,6 +17,7 @@ from seqvae.data.facts import recording_html, recording_text
 from seqvae.data.lazy import LazyActivity, as_lazy
 from seqvae.data.lazy_checks import add_to, check_lazy
 from seqvae.data.neurons import Positions
+from seqvae.data.oddities import warn_of_odd_entries, warn_of_odd_neurons
 from seqvae.data.padding import warn_of_silent_ends
 from seqvae.data.timing import as_event_times, as_name, as_start_times, bin_centres
 from seqvae.data.validation import (
@@ -32,7 +33,6 @@ from seqvae.data.validation import (
     check_series,
     pad_trials,
     trial_lengths,
-    warn_of_odd_neurons,
 )
 from seqvae.errors import InputError
 
@@ -146,6 +146,7 @@ class Recording:
             check_lazy(lazy, self.neuron_ids)
         elif self.bin_width is not None or num_time_bins > 1:  # in images dark pixels are usual
             warn_of_odd_neurons(self.activity, self.neuron_ids)
+            warn_of_odd_entries(self.activity)
             warn_of_silent_ends(self.activity)
 
     @classmethod

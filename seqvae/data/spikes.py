@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from seqvae.data.binning import warn_of_doubled_spikes
+from seqvae.data.binning import warn_of_doubled_spikes, warn_of_overlap
 from seqvae.data.containers import article, plain_labels, plain_numbers
 from seqvae.data.events import SpikeRows, counted
 from seqvae.data.seconds import as_intervals, as_seconds
@@ -22,6 +22,10 @@ from seqvae.errors import InputError
 
 _COLUMNS = ("spike_times", "neuron_ids", "trial_ids")
 _WHOLE = 1e-6  # of a bin: what an interval may lack to hold a whole one
+
+HOUR, MONTH = 3600.0, 30 * 86400.0
+SELDOM = 0.05
+"""Hz: units that fire so seldom over hours are rather told in another unit of time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +106,7 @@ class Spikes:
                 f"intervals[{index}] lasts {spans[index, 1] - spans[index, 0]:g} s, less than one "
                 f"bin of {bin_width:g} s; leave it out or give a smaller bin_width"
             )
+        self._look_at_unit(spans)
         ids = np.arange(len(self.trials[0])) if self.ids is None else self.ids
         for units in self.trials[:1] if not self.are_trials else ():
             warn_of_doubled_spikes(units, ids)
@@ -124,6 +129,25 @@ class Spikes:
             fields["start_times"] = spans[:, 0]
         return {name: value for name, value in fields.items() if value is not None}
 
+    def _look_at_unit(self, spans: Float[np.ndarray, "interval 2"]) -> None:
+        """Refuse times that last too long to be seconds, and warn of those that may.
+
+        Raises:
+            InputError: if they last longer than a month.
+        """
+        duration = float((spans[:, 1] - spans[:, 0]).sum())
+        num_units = max(1, len(self.trials[0]))
+        rate = sum(map(len, self._units())) / (num_units * max(duration, 1e-300))
+        words = (
+            f"times: spikes over {duration:.3g} s ({duration / 86400:.2g} days), {rate:.2g} a "
+            "second of each unit; times are in seconds: divide milliseconds by 1000 and samples by "
+            "their rate"
+        )
+        if duration > MONTH:
+            raise InputError(words)
+        if duration > HOUR and rate < SELDOM:
+            warnings.warn(words, stacklevel=4)
+
     def _units(self) -> list[np.ndarray]:
         return [times for units in self.trials for times in units]
 
@@ -132,6 +156,8 @@ class Spikes:
             spans = as_intervals(intervals)
             if self.are_trials and len(spans) == 1:
                 spans = np.repeat(spans, len(self.trials), axis=0)
+            if not self.are_trials:
+                warn_of_overlap(spans)
             if self.are_trials and len(spans) != len(self.trials):
                 raise InputError(
                     f"intervals has {len(spans)} rows, but the times are those of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import numbers
 import warnings
@@ -295,39 +294,6 @@ def names_of(neurons: Sequence[int] | np.ndarray, neuron_ids: np.ndarray) -> str
     """Return the ids of some neurons in words, the first ten of them."""
     more = f" and {len(neurons) - 10} more" if len(neurons) > 10 else ""
     return ", ".join(str(neuron_ids[neuron]) for neuron in neurons[:10]) + more
-
-
-def warn_of_odd_neurons(
-    activity: Float32[np.ndarray, "trial time neuron"], neuron_ids: np.ndarray
-) -> None:
-    """Warn of neurons that are silent, or constant, and of the first pair of identical ones."""
-    constant = constant_neurons(activity)
-    silent = constant[~np.nan_to_num(activity[..., constant]).any((0, 1))]
-    if len(constant) and not all(map(are_counts, activity)):
-        warnings.warn(
-            f"{len(constant)} of {activity.shape[2]} channels never change: "
-            f"{names_of(constant, neuron_ids)}; a Gaussian observation neither learns nor scores "
-            "them",
-            stacklevel=4,
-        )
-    elif len(silent):
-        warnings.warn(
-            f"{len(silent)} of {activity.shape[2]} neurons are silent, the first is neuron "
-            f"{silent[0]}",
-            stacklevel=4,
-        )
-    seen: dict[bytes, int] = {}
-    active = np.setdiff1d(np.flatnonzero(~np.isnan(activity).all(axis=(0, 1))), constant)
-    for neuron in active:
-        key = hashlib.sha256(activity[:, :, neuron].tobytes()).digest()
-        twin = seen.setdefault(key, int(neuron))
-        if twin != neuron:
-            warnings.warn(
-                f"neurons {twin} and {neuron} are identical in every bin; a duplicated neuron "
-                "leaks what is held out",
-                stacklevel=4,
-            )
-            return
 
 
 def pad_trials(

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from seqvae.compute.threads import one_thread
 from seqvae.data import NeuralData
+from seqvae.data.coverage import require_every_neuron
 from seqvae.errors import InputError
-from seqvae.learning.learner import Learner, require_every_neuron
+from seqvae.learning.learner import Learner
 from seqvae.learning.observers import MetricsRow, Observer, Observers, Stage
 from seqvae.learning.validation import validation_scores
 from seqvae.models import LinearFactors

@@ -17,8 +17,9 @@ from seqvae.compute.progress import bar as progress_bar
 from seqvae.compute.threads import one_thread
 from seqvae.config.arguments import InConfig
 from seqvae.data import NeuralData
+from seqvae.data.coverage import require_every_neuron
 from seqvae.errors import InputError
-from seqvae.learning.learner import Learner, require_every_neuron
+from seqvae.learning.learner import Learner
 from seqvae.learning.observers import MetricsRow, Observer, Observers, Stage
 from seqvae.learning.validation import validation_scores
 from seqvae.models.linear_readout import Inference

@@ -147,7 +147,8 @@ class GradientLearner(Learner):
             check_refit(self.trainer, data, self.select)
         if checkpoint is not None:
             content = check_checkpoint(checkpoint, model)
-            check_going_on(self.refit, checkpoint, content)
+            epochs = self.trainer.keywords["max_epochs"]
+            check_going_on(self.refit, checkpoint, content, max_epochs=epochs)
         rehearse(self.select, self.trainer, model, data)
 
     def learn(

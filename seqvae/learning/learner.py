@@ -10,8 +10,6 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-import torch
-
 from seqvae.compute.ranks import Place
 from seqvae.data import NeuralData
 from seqvae.errors import InputError
@@ -167,19 +165,3 @@ def _members() -> Iterator[type[Learner]]:
         kinds += kind.__subclasses__()
         if not isabstract(kind):
             yield kind
-
-
-def require_every_neuron(data: NeuralData) -> None:
-    """Refuse data in which a neuron has no value to learn from.
-
-    Raises:
-        InputError: naming the first such neuron.
-    """
-    scored = torch.zeros(data.spec.num_neurons, dtype=torch.bool)
-    for batch in data.batches("train"):
-        scored |= (batch.weight > 0).any(dim=0).any(dim=0)
-    if not bool(scored.all()):
-        neuron = int((~scored).nonzero()[0])
-        raise InputError(
-            f"activity: neuron {neuron} has no value in the training trials; leave it out"
-        )

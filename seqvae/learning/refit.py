@@ -208,32 +208,40 @@ def check_refit(factory: partial[Trainer], data: NeuralData, select: str) -> Non
     if factory.keywords.get("limit_val_batches") == 0:
         raise InputError(
             "refit: with trainer.limit_val_batches 0 nothing chooses for how long to learn; leave "
-            "one of them out"
+            "it out, or give refit false"
         )
     if not isinstance(strategy := factory.keywords.get("strategy", "auto"), str):
         raise InputError(
             f"refit: a {type(strategy).__name__} serves one pass of training only; give "
-            "trainer.strategy by its name, or leave refit out"
+            "trainer.strategy by its name, or refit false"
         )
     for callback in callbacks_of(factory):
         if not isinstance(callback, (ProgressBar, *_WATCHING)):
             raise InputError(
                 f"refit: whether a {type(callback).__name__} can serve a second pass is not known; "
-                "leave it out of trainer.callbacks, or refit"
+                "leave it out of trainer.callbacks, or give refit false"
             )
 
 
-def check_going_on(refit: bool, checkpoint: Path, content: Mapping[str, Any]) -> None:
-    """Refuse to go on with a fit that was begun, or has ended, in the other way.
+def check_going_on(
+    refit: bool, checkpoint: Path, content: Mapping[str, Any], *, max_epochs: int | None
+) -> None:
+    """Refuse to go on with a fit that was begun, or has ended, in the other way, or is longer.
 
     Args:
         refit: whether there is a second pass.
         checkpoint: file to go on from.
         content: what it holds.
+        max_epochs: of the first Trainer.
 
     Raises:
         InputError: naming the run.
     """
+    if max_epochs is not None and 0 <= max_epochs < content["epoch"]:
+        raise InputError(
+            f"trainer.max_epochs: {checkpoint.parent} has learned for {content['epoch'] + 1} "
+            f"epochs, more than {max_epochs}; give more, or overwrite in place of resume"
+        )
     if refit and FirstPass.__qualname__ not in content["callbacks"]:
         raise InputError(
             f"refit: {checkpoint.parent} was begun without it, and does not know where it began; "

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqvae.data import NeuralData
+from seqvae.data.coverage import require_every_neuron
 from seqvae.distributions.kinds import Real
 from seqvae.errors import InputError
 from seqvae.models.base import Model
@@ -41,10 +42,14 @@ def fitted_linear(
 
     Returns:
         The linear model; None if there is none for the kind of data.
+
+    Raises:
+        InputError: for a neuron that has no value to learn from.
     """
     linear = _linear_of(model, data, model.latent_dim)
     if linear is None:
         return None
+    require_every_neuron(data)
     batch = linear.scored(data.batch(data.at_once("train"))).to(linear.offset)
     emission = linear.state_space.emission
     begun = [linear.state_space] if linear.is_aligned else []

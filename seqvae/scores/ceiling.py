@@ -176,8 +176,10 @@ def ceiling_words(name: str, ceiling: Mapping[str, Any]) -> str:
     reached = f"alone could reach {lower}{most}{ceiling['upper']:.4f}"
     if not ceiling["upper"] > 0:
         reached = f"is not seen to differ from the mean rate ({ceiling['upper']:.4f})"
-    share = f" ({100 * ceiling['fraction']:.0f} %)" if ceiling["fraction"] > 0 else ""
-    come_again = f", of the {100 * ceiling['share']:.0f} % of entries that come again"
+    share = f" ({100 * ceiling['fraction']:.0f} %)" if 0 < ceiling["fraction"] <= 1 else ""
+    if ceiling["fraction"] > 1:
+        share = ", beyond it, as single trials of a condition differ"
+    come_again = f", both of the {100 * ceiling['share']:.0f} % of entries that come again"
     return (
         f"{name}: the rate of the condition {reached}; the model reaches {ceiling['model']:.4f}"
         f"{share}{come_again if ceiling['share'] < ALL else ''}"

@@ -15,7 +15,7 @@ from seqvae.crossvalidation.cell import read_result, undone
 from seqvae.crossvalidation.choice import RULES, Rule
 from seqvae.crossvalidation.division import Division, Scheme
 from seqvae.crossvalidation.ensembles import Ensembles, checked_ensembles, ensemble_jobs
-from seqvae.crossvalidation.folder import held, write_results
+from seqvae.crossvalidation.folder import held, replaced_scores, replaced_words, write_results
 from seqvae.crossvalidation.growth import growth, growth_lines
 from seqvae.crossvalidation.intervals import gap_words
 from seqvae.crossvalidation.jobs import run_jobs
@@ -274,6 +274,8 @@ def crossvalidate(
         num_trials = division.recording.num_trials
         summary["growth"] = growth(tables, summary, fractions=fractions, num_trials=num_trials)
     tuned = tuned_table(by_key.values()) if searches else None
+    if num_replaced := replaced_scores(folder, table):
+        tell([replaced_words(folder, num_replaced)])
     write_results(folder, tables, summary, tuned=tuned)
     if wandb_project is not None:
         log_to_wandb(folder, table, summary, project=wandb_project, cells=wandb_cells)

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqvae.data.front import BinWidth, DataLike
 from seqvae.errors import InputError
+from seqvae.learning.observers import tell
 from seqvae.pages import Result, gather, page, sections
 from seqvae.pages.dimensions import read_summary
 from seqvae.pages.page import check_libraries
@@ -118,6 +119,7 @@ def _looked_at(
     except InputError as error:
         if data is not None or split is not None:
             raise
+        tell([f"{result.folder}: {error}; its page has no scores"])
         return replace(result, missing=[f"{error}."])
     metrics = evaluate(
         run, data, bin_width=bin_width, split=chosen, num_samples=num_samples, per_neuron=True,
