@@ -117,6 +117,8 @@ def test_batches_of_a_long_recording_are_the_same(monkeypatch):
 
 
 def test_no_more_bins_are_made_than_anybody_goes_through(monkeypatch):
+    monkeypatch.setattr("seqvae.data.spikes.MONTH", 1e11)  # else refused as no seconds
+    monkeypatch.setattr("seqvae.data.spikes.SELDOM", 0.0)
     with pytest.raises(InputError, match=r"takes 3e\+12 numbers, more than 2e\+10"):
         SpikeTimes(TIMES, WIDTH, [0.0, 1e10]).load()
     rows = SpikeRows([[np.zeros(9)]], np.zeros(1), bin_width=1.0, num_bins=2)

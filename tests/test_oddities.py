@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seqvae import NeuralData, fit
+from seqvae import NeuralData, check, fit
 from seqvae.console.main import main
 from seqvae.crossvalidation.folder import replaced_scores
 from seqvae.data import Recording
@@ -87,9 +87,10 @@ def test_a_neuron_without_a_value_is_told_and_nothing_begins_without_it(tmp_path
     values = counts()
     values[..., 2] = np.nan
     data = NeuralData(values, bin_width=0.02)
-    words = r"neuron 2 has no value \(NaN\) in any trial; leave it out"
-    with pytest.warns(UserWarning, match=words):
-        data.setup()
+    told = check(data)
+    assert told["neurons without a value"] == "2; leave them out"
+    assert not told["slowest and fastest neuron (Hz)"].startswith("0 ")
+    assert "neurons without a value" not in check(NeuralData(counts(), bin_width=0.02))
     with pytest.raises(InputError, match="neuron 2 has no value in the training trials"):
         fit(data, run_dir=str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

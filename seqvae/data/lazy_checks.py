@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from seqvae.data.lazy import LazyActivity
-from seqvae.data.oddities import OddEntries, unknown_words
+from seqvae.data.oddities import OddEntries
 from seqvae.errors import InputError
 
 _NUMBERS_AT_ONCE = 1_000_000
@@ -62,9 +62,6 @@ def check_lazy(activity: LazyActivity, neuron_ids: Shaped[np.ndarray, " neuron"]
             f"{len(silent)} of {num_neurons} neurons are silent, the first is neuron {silent[0]}",
             stacklevel=4,
         )
-    unknown = np.flatnonzero(np.isinf(least))
-    if len(unknown):
-        warnings.warn(unknown_words(unknown, neuron_ids), stacklevel=4)
     odd.warn(stacklevel=4)
     _warn_of_twins(activity, np.where(least < largest, prints, np.nan))
     activity.is_checked = True

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 
 import numpy as np
-from jaxtyping import Float32, Int, Shaped
+from jaxtyping import Float32
 
 from seqvae.data.validation import are_counts, constant_neurons, names_of
 
@@ -87,14 +87,6 @@ class OddEntries:
             )
 
 
-def unknown_words(neurons: Int[np.ndarray, " _"], neuron_ids: Shaped[np.ndarray, " neuron"]) -> str:
-    """Say that some neurons have no value."""
-    which = f"neuron {names_of(neurons, neuron_ids)} has"
-    if len(neurons) > 1:
-        which = f"neurons {names_of(neurons, neuron_ids)} have"
-    return f"{which} no value (NaN) in any trial; leave {'it' if len(neurons) == 1 else 'them'} out"
-
-
 def warn_of_odd_entries(activity: Float32[np.ndarray, "trial time neuron"]) -> None:
     """Warn of entries that are no counts among counts, and of a count beyond all others."""
     odd = OddEntries()
@@ -106,10 +98,7 @@ def warn_of_odd_entries(activity: Float32[np.ndarray, "trial time neuron"]) -> N
 def warn_of_odd_neurons(
     activity: Float32[np.ndarray, "trial time neuron"], neuron_ids: np.ndarray
 ) -> None:
-    """Warn of neurons without a value, silent or constant, and of the first pair of twins."""
-    unknown = np.flatnonzero(np.isnan(activity).all(axis=(0, 1)))
-    if len(unknown):
-        warnings.warn(f"{unknown_words(unknown, neuron_ids)}", stacklevel=4)
+    """Warn of neurons that are silent, or constant, and of the first pair of identical ones."""
     constant = constant_neurons(activity)
     silent = constant[~np.nan_to_num(activity[..., constant]).any((0, 1))]
     if len(constant) and not all(map(are_counts, activity)):
@@ -126,7 +115,7 @@ def warn_of_odd_neurons(
             stacklevel=4,
         )
     seen: dict[bytes, int] = {}
-    active = np.setdiff1d(np.arange(activity.shape[2]), [*constant, *unknown])
+    active = np.setdiff1d(np.flatnonzero(~np.isnan(activity).all(axis=(0, 1))), constant)
     for neuron in active:
         key = hashlib.sha256(activity[:, :, neuron].tobytes()).digest()
         twin = seen.setdefault(key, int(neuron))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from seqvae.config import to_config
 from seqvae.data import NeuralData, Recording, as_data
@@ -19,6 +19,7 @@ from seqvae.data.pieces import Piece, pieces
 from seqvae.data.sources import HDF5
 from seqvae.data.sources.base import RecordingSource
 from seqvae.data.survey import settled_source
+from seqvae.data.validation import names_of
 from seqvae.distributions.kinds import kind_of
 from seqvae.errors import InputError
 from seqvae.storage.files import write_text
@@ -67,11 +68,12 @@ def check(
         "missing entries": sum(
             _missing(lengths, piece, spec.num_neurons) for piece in pieces(recording)
         ),
+        **({"neurons without a value": names} if (names := _unknown(recording)) else {}),
         **({"axes": "in MATLAB's order (7.3)"} if _is_matlab(data.source) else {}),
         "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
     }
     if kind.counts_events and spec.bin_width and mean is not None:
-        rates = mean / spec.bin_width
+        rates = mean[_valued(recording)] / spec.bin_width
         summary["mean rate (Hz)"] = round(float(rates.mean()), 3)
         summary["slowest and fastest neuron (Hz)"] = f"{rates.min():.3g} to {rates.max():.3g}"
     summary["checksum"] = recording.checksum
@@ -124,6 +126,23 @@ def _missing(lengths: Int[np.ndarray, " trial"], piece: Piece, num_neurons: int)
     inside = np.arange(values.shape[1]) < lengths[:, None]
     of_others = (num_neurons - values.shape[2]) * int(lengths.sum())
     return int(np.isnan(values[inside]).sum()) + of_others
+
+
+def _valued(recording: Recording) -> Bool[np.ndarray, " neuron"]:
+    """Tell which neurons have a value in some trial."""
+    valued = np.zeros(recording.num_neurons, dtype=bool)
+    for piece in pieces(recording):
+        there = slice(None) if piece.neurons is None else piece.neurons
+        valued[there] |= np.isfinite(piece.values).any(axis=(0, 1))
+    return valued
+
+
+def _unknown(recording: Recording) -> str:
+    """Name the neurons that have no value; most models refuse them."""
+    unknown = np.flatnonzero(~_valued(recording))
+    assert recording.neuron_ids is not None
+    cure = "; leave them out" if len(unknown) else ""
+    return f"{names_of(unknown, recording.neuron_ids)}{cure}"
 
 
 def _is_matlab(source: RecordingSource) -> bool:

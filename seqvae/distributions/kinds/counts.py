@@ -21,7 +21,9 @@ class Counts(LogLink):
 
     name = "counts"
     need = "counts 0, 1, 2, ... below 2**24"  # above, single precision has gaps
-    cure = "use a Gaussian observation model or give the counts per bin"
+    cure = (
+        "use a Gaussian observation model (model.observation Gaussian) or give the counts per bin"
+    )
     counts_events = True
     mean_range = (LEAST_COUNT, math.inf)
 
