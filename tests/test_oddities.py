@@ -110,6 +110,8 @@ def test_times_that_are_no_seconds_are_told_or_refused_before_they_are_counted()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SpikeTimes(spikes(1.0), 0.02, intervals=[(0.0, 100.0)]).load()
+        weeks = [(0.0, 100.0), (5e6, 5e6 + 100.0)]  # of one clock, between which nothing was kept
+        SpikeTimes(spikes(1.0), 0.02, intervals=weeks).load()
 
 
 def test_intervals_that_overlap_are_told() -> None:
@@ -148,6 +150,8 @@ def test_words_that_are_no_flag_and_runs_that_are_none_are_named(tmp_path, capsy
         ("evaluate", str(tmp_path)): "is no run folder, it has no config.yaml",
         ("crossvalidate", "--data.source", "Lorenz", "--dims", "[1]", "--models.plds",
          "LinearDynamics", "--learners.pldz.max_iterations", "3"): "did you mean 'plds'",
+        ("crossvalidate", "--data.source", "Lorenz", "--dims", "[1]", "--models",
+         "{plds: LinearDynamics}", "--learners.plds.max_iteration", "3"): "mean 'max_iterations'",
     }.items():  # fmt: skip
         assert main(list(words)) == 2
         assert said in capsys.readouterr().err

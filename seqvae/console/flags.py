@@ -253,7 +253,7 @@ def with_learner(
 
 def with_learners(tree: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> Unnamed:
     """Name the class of each learner that settings are given for, as ``with_learner`` does."""
-    settings, models = tree.get("learners") or {}, tree.get("models") or {}
+    settings, models = tree.get("learners") or {}, flags.get("models", tree.get("models")) or {}
     if not (isinstance(settings, Mapping) and isinstance(models, Mapping)):
         return Unnamed(dict(tree))
     words = [key.split(".") for key in flags if key.startswith("learners.")]

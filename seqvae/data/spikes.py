@@ -135,7 +135,10 @@ class Spikes:
         Raises:
             InputError: if they last longer than a month.
         """
-        duration = float((spans[:, 1] - spans[:, 0]).sum())
+        each = spans[:, 1] - spans[:, 0]
+        duration = float(each.sum())
+        if not self.are_trials:  # which may overlap
+            duration = min(duration, float(spans[:, 1].max() - spans[:, 0].min()))
         num_units = max(1, len(self.trials[0]))
         rate = sum(map(len, self._units())) / (num_units * max(duration, 1e-300))
         words = (
