@@ -443,7 +443,8 @@ def test_infer_on_another_file_keeps_the_other_settings_of_the_data(run, suffix,
 
 
 def test_missing_run_is_refused(capsys, tmp_path):
-    assert "does not exist; give the folder that a fit has made" in refused(capsys, "evaluate", "--run", tmp_path / "nowhere")
+    told = refused(capsys, "evaluate", "--run", tmp_path / "nowhere")
+    assert "nowhere' does not exist; give the folder that a fit has made" in told
 
 
 def test_run_that_names_a_foreign_class_is_refused_unless_trusted(run, tmp_path, capsys):
