@@ -134,6 +134,9 @@ def test_a_factory_of_a_learner_changes_what_it_says_of_the_default() -> None:
     stands = GradientLearner(figures_every=3)
     assert completed_fit(None, data, stands).learner is stands
     assert completed_fit(None, data, EM).learner == EM()
+    unnamed = partial(GradientLearner, partial(Trainer, max_epochs=7))  # would be lost
+    with pytest.raises(InputError, match="partial of GradientLearner: give its settings by name"):
+        completed_fit(None, data, unnamed)
     assert learner_of(partial(GradientLearner, patience=3), VAE).patience == 3
     with pytest.raises(InputError, match=r"must be a Learner, .* got str"):
         learner_of("EM", VAE)

@@ -30,7 +30,7 @@ from seqvae.crossvalidation.job import Cell, Job
 from seqvae.crossvalidation.learned import learn
 from seqvae.data import CoordinatedDropout
 from seqvae.distributions.kinds import Counts
-from seqvae.learning.refit import SecondPass
+from seqvae.learning.refit import SecondPass, check_going_on
 from seqvae.learning.trainers import build_trainer
 from seqvae.objectives import Objective
 from seqvae.plotting import learning_curves
@@ -361,6 +361,15 @@ def test_interrupted_refit_of_a_fine_tuned_model_begins_where_the_first_pass_beg
         with pytest.raises(KeyboardInterrupt):
             resumable(tmp_path / "parts", 4, init_from=former)
     assert_same_run(resumable(tmp_path / "parts", 4, resume=True), whole)
+
+
+def test_resuming_with_fewer_epochs_than_there_are_is_refused(tmp_path):
+    content = {"epoch": 59, "callbacks": {}}
+    go_on = partial(check_going_on, False, tmp_path / "last.ckpt", content)
+    with pytest.raises(InputError, match=r"max_epochs: .* has learned for 60 epochs, more than 5"):
+        go_on(max_epochs=5)
+    for enough in (None, -1, 59, 60):
+        go_on(max_epochs=enough)
 
 
 def test_resuming_cannot_change_whether_a_run_is_refitted(tmp_path):

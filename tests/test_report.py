@@ -195,13 +195,15 @@ def test_what_is_not_there_is_told_in_a_line(tmp_path):
         assert line in words
 
 
-def test_a_run_whose_data_are_gone_shows_what_can_be_shown(place, tmp_path):
+def test_a_run_whose_data_are_gone_shows_what_can_be_shown(place, tmp_path, caplog):
     shutil.copytree(place / "plds", tmp_path / "plds")
     config = (tmp_path / "plds" / "config.yaml").read_text()
     (tmp_path / "plds" / "config.yaml").write_text(config.replace("data.h5", "gone.h5"))
     found = Read(text_of(Path(report(str(tmp_path / "plds"), out=str(tmp_path / "page.html")))))
     assert "Rasters, latents and all else that needs the data is left out" in found.words
     assert "gone.h5" in found.words
+    assert "plds: " in caplog.text  # the terminal says so, too
+    assert "its page has no scores" in caplog.text
     assert "Provenance" in found.words
     assert found.charts  # the learning curves
 

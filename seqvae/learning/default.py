@@ -14,6 +14,7 @@ from torch.optim import AdamW
 from seqvae.data import NeuralData
 from seqvae.data.pieces import pieces
 from seqvae.distributions.kinds import kind_of
+from seqvae.errors import InputError
 from seqvae.learning.gradient import GradientLearner
 from seqvae.learning.learner import Learner, LearnerFactory, is_factory
 from seqvae.models import NonlinearDynamics
@@ -125,6 +126,9 @@ def completed_fit(
         data: the data to learn from.
         learner: a learner, or a factory of one; None says nothing.
         scores_others: as in ``default_fit``.
+
+    Raises:
+        InputError: for a factory whose settings have no names.
     """
     if not follows_rule(model):
         return None
@@ -164,8 +168,17 @@ def _class_of(factory: Any) -> Any:
 
 
 def _told(factory: Any) -> Mapping[str, Any]:
-    """Return what a factory says of what it makes."""
-    return factory.keywords if isinstance(factory, partial) else {}
+    """Return what a factory says of what it makes.
+
+    Raises:
+        InputError: for values without a name.
+    """
+    if not isinstance(factory, partial):
+        return {}
+    if factory.args:
+        name = getattr(factory.func, "__name__", "a factory")
+        raise InputError(f"functools.partial of {name}: give its settings by name")
+    return factory.keywords
 
 
 def _rounded(value: float) -> float:

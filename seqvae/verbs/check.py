@@ -54,6 +54,7 @@ def check(
     recording, spec, lengths = data.recording, data.spec, data.recording.lengths
     kind = kind_of(piece.values for piece in pieces(recording))
     mean = data.train_mean.numpy() if "train" in data.split else None
+    valued = _valued(recording)
     summary: dict[str, Any] = looks | {
         **_sessions(recording),
         "trials" if data.start is None else "windows": data.num_trials,
@@ -68,12 +69,12 @@ def check(
         "missing entries": sum(
             _missing(lengths, piece, spec.num_neurons) for piece in pieces(recording)
         ),
-        **({"neurons without a value": names} if (names := _unknown(recording)) else {}),
+        **_unknown(recording, valued),
         **({"axes": "in MATLAB's order (7.3)"} if _is_matlab(data.source) else {}),
         "values": f"{kind}" if kind.counts_events else f"{kind} numbers",
     }
     if kind.counts_events and spec.bin_width and mean is not None:
-        rates = mean[_valued(recording)] / spec.bin_width
+        rates = mean[valued] / spec.bin_width
         summary["mean rate (Hz)"] = round(float(rates.mean()), 3)
         summary["slowest and fastest neuron (Hz)"] = f"{rates.min():.3g} to {rates.max():.3g}"
     summary["checksum"] = recording.checksum
@@ -137,12 +138,14 @@ def _valued(recording: Recording) -> Bool[np.ndarray, " neuron"]:
     return valued
 
 
-def _unknown(recording: Recording) -> str:
+def _unknown(recording: Recording, valued: Bool[np.ndarray, " neuron"]) -> dict[str, str]:
     """Name the neurons that have no value; most models refuse them."""
-    unknown = np.flatnonzero(~_valued(recording))
+    unknown = np.flatnonzero(~valued)
     assert recording.neuron_ids is not None
-    cure = "; leave them out" if len(unknown) else ""
-    return f"{names_of(unknown, recording.neuron_ids)}{cure}"
+    if not len(unknown):
+        return {}
+    names = names_of(unknown, recording.neuron_ids)
+    return {"neurons without a value": f"{names}; leave them out"}
 
 
 def _is_matlab(source: RecordingSource) -> bool:
